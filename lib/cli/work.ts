@@ -19,6 +19,7 @@ interface WorkOptions extends QueueOptions {
   readonly concurrency?: number;
   readonly attempts: number;
   readonly backoff: number;
+  readonly privateUrls?: boolean;
   readonly untilEmpty?: boolean;
 }
 
@@ -36,6 +37,7 @@ export function addWorkCommand(program: Command, io: Io): void {
     .option('--concurrency <n>', 'jobs under way at a time (default: twice the threads)', positiveInteger)
     .option('--attempts <n>', 'give a job up after so many', positiveInteger, 5)
     .option('--backoff <time>', 'time before the second attempt; it doubles each time', duration, 1000)
+    .option('--private-urls', 'URLs of jobs may lead to addresses that are not public')
     .option('--until-empty', 'end when no job is left')
     .action((model: string, options: WorkOptions) => work(model, options, io));
 }

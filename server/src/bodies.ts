@@ -75,6 +75,12 @@ export class Bodies {
     return { add, end: () => this.#end(body) };
   }
 
+  /** Maximum size of a body in bytes; `json` as for `read`. */
+  limitOf(json: number | undefined): number {
+    const { bodyLimit, jsonLimit } = this.#limits;
+    return json === undefined ? Math.min(jsonLimit, bodyLimit) : bodyLimit;
+  }
+
   #oldestOfLargest(): Unfinished {
     const bytes = new Map<string, number>();
     for (const body of this.#unfinished) bytes.set(body.client, (bytes.get(body.client) ?? 0) + body.bytes);
@@ -98,8 +104,8 @@ export class Bodies {
     done: (error: Error | null, body?: Uint8Array) => void,
   ): void {
     const { bodyLimit, jsonLimit } = this.#limits;
+    const limit = this.limitOf(json);
     const length = Number(message.headers['content-length'] ?? Number.NaN);
-    const limit = json === undefined ? Math.min(jsonLimit, bodyLimit) : bodyLimit;
     const tooLarge = () => tooLargeBody(limit, json === undefined && jsonLimit < bodyLimit);
     if ((json ?? 0) > jsonLimit) {
       done(tooLargeBody(jsonLimit, true));

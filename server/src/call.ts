@@ -1,4 +1,4 @@
-import { type ItemTrace, type SkipTrace, Tensor } from 'residual-skip';
+import { type ItemTrace, type SkipTrace, Tensor, type TensorMap } from 'residual-skip';
 import type { Caller } from './caller.js';
 import type { ServedModel } from './model.js';
 import type { Job, JobQueue } from './queue.js';
@@ -48,42 +48,52 @@ function slice(tensor: Tensor, from: number, end: number, items: number): Tensor
 }
 
 /** Jobs of one request that wait or run at a time. */
-const PARTS_AT_A_TIME = 2;
+const JOBS_AT_A_TIME = 2;
 
 /**
  * Runs a request's work through the queue. If its items run one by one anyway, many of them run in parts, so that other clients'
  * requests come between.
+ * @param feeds of each text, which have lengths of their own; otherwise of all items together
  * @throws ServerError as JobQueue.push
  */
 export async function runQueued(
   queue: JobQueue<Work>,
-  work: Work,
-  items: number,
+  request: Omit<Work, 'feeds'>,
+  feeds: readonly TensorMap[],
   job: Pick<Job<Work>, 'priority' | 'caller'>,
 ): Promise<Result> {
-  const { model, feeds } = work;
-  const push = async (one: Work, count: number, more: boolean) => {
-    await queue.push({ ...job, model: model.name, key: joinKey(one, count), items: count, work: one, more });
-    return one.result!;
-  };
+  const { model } = request;
   const size = queue.partOf(model.name);
-  if (items <= size || !splits(work, items)) return push(work, items, false);
+  const parts = feeds.flatMap((one) => partsOf(model, one, size));
   // One answer names one setting.
-  const { setting = model.setting } = work;
+  const setting = request.setting ?? (parts.length > 1 ? model.setting : undefined);
   const results: Result[] = [];
-  const rest = (function* () {
-    for (let from = 0; from < items; from += size) yield [from, Math.min(from + size, items)] as const;
-  })();
+  const rest = parts.entries();
   const next = async () => {
-    for (const [from, end] of rest) {
-      const part = Object.entries(feeds).map(([name, tensor]) => [name, slice(tensor, from, end, items)]);
-      const queued = from === 0 ? work.queued : performance.now();
-      const one: Work = { ...work, setting, feeds: Object.fromEntries(part), queued };
-      results[from / size] = await push(one, end - from, end < items);
+    for (const [i, part] of rest) {
+      const queued = i === 0 ? request.queued : performance.now();
+      const work: Work = { ...request, setting, feeds: part, queued };
+      const items = model.itemsOf(part);
+      const key = joinKey(work, items);
+      await queue.push({ ...job, model: model.name, key, items, work, more: parts.length > 1 });
+      results[i] = work.result!;
     }
   };
-  await Promise.all(Array.from({ length: PARTS_AT_A_TIME }, next));
-  return joined(results);
+  await Promise.all(Array.from({ length: Math.min(JOBS_AT_A_TIME, parts.length) }, next));
+  return parts.length > 1 ? joined(results) : results[0]!;
+}
+
+function partsOf(model: ServedModel, feeds: TensorMap, size: number): TensorMap[] {
+  const items = model.itemsOf(feeds);
+  if (items <= size || !splits(model, feeds, items)) return [feeds];
+  return Array.from({ length: Math.ceil(items / size) }, (_, i) =>
+    Object.fromEntries(
+      Object.entries(feeds).map(([name, tensor]) => [
+        name,
+        slice(tensor, i * size, Math.min((i + 1) * size, items), items),
+      ]),
+    ),
+  );
 }
 
 function joined(results: readonly Result[]): Result {
@@ -102,7 +112,7 @@ function joined(results: readonly Result[]): Result {
 }
 
 /** Whether the items may run in different calls. A model that mixes the items of a batch never shares a call. */
-function splits({ model, feeds }: Work, items: number): boolean {
+function splits(model: ServedModel, feeds: TensorMap, items: number): boolean {
   return model.itemwise && Object.values(feeds).every(({ dims }) => dims[0] === items);
 }
 
@@ -119,7 +129,7 @@ function joinKey(work: Work, items: number): string {
     setting?.name ?? null,
     shapes,
     fetches,
-    splits(work, items) ? 0 : ++lone,
+    splits(model, feeds, items) ? 0 : ++lone,
   ]);
 }
 

@@ -36,7 +36,7 @@ export function guard({
   open,
   reportFailure,
 }: GuardOptions): ServerInterceptor {
-  return ({ path }, call) => {
+  return ({ path, requestStream }, call) => {
     const stream = streamOf(call);
     const refuse = (cause: unknown) => {
       const error = asServerError(cause);
@@ -47,17 +47,27 @@ export function guard({
       setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), FLUSH_MS).unref();
     };
     const address = addressOfPeer(call.getPeer());
-    const { add, end } = bodies.begin(address, refuse);
     const late = () =>
       refuse(
         new ServerError('TIMEOUT', `request: it wasn't complete after ${requestTimeout} ms; send it faster`),
       );
-    const timer = setTimeout(late, requestTimeout);
+    let body: { readonly add: (bytes: number) => void; readonly end: () => void } | undefined;
+    let timer: NodeJS.Timeout | undefined;
+    const begin = () => {
+      timer = setTimeout(late, requestTimeout);
+      body = bodies.begin(address, refuse);
+      return body;
+    };
     const done = () => {
       clearTimeout(timer);
-      end();
+      body?.end();
+      body = undefined;
     };
-    stream.on('data', ({ length }: Uint8Array) => add(length));
+    begin();
+    // A stream of messages may rest between them.
+    stream.on('data', ({ length }: Uint8Array) =>
+      (body ?? (requestStream ? begin() : undefined))?.add(length),
+    );
     stream.once('close', done);
     return new ServerInterceptingCall(call, {
       start: (next) =>
@@ -71,6 +81,14 @@ export function guard({
             }
             receive(metadata);
           },
+          onReceiveMessage: (message, receive) => {
+            if (requestStream) {
+              clearTimeout(timer);
+              if (body) unread.set(message, body.end);
+              body = undefined;
+            }
+            receive(message);
+          },
           onReceiveHalfClose: (receive) => {
             done();
             receive();
@@ -79,6 +97,11 @@ export function guard({
     });
   };
 }
+
+/**
+ * Of messages of streams that nobody has worked on yet: what ends the count of their bytes. grpc-js reads some messages ahead.
+ */
+export const unread = new WeakMap<object, () => void>();
 
 /** Of `address:port`, as grpc-js names a client. */
 export function addressOfPeer(peer: string): string {

@@ -1,9 +1,12 @@
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   loadPackageDefinition,
+  type Metadata,
   Server,
   ServerCredentials,
+  type ServerDuplexStream,
   type ServerUnaryCall,
   type ServiceClientConstructor,
   type ServiceDefinition,
@@ -11,17 +14,19 @@ import {
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { Tensor } from 'residual-skip';
-import { type Authenticate, checkRight } from './auth.js';
+import { type Access, type Authenticate, checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
 import { bytesOf, checkFiles, joinBytes, splitBytes, tensorFromBytes, tensorFromJson } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
-import { addressOfPeer, guard } from './grpc-guard.js';
+import { addressOfPeer, guard, unread } from './grpc-guard.js';
+import { addHealth, loadHealth } from './grpc-health.js';
 import { INFER_DATA, structureBytes } from './grpc-structure.js';
 import type { Inference } from './infer.js';
 import type { InferRequest, InferResponse, Parameters, RequestInput } from './messages.js';
-import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
+import { EXTENSIONS, modelConfig, modelMetadata, modelStatistics } from './metadata.js';
+import { checkParameters } from './parameters.js';
 import type { ModelRepository } from './repository.js';
 
 /** A value of the protocol's `parameters`; the loader adds the name of the field that is set. */
@@ -35,6 +40,7 @@ interface InferInputTensor {
   readonly name: string;
   readonly datatype: string;
   readonly shape: readonly number[];
+  readonly parameters: ParameterMap;
   readonly contents: Readonly<Record<string, readonly unknown[]>> | null;
 }
 
@@ -54,12 +60,18 @@ interface Named {
   readonly version: string;
 }
 
+interface ControlRequest {
+  readonly model_name: string;
+  readonly parameters: object;
+}
+
 export interface GrpcContext {
   readonly bodies: Bodies;
   readonly repository: ModelRepository;
   readonly inference: Inference;
   readonly version: string;
   readonly ready: () => boolean;
+  readonly draining: () => boolean;
   readonly authenticate: Authenticate;
   readonly reportFailure: ReportFailure;
   /** Maximum size of a message in bytes. */
@@ -82,6 +94,8 @@ export function loadService(): ServiceClientConstructor {
   return inference.GRPCInferenceService;
 }
 
+type InferStream = ServerDuplexStream<ModelInferRequest, object>;
+
 type Handler = (request: never, call: ServerUnaryCall<unknown, unknown>) => unknown;
 
 /** The Open Inference Protocol v2 over gRPC. */
@@ -90,7 +104,8 @@ export function createGrpcServer(context: GrpcContext): Server {
   const { service } = loadService();
   const unary = (work: Handler) => handlerOf(work, reportFailure);
   // Probes have no token.
-  const open = new Set(['ServerLive', 'ServerReady'].map((method) => service[method]!.path));
+  const probes = [service.ServerLive!, service.ServerReady!, ...Object.values(loadHealth().service)];
+  const open = new Set(probes.map(({ path }) => path));
   const server = new Server({
     'grpc.max_receive_message_length': context.bodyLimit,
     'grpc.max_send_message_length': -1,
@@ -99,7 +114,7 @@ export function createGrpcServer(context: GrpcContext): Server {
       guard({ bodies, authenticate, requestTimeout: context.requestTimeout, open, reportFailure }),
     ],
   });
-  const accessOf = (call: ServerUnaryCall<unknown, unknown>) =>
+  const accessOf = (call: Pick<InferStream, 'metadata' | 'getPeer'>) =>
     authenticate(call.metadata.get('authorization')[0]?.toString(), addressOfPeer(call.getPeer()));
   const control = (call: ServerUnaryCall<unknown, unknown>) =>
     checkRight(accessOf(call), 'control', 'model control');
@@ -121,9 +136,20 @@ export function createGrpcServer(context: GrpcContext): Server {
       const { parameters, ...rest } = modelMetadata(repository.get(name, asked), repository);
       return { ...rest, parameters: formatParameters(parameters) };
     }),
-    ModelInfer: unary((request: ModelInferRequest, call) =>
-      infer(request, call, new Caller(accessOf(call)), inference, bodies),
-    ),
+    ModelConfig: unary(({ name, version: asked }: Named) => ({
+      config: modelConfig(repository.get(name, asked), inference.maxRequestItems),
+    })),
+    ModelInfer: unary((request: ModelInferRequest, call) => {
+      const caller = new Caller(accessOf(call));
+      call.on('cancelled', () => caller.disconnect());
+      return infer(request, call.metadata, caller, inference, bodies);
+    }),
+    ModelStreamInfer: (call: InferStream) => {
+      const access = accessOf(call);
+      const one = (request: ModelInferRequest, caller: Caller) =>
+        infer(request, call.metadata, caller, inference, bodies);
+      void inferStream(call, access, one, reportFailure);
+    },
     ModelStatistics: unary(({ name, version: asked }: Named) => {
       const all =
         name === ''
@@ -137,17 +163,20 @@ export function createGrpcServer(context: GrpcContext): Server {
       await repository.scan();
       return { models: repository.index().filter(({ state }) => !onlyReady || state === 'READY') };
     }),
-    RepositoryModelLoad: unary(async ({ model_name }: { model_name: string }, call) => {
+    RepositoryModelLoad: unary(async ({ model_name, parameters }: ControlRequest, call) => {
       control(call);
+      checkParameters('load', parameters as Parameters, model_name);
       await repository.load(model_name);
       return {};
     }),
-    RepositoryModelUnload: unary(async ({ model_name }: { model_name: string }, call) => {
+    RepositoryModelUnload: unary(async ({ model_name, parameters }: ControlRequest, call) => {
       control(call);
+      checkParameters('unload', parameters as Parameters, model_name);
       await repository.unload(model_name);
       return {};
     }),
   });
+  addHealth(server, context);
   return server;
 }
 
@@ -167,7 +196,7 @@ export async function grpcCredentials(
 function limitedService(service: ServiceDefinition, limit: number): ServiceDefinition {
   const limited = ([name, method]: [string, ServiceDefinition[string]]) => {
     const requestDeserialize = (bytes: Buffer) => {
-      const structure = structureBytes(bytes, name === 'ModelInfer' ? INFER_DATA : {}, limit);
+      const structure = structureBytes(bytes, /^Model(Stream)?Infer$/.test(name) ? INFER_DATA : {}, limit);
       if (structure <= limit) return method.requestDeserialize(bytes);
       return new ServerError(
         'TOO_LARGE',
@@ -193,15 +222,49 @@ function handlerOf(work: Handler, reportFailure: ReportFailure) {
   };
 }
 
+/** Answers the requests of a stream one after another. An error is an answer, too. */
+async function inferStream(
+  call: InferStream,
+  access: Access,
+  one: (request: ModelInferRequest, caller: Caller) => Promise<object>,
+  reportFailure: ReportFailure,
+): Promise<void> {
+  let caller = new Caller(access);
+  call.on('cancelled', () => caller.disconnect());
+  try {
+    // Otherwise the stream would be destroyed at its end, before the answers are sent.
+    const requests = call.iterator({ destroyOnReturn: false });
+    for await (const request of requests as AsyncIterable<ModelInferRequest | ServerError>) {
+      caller = new Caller(access);
+      const answer = await (request instanceof ServerError
+        ? Promise.reject(request)
+        : one(request, caller)
+      ).then(
+        (infer_response) => ({ infer_response }),
+        (cause: unknown) => {
+          const error = asServerError(cause);
+          const { id = '', model_name = '' } = request as Partial<ModelInferRequest>;
+          reportFailure({ protocol: 'grpc', error, request: call.getPath(), id });
+          return { error_message: error.message, infer_response: { id, model_name } };
+        },
+      );
+      unread.get(request)?.();
+      if (!call.write(answer)) await once(call, 'drain');
+    }
+    call.end();
+  } catch {
+    // The client has left, or the guard has ended the call.
+  }
+}
+
 async function infer(
   request: ModelInferRequest,
-  call: ServerUnaryCall<unknown, unknown>,
+  metadata: Metadata,
   caller: Caller,
   inference: Inference,
   bodies: Bodies,
 ): Promise<object> {
-  call.on('cancelled', () => caller.disconnect());
-  const traceparent = call.metadata.get('traceparent')[0]?.toString();
+  const traceparent = metadata.get('traceparent')[0]?.toString();
   const copies: Uint8Array[] = [];
   const aligned = (bytes: Uint8Array) => {
     const own = bodies.aligned(bytes);
@@ -226,11 +289,16 @@ function parse(request: ModelInferRequest, aligned: Align): InferRequest {
   }
   if (inputs.length === 0)
     throw new ServerError('INVALID_ARGUMENT', 'inputs: there are none; send every input of the model');
+  const parameters = parametersOf(request.parameters);
+  checkParameters('parameters', parameters);
+  for (const input of inputs) checkParameters('input', parametersOf(input.parameters), input.name);
+  for (const output of request.outputs)
+    checkParameters('output', parametersOf(output.parameters), output.name);
   return {
     model: request.model_name,
     version: request.model_version,
     id: request.id,
-    parameters: parametersOf(request.parameters),
+    parameters,
     inputs: inputs.map((input, i) => parseInput(input, raw[i], aligned)),
     outputs: request.outputs.map(({ name, parameters }) => ({ name, parameters: parametersOf(parameters) })),
   };

@@ -14,7 +14,7 @@ const MAX_AT_A_TIME = 2;
 export async function imagesAsTensor(
   model: ServedModel,
   name: string,
-  files: readonly Uint8Array[],
+  files: readonly (Uint8Array | string)[],
   caller: Caller,
   hold: Hold,
 ): Promise<Tensor> {
@@ -28,7 +28,8 @@ export async function imagesAsTensor(
   })();
   const decode = async () => {
     for (const [i, file] of rest) {
-      const tensor = await model.decode(file, `images[${i}]`, caller);
+      const bytes = typeof file === 'string' ? Buffer.from(file, 'base64') : file;
+      const tensor = await model.decode(bytes, `images[${i}]`, caller);
       if (!first) hold(files.length * tensor.data.byteLength);
       first ??= tensor;
       if (tensor.dims.some((length, axis) => length !== first!.dims[axis])) {

@@ -1,4 +1,4 @@
-import { Tensor } from 'residual-skip';
+import { Tensor, type TensorMap } from 'residual-skip';
 import { checkRight } from './auth.js';
 import { runQueued, runTogether, SHORT_MS, type Work } from './call.js';
 import type { Caller } from './caller.js';
@@ -52,6 +52,10 @@ export class Inference {
       { capacity, concurrency: threads + 1, maxItems, longestJoinedMs: SHORT_MS },
       runTogether,
     );
+  }
+
+  get maxRequestItems(): number {
+    return this.#options.maxRequestItems;
   }
 
   /** @throws ServerError */
@@ -139,15 +143,17 @@ export class Inference {
       this.queue.enter(caller);
       for (const { content } of request.inputs)
         if (!(content instanceof Tensor)) this.#checkItems(content.length);
+      const prepared = performance.now();
       const feeds = await feedsOf(model, request, caller, hold);
       const fetches =
         request.outputs.length > 0 ? request.outputs.map(({ name }) => name) : model.outputNames;
       checkOutputs(model, fetches);
       for (const name of fetches) checkClasses(model, name, classesAsked(request, name));
-      const items = model.itemsOf(feeds);
-      this.#checkItems(items);
-      const work: Work = { model, setting, feeds, fetches, queued: performance.now() };
-      work.result = await runQueued(this.queue, work, items, { priority, caller });
+      this.#checkItems(feeds.reduce((sum, one) => sum + model.itemsOf(one), 0));
+      const queued = performance.now();
+      model.counts.inputNs += (queued - prepared) * 1e6;
+      const work: Work = { model, setting, feeds: feeds[0]!, fetches, queued };
+      work.result = await runQueued(this.queue, work, feeds, { priority, caller });
       return this.#answer(request, work, started, trace === true);
     } finally {
       clearTimeout(deadline);
@@ -261,26 +267,30 @@ function settingFor(
   return model.settingWithin(maxDisagreement);
 }
 
+/** Feeds of each text, or of all items. */
 async function feedsOf(
   model: ServedModel,
   { inputs }: InferRequest,
   caller: Caller,
   hold: Hold,
-): Promise<Record<string, Tensor>> {
+): Promise<TensorMap[]> {
+  const [first] = inputs;
+  if (model.text && inputs.length === 1 && !(first!.content instanceof Tensor))
+    return first!.content.map((text, i) => model.tokens(text, `texts[${i}]`));
   const feeds: [string, Tensor][] = [];
   for (const { name, content } of inputs) {
     const tensor =
       content instanceof Tensor ? content : await imagesAsTensor(model, name, content, caller, hold);
     feeds.push([name, tensor]);
   }
-  return Object.fromEntries(feeds);
+  return [Object.fromEntries(feeds)];
 }
 
 function bytesIn(inputs: readonly RequestInput[]): number {
   let bytes = 0;
   for (const { content } of inputs) {
     if (content instanceof Tensor) bytes += content.data.byteLength;
-    else for (const { byteLength } of content) bytes += byteLength;
+    else for (const { length } of content) bytes += length;
   }
   return bytes;
 }

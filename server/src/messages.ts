@@ -6,11 +6,11 @@ import type { Setting } from './settings.js';
 /** Values of the protocol's `parameters`. */
 export type Parameters = Readonly<Record<string, string | number | boolean>>;
 
-/** One input of a request: a tensor, or image files (datatype BYTES). */
+/** One input of a request: a tensor, or image files or texts (datatype BYTES). In JSON, files are base64 and texts are themselves. */
 export interface RequestInput {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly content: Tensor | readonly Uint8Array[];
+  readonly content: Tensor | readonly (Uint8Array | string)[];
 }
 
 export interface RequestedOutput {

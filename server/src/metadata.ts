@@ -8,6 +8,7 @@ export const PLATFORM = 'onnx_onnxv1';
 export const EXTENSIONS = [
   'binary_tensor_data',
   'classification',
+  'model_configuration',
   'model_repository',
   'schedule_policy',
   'statistics',
@@ -33,9 +34,31 @@ function tensorMetadata({ name, type, shape }: TensorMetadata) {
   };
 }
 
+/**
+ * Triton's description of a model, of which clients need the types, the shapes, and how many items a request may have. Dimensions don't
+ * include that of the batch.
+ */
+export function modelConfig(model: ServedModel, maxItems: number) {
+  const batched =
+    model.itemwise && [...model.inputs, ...model.outputs].every(({ shape }) => typeof shape[0] === 'string');
+  const tensor = ({ name, type, shape }: TensorMetadata) => ({
+    name,
+    data_type: `TYPE_${datatypeOf(type)}`,
+    dims: shape.slice(batched ? 1 : 0).map((length) => (typeof length === 'number' ? length : -1)),
+  });
+  return {
+    name: model.name,
+    platform: PLATFORM,
+    backend: 'onnxruntime',
+    max_batch_size: batched ? maxItems : 0,
+    input: model.inputs.map(tensor),
+    output: model.outputs.map(tensor),
+  };
+}
+
 /** Counters of a model, named as in the protocol's statistics extension. */
 export function modelStatistics({ name, version, counts }: ServedModel) {
-  const { requests, failures, items, calls, lastMs, queueNs, computeNs } = counts;
+  const { requests, failures, items, calls, lastMs, inputNs, queueNs, computeNs } = counts;
   const duration = (count: number, ns: number) => ({ count, ns: Math.round(ns) });
   return {
     name,
@@ -44,10 +67,15 @@ export function modelStatistics({ name, version, counts }: ServedModel) {
     inference_count: items,
     execution_count: Math.round(calls),
     inference_stats: {
-      success: duration(requests, queueNs + computeNs),
+      success: duration(requests, inputNs + queueNs + computeNs),
       fail: duration(failures, 0),
       queue: duration(requests, queueNs),
+      compute_input: duration(requests, inputNs),
       compute_infer: duration(requests, computeNs),
+      // Formatting an answer takes microseconds, which aren't counted.
+      compute_output: duration(requests, 0),
+      cache_hit: duration(0, 0),
+      cache_miss: duration(0, 0),
     },
   };
 }

@@ -4,7 +4,9 @@ import {
   InferenceSession,
   locateModel,
   Tensor,
+  type TensorMap,
   type TensorMetadata,
+  TextClassifier,
   type TracedRun,
 } from 'residual-skip';
 import type { Caller } from './caller.js';
@@ -36,12 +38,17 @@ export interface ModelOptions {
   readonly onRearm?: (model: ServedModel, from: Setting, evidence: Evidence) => void;
 }
 
+/** Bytes of a text. Longer ones are cut by the tokenizer anyway, which would take long for them. */
+const MAX_TEXT = 32 << 10;
+
 /** Counters of a model since it was loaded; times in nanoseconds, as in the protocol's statistics extension. */
 export interface ModelCounts {
   requests: number;
   items: number;
   calls: number;
   failures: number;
+  /** Of decoding and preparing inputs. */
+  inputNs: number;
   queueNs: number;
   computeNs: number;
   lastMs: number;
@@ -54,6 +61,7 @@ export class ServedModel {
     items: 0,
     calls: 0,
     failures: 0,
+    inputNs: 0,
     queueNs: 0,
     computeNs: 0,
     lastMs: 0,
@@ -64,6 +72,8 @@ export class ServedModel {
   current: number;
   /** From careful to bold. */
   settings: readonly Setting[];
+  /** Null if the network is no classifier of images or texts. */
+  readonly classifier: ClassScores | null;
   readonly outputNames: readonly string[];
   /** Whether each item of a batch runs by itself. */
   readonly itemwise: boolean;
@@ -75,13 +85,16 @@ export class ServedModel {
     readonly version: string,
     readonly path: string,
     readonly session: InferenceSession,
-    /** Null if the network is no image classifier. */
-    readonly classifier: ImageClassifier | null,
+    /** Null if the network takes no images, or has no classes. */
+    readonly images: ImageClassifier | null,
+    /** Null if the network takes no texts, or has no classes. */
+    readonly text: TextClassifier | null,
     settings: readonly Setting[],
     readonly monitor: PromiseMonitor | null,
     current: number,
   ) {
     this.settings = settings;
+    this.classifier = images ?? (text && scoresOfTexts(text));
     this.outputNames = session.outputNames;
     this.itemwise = session.model.batching === 'item';
     this.boldest = settings.length - 1;
@@ -95,7 +108,7 @@ export class ServedModel {
     path: string,
     options: ModelOptions,
   ): Promise<ServedModel> {
-    const { classifier, session, settings, monitor, current } = await open(path, options);
+    const { images, text, session, settings, monitor, current } = await open(path, options);
     try {
       await prepare(session, settings);
       monitor?.begin();
@@ -108,7 +121,8 @@ export class ServedModel {
       version,
       path,
       session,
-      classifier,
+      images,
+      text,
       settings.map(promisedBy(settings)),
       monitor,
       current,
@@ -239,22 +253,36 @@ export class ServedModel {
     await this.session.release();
   }
 
+  /** The feeds of a text. */
+  tokens(text: string | Uint8Array, name: string): TensorMap {
+    if (text.length > MAX_TEXT)
+      throw new ServerError(
+        'TOO_LARGE',
+        `${name}: it has ${text.length} bytes, and a text may have ${MAX_TEXT}`,
+      );
+    const classifier = this.text!;
+    return classifier.feeds(
+      classifier.prepare(typeof text === 'string' ? text : Buffer.from(text).toString()),
+    );
+  }
+
   /** Decodes and preprocesses the bytes of an image file, as soon as the process has room for it. */
   async decode(bytes: Uint8Array, name: string, caller: Caller): Promise<Tensor<'float32'>> {
-    const { classifier } = this;
-    if (!classifier)
+    const { images } = this;
+    if (!images)
       throw new ServerError(
         'INVALID_ARGUMENT',
         `model ${this.name}: it doesn't take images; send its tensors`,
       );
     const needed = await decodingBytes(bytes, { name });
-    return decodes.run(name, needed, caller, () => classifier.prepare(bytes));
+    return decodes.run(name, needed, caller, () => images.prepare(bytes));
   }
 }
 
 /** A model, and the settings that it has. */
 interface Opened {
-  readonly classifier: ImageClassifier | null;
+  readonly images: ImageClassifier | null;
+  readonly text: TextClassifier | null;
   readonly session: InferenceSession;
   readonly settings: readonly Setting[];
   readonly monitor: PromiseMonitor | null;
@@ -315,12 +343,10 @@ async function openWith(
     policy: policy && withFrontsOf(settings, policy),
     original,
   };
-  const classifier = await ImageClassifier.from(path, sessionOptions).catch((error: unknown) => {
-    if (isNoClassifier(error)) return null;
-    throw error;
-  });
-  const session = classifier?.session ?? (await InferenceSession.create(path, sessionOptions));
-  return { classifier, session, monitor };
+  const images = await ImageClassifier.from(path, sessionOptions).catch(unless(NO_CLASSIFIER));
+  const text = images ? null : await TextClassifier.from(path, sessionOptions).catch(unless(NO_TEXTS));
+  const session = (images ?? text)?.session ?? (await InferenceSession.create(path, sessionOptions));
+  return { images, text, session, monitor };
 }
 
 /** The policy with the fronts of all settings of its model: a session reads their files when it is created. */
@@ -353,7 +379,31 @@ async function prepare(session: InferenceSession, settings: readonly Setting[]):
   for (const { policy } of settings) await session.run(feeds, { policy });
 }
 
-/** Whether the model itself loads, but doesn't take an image or return class scores. */
-function isNoClassifier(error: unknown): boolean {
-  return (error as { code?: unknown } | null)?.code === 'INVALID_ARGUMENT';
+/** The codes when a model itself loads, but doesn't take images or texts or return class scores; or without a tokenizer. */
+const NO_CLASSIFIER = ['INVALID_ARGUMENT'];
+const NO_TEXTS = ['INVALID_ARGUMENT', 'INVALID_DATA', 'MISSING_DEPENDENCY'];
+
+/** Makes errors with these codes null. */
+function unless(codes: readonly string[]): (error: unknown) => null {
+  return (error) => {
+    if (codes.includes(String((error as { code?: unknown } | null)?.code))) return null;
+    throw error;
+  };
+}
+
+/** The class scores in a model's outputs. */
+interface ClassScores {
+  readonly labels: readonly string[];
+  /** Name of the output that has them. */
+  readonly output: string;
+  scoresOf(outputs: { readonly [name: string]: Tensor }, items: number): Float32Array[];
+}
+
+function scoresOfTexts({ labels, output }: TextClassifier): ClassScores {
+  const scoresOf = (outputs: { readonly [name: string]: Tensor }, items: number) => {
+    const data = outputs[output]!.data as Float32Array;
+    const each = data.length / items;
+    return Array.from({ length: items }, (_, i) => data.subarray(i * each, (i + 1) * each));
+  };
+  return { labels, output, scoresOf };
 }

@@ -13,7 +13,7 @@ export interface Job<T> {
   readonly items: number;
   readonly work: T;
   readonly caller: Caller;
-  /** More jobs of the same request follow, so that it keeps its place in the queue. */
+  /** Its request has several jobs, and keeps its place in the queue meanwhile. */
   readonly more?: boolean;
 }
 

@@ -1,9 +1,11 @@
 import { TextDecoder } from 'node:util';
 import { Tensor } from 'residual-skip';
+import { DATATYPES } from 'residual-skip/client';
 import { z } from 'zod';
 import {
   bytesOf,
   checkFiles,
+  datatypeOf,
   joinBytes,
   jsonOf,
   MAX_AXES,
@@ -13,6 +15,8 @@ import {
 } from './datatypes.js';
 import { ServerError } from './errors.js';
 import type { InferRequest, InferResponse, Parameters, RequestInput, ResponseOutput } from './messages.js';
+import type { ServedModel } from './model.js';
+import { checkParameters } from './parameters.js';
 
 /** Maximum number of inputs and of outputs of a request. */
 const MAX_PORTS = 1024;
@@ -70,6 +74,9 @@ export function parseInferBody(body: Uint8Array, headerLength: number | undefine
     );
   }
   const json = parseJson(body.subarray(0, headerLength ?? body.length), requestSchema);
+  checkParameters('parameters', json.parameters);
+  for (const input of json.inputs) checkParameters('input', input.parameters, input.name);
+  for (const output of json.outputs) checkParameters('output', output.parameters, output.name);
   const binary = { bytes: body.subarray(headerLength ?? body.length), at: 0 };
   const inputs = json.inputs.map((input) => parseInput(input, binary));
   if (binary.at !== binary.bytes.length) {
@@ -84,6 +91,42 @@ export function parseInferBody(body: Uint8Array, headerLength: number | undefine
     request: { id: json.id, parameters: json.parameters, inputs, outputs: json.outputs },
     binary: (output) => (own.get(output) ?? all) === true,
   };
+}
+
+/**
+ * A request without JSON (Inference-Header-Content-Length: 0): its body is the model's one input, an item of a tensor, an image file
+ * or a text. All outputs are wanted in binary.
+ * @throws ServerError INVALID_ARGUMENT
+ */
+export function rawRequest(body: Uint8Array, model: ServedModel): ParsedRequest {
+  const input = rawInput(body, model);
+  return { request: { id: '', parameters: {}, inputs: [input], outputs: [] }, binary: () => true };
+}
+
+function rawInput(body: Uint8Array, model: ServedModel): RequestInput {
+  const [input, ...others] = model.inputs;
+  if (model.text || (input && others.length === 0)) {
+    const { name, type, shape } = input!;
+    const datatype = datatypeOf(type);
+    const elements = body.length / (datatype === 'BYTES' ? 1 : DATATYPES[datatype].array.BYTES_PER_ELEMENT);
+    const dims = model.text ? undefined : shapeFor(elements, shape);
+    if (dims) return { name, shape: dims, content: tensorFromBytes(name, datatype, dims, body) };
+    if (model.images || model.text) return { name, shape: [1], content: [body] };
+  }
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `body: its ${body.length} bytes aren't an item of the one input of model ${model.name}; send JSON, and its length in Inference-Header-Content-Length`,
+  );
+}
+
+/** The shape of one item that has so many elements; undefined if there is none, or more than one. */
+function shapeFor(elements: number, shape: readonly (number | string)[]): number[] | undefined {
+  const dims = shape.map((length, axis) => (axis === 0 && typeof length === 'string' ? 1 : length));
+  const known = dims.reduce<number>((all, length) => (typeof length === 'number' ? all * length : all), 1);
+  const open = dims.filter((length) => typeof length === 'string');
+  const rest = elements / known;
+  if (open.length > 1 || !Number.isInteger(rest) || (open.length === 0 && rest !== 1)) return undefined;
+  return dims.map((length) => (typeof length === 'number' ? length : rest));
 }
 
 /** zod begins its messages in upper case. */
@@ -140,13 +183,12 @@ function parseInput(
       `input '${name}': it has neither data nor binary_data_size; give one`,
     );
   if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
-  // JSON can't hold bytes: files are base64, as for other servers of the protocol.
   const texts = data.flat(shape.length);
   checkFiles(name, shape, texts.length);
   if (!texts.every((text) => typeof text === 'string')) {
     throw new ServerError('INVALID_ARGUMENT', `input '${name}': its BYTES are not strings; send base64`);
   }
-  return { name, shape, content: texts.map((text) => Buffer.from(text as string, 'base64')) };
+  return { name, shape, content: texts as string[] };
 }
 
 /** The body of an answer: JSON, or JSON followed by binary tensors. */

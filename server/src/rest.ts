@@ -5,14 +5,17 @@ import { z } from 'zod';
 import { checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
+import { packed, unpacked, wantedEncoding } from './encoding.js';
 import { ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import { BUSY, type Inference } from './infer.js';
-import { EXTENSIONS, modelMetadata, modelStatistics } from './metadata.js';
+import type { Parameters } from './messages.js';
+import { EXTENSIONS, modelConfig, modelMetadata, modelStatistics } from './metadata.js';
 import { checkOrigin } from './origin.js';
+import { checkParameters } from './parameters.js';
 import { QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
-import { formatInferResponse, parseInferBody, parseJson } from './rest-format.js';
+import { formatInferResponse, parseInferBody, parseJson, rawRequest } from './rest-format.js';
 
 const HEADER_LENGTH = 'inference-header-content-length';
 
@@ -38,7 +41,14 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
   // Fastify's own would read other types, such as plain text, without these limits.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', ({ headers, access }, message, done) =>
-    bodies.read(message, access?.client ?? '', jsonLength(headers), done),
+    bodies.read(message, access?.client ?? '', jsonLength(headers), (error, body) => {
+      const encoding = headers['content-encoding'] ?? 'identity';
+      if (error || encoding === 'identity') return done(error, body);
+      unpackedBody(body!, encoding, bodies.limitOf(jsonLength(headers))).then(
+        (whole) => done(null, whole),
+        done,
+      );
+    }),
   );
   const control = ({ access, raw }: FastifyRequest) => {
     checkOrigin(raw);
@@ -56,11 +66,13 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
   });
   app.post('/v2/repository/models/:model/load', async (request: ModelRequest) => {
     control(request);
+    checkParameters('load', parametersIn(request.body), request.params.model);
     await repository.load(request.params.model);
     return {};
   });
   app.post('/v2/repository/models/:model/unload', async (request: ModelRequest) => {
     control(request);
+    checkParameters('unload', parametersIn(request.body), request.params.model);
     await repository.unload(request.params.model);
     return {};
   });
@@ -72,6 +84,10 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
     app.get(`${path}/ready`, (request: ModelRequest) => {
       const { model, version: asked } = request.params;
       return { name: repository.get(model, asked).name, ready: true };
+    });
+    app.get(`${path}/config`, (request: ModelRequest) => {
+      const { model, version: asked } = request.params;
+      return modelConfig(repository.get(model, asked), inference.maxRequestItems);
     });
     app.get(`${path}/stats`, (request: ModelRequest) => {
       const { model, version: asked } = request.params;
@@ -94,14 +110,21 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
   }
 }
 
+/** Errors of unpacked are those of a promise. */
+async function unpackedBody(body: Uint8Array, encoding: string, limit: number): Promise<Uint8Array> {
+  return unpacked(body, encoding, limit);
+}
+
 async function infer(
   request: ModelRequest,
   reply: FastifyReply,
-  { inference, bodies }: RestContext,
+  { inference, bodies, repository }: RestContext,
 ): Promise<FastifyReply> {
   const received = bodyOf(request.body);
-  const { request: parsed, binary } = parseInferBody(received, jsonLength(request.headers));
   const { model, version = '' } = request.params;
+  const length = jsonLength(request.headers);
+  const { request: parsed, binary } =
+    length === 0 ? rawRequest(received, repository.get(model, version)) : parseInferBody(received, length);
   const { traceparent } = request.headers as { traceparent?: string };
   const response = await inference.infer(
     { ...parsed, model, version, traceparent },
@@ -110,11 +133,11 @@ async function infer(
   // Files may still be read by decoders after one of them has failed.
   if (parsed.inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
   const { body, headerLength } = formatInferResponse(response, binary);
-  if (headerLength === undefined) return reply.type('application/json').send(body);
-  return reply
-    .type('application/octet-stream')
-    .header('Inference-Header-Content-Length', headerLength)
-    .send(body);
+  reply.type(headerLength === undefined ? 'application/json' : 'application/octet-stream');
+  if (headerLength !== undefined) reply.header('Inference-Header-Content-Length', headerLength);
+  const encoding = wantedEncoding(request.headers['accept-encoding'] as string | undefined);
+  if (encoding === undefined) return reply.send(body);
+  return reply.header('content-encoding', encoding).send(await packed(body, encoding));
 }
 
 /** Length of the JSON at the start of a body; undefined if all of it is JSON. */
@@ -143,6 +166,12 @@ function refuse(reply: FastifyReply, retryAfter: number): void {
 function wantsReadyOnly(body: unknown): boolean {
   if (!(body instanceof Uint8Array) || body.length === 0) return false;
   return parseJson(body, z.object({ ready: z.boolean().default(false) })).ready;
+}
+
+/** Of a request to load or unload a model, whose body is optional. */
+function parametersIn(body: unknown): Parameters {
+  if (!(body instanceof Uint8Array) || body.length === 0) return {};
+  return parseJson(body, z.object({ parameters: z.record(z.string(), z.any()).default({}) })).parameters;
 }
 
 function bodyOf(body: unknown): Uint8Array {

@@ -74,7 +74,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       reply.type(metrics.registry.contentType).send(await metrics.text()),
     );
     await live.addRoutes(app);
-    const grpc = await listenGrpc(parsed, { ...context, authenticate });
+    const grpc = await listenGrpc(parsed, { ...context, authenticate, draining: () => draining });
     if (grpc) cleanups.push(() => shutDown(grpc.server));
     elastic?.start();
     live.start();

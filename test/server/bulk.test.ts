@@ -45,7 +45,7 @@ async function lettersOf(queue: readonly string[]): Promise<DeadLetter[]> {
 }
 
 const work = (queue: readonly string[], ...options: string[]) =>
-  cliJson('work', MODEL, ...queue, '--until-empty', '--backoff', '10ms', ...options);
+  cliJson('work', MODEL, ...queue, '--until-empty', '--private-urls', '--backoff', '10ms', ...options);
 
 /** A list of `count` images that differ in their names. */
 function listOf(count: number): string {

@@ -23,7 +23,7 @@ beforeAll(async () => {
     folders: [resolve('models', MODEL)],
     ...{ port: 0, grpcPort: null, threads: 1, maxItems: 1 },
     ...{ bodyLimit: BODY_LIMIT, requestTimeout: REQUEST_TIMEOUT_MS },
-    log: (entry) => failures.push(entry),
+    log: (entry) => entry.event === 'failure' && failures.push(entry),
   });
   port = Number(new URL(server.url).port);
 });

@@ -16,7 +16,7 @@ const entries: object[] = [];
 const options = {
   folders: [resolve('models', MODEL)],
   ...{ port: 0, grpcPort: 0, bodyLimit: 4 * MIB, maxStreams: 20, requestTimeout: 2000 },
-  log: (entry: object) => entries.push(entry),
+  log: (entry: object) => (entry as { event: string }).event === 'failure' && entries.push(entry),
 };
 let server: RunningServer;
 beforeAll(async () => {
@@ -226,6 +226,7 @@ test('what fails in the server is logged with its cause', async () => {
       event: 'failure',
       request: METHOD,
       code: 'INTERNAL',
+      status: 500,
       error: expect.stringMatching(/run failed[\s\S]*disk on fire/),
     },
   ]);

@@ -324,8 +324,11 @@ describe('JSON', () => {
     ]);
   });
 
-  test('many parameters are read', async () => {
-    expect(await post(but('parameters', `{${names().join()}}`))).toMatchObject({ status: 200 });
+  test('many parameters are refused at the first that is unknown', async () => {
+    expect(await post(but('parameters', `{${names().join()}}`))).toMatchObject({
+      status: 400,
+      error: expect.stringMatching(/^parameters.0000000: /),
+    });
   });
 
   test('other types of content have the same limit', async () => {

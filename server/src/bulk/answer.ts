@@ -3,12 +3,12 @@ import { basename, dirname, join } from 'node:path';
 import { ImageClassifier, locateModel, ResidualSkipError } from 'residual-skip';
 import { FULL, type Setting, settingFrom } from '../settings.js';
 import { imageBytes } from './image-bytes.js';
-import { type Binding, type BulkJob, type BulkResult, JobFailure, sha256 } from './job.js';
+import { type Binding, type BulkJob, type BulkResult, type ImageOptions, JobFailure, sha256 } from './job.js';
 
 /** Failures that are worth a retry; an image that can't be decoded isn't. */
 const PASSING = new Set(['OUT_OF_MEMORY', 'INTERNAL', 'ABORTED']);
 
-interface LoadOptions {
+interface LoadOptions extends ImageOptions {
   readonly policy?: string | undefined;
   readonly setting?: string;
   readonly original?: string | undefined;
@@ -21,6 +21,7 @@ export class Answerer {
     private readonly classifier: ImageClassifier,
     private readonly setting: Setting,
     readonly binding: Binding,
+    private readonly images: ImageOptions,
   ) {}
 
   /**
@@ -30,7 +31,7 @@ export class Answerer {
    */
   static async load(
     model: string,
-    { policy, setting: wanted, original, threads }: LoadOptions,
+    { policy, setting: wanted, original, threads, privateUrls }: LoadOptions,
   ): Promise<Answerer> {
     const source = policy ?? (await locateModel(model))?.policy ?? 'model';
     const settings = source === 'full' ? [FULL] : await settingFrom(source);
@@ -51,12 +52,12 @@ export class Answerer {
       policy: sha256(JSON.stringify(setting.policy)),
       files: await hashOfFiles(classifier),
     };
-    return new Answerer(classifier, setting, binding);
+    return new Answerer(classifier, setting, binding, { privateUrls });
   }
 
   /** @throws JobFailure */
   async answer(job: BulkJob): Promise<BulkResult> {
-    const { bytes, hash } = await imageBytes(job);
+    const { bytes, hash } = await imageBytes(job, this.images);
     const options = { topK: 1, trace: true };
     const { label, index, probability, trace } = await this.classifier
       .classify(bytes, options)

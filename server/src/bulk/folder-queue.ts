@@ -15,6 +15,7 @@ import {
   parseBinding,
 } from './job.js';
 import { answersAmong, IdFile, idOf, LineAppender, linesFrom } from './line-file.js';
+import { lockFs } from './lock-fs.js';
 import { type BulkQueue, type Counts, delayAfter, otherBinding, pause, type WorkOptions } from './queue.js';
 
 /** While this many jobs wait for another attempt or for the disk, no more are read. */
@@ -231,6 +232,7 @@ export class FolderQueue implements BulkQueue {
     const retries = { retries: 12, factor: 1, minTimeout: 1000 };
     return lock(file, {
       realpath: false,
+      fs: lockFs(),
       stale: STALE_MS,
       retries,
       ...(onCompromised && { onCompromised }),

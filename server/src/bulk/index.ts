@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import type { Readable } from 'node:stream';
 import { ResidualSkipError } from 'residual-skip';
 import { Answerer } from './answer.js';
+import type { ImageOptions } from './job.js';
 import { type BulkQueue, pause, type WorkOptions } from './queue.js';
 import { jobsFrom } from './sources.js';
 
@@ -18,11 +19,16 @@ export async function openQueue(url: string, name: string): Promise<BulkQueue> {
   if (!/^rediss?:\/\//i.test(url) || !URL.canParse(url)) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `queue ${url}: expected redis://HOST:PORT, rediss://HOST:PORT or a folder`,
+      `queue ${withoutPassword(url)}: expected redis://HOST:PORT, rediss://HOST:PORT or a folder`,
     );
   }
   const { RedisQueue } = await import('./redis-queue.js');
   return RedisQueue.open(url, name);
+}
+
+/** What stands before the host may be a password. */
+function withoutPassword(url: string): string {
+  return url.replace(/\/\/.*@/s, '//***@');
 }
 
 /** Interval at which a full queue is polled. */
@@ -60,7 +66,7 @@ export async function enqueue(
   return { read, added };
 }
 
-export interface WorkerOptions extends Omit<WorkOptions, 'concurrency'> {
+export interface WorkerOptions extends Omit<WorkOptions, 'concurrency'>, ImageOptions {
   /** `model`, `full` or a policy file; by default the `policy.json` of the model's folder, or else `model`. */
   readonly policy?: string;
   /** A setting of the policy file, by its limit; by default the file's own. */

@@ -20,6 +20,16 @@ export const bulkJobSchema = z.strictObject({
   sha256: z.string().nullable(),
 });
 
+/** What a worker may read for a job. */
+export interface ImageOptions {
+  /** Whether URLs may lead to addresses that aren't public, such as those of the worker's own network. */
+  readonly privateUrls?: boolean | undefined;
+}
+
+/** Larger images are refused. */
+export const MAX_BYTES = 64 << 20;
+export const TOO_LARGE = `it is larger than ${MAX_BYTES >> 20} MiB`;
+
 /** What all answers of a queue have in common, so that a job that runs twice has the same answer on any machine. */
 export const bindingSchema = z.strictObject({
   /** SHA-256 of the model file. */

@@ -1,14 +1,11 @@
-import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { opendir, stat } from 'node:fs/promises';
 import { extname, join, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { ResidualSkipError } from 'residual-skip';
 import { z } from 'zod';
-import { bytesOfDataUrl } from './image-bytes.js';
-import { type BulkJob, jobId, jsonOf, sha256 } from './job.js';
+import { bytesOfDataUrl, fileBytes } from './image-bytes.js';
+import { type BulkJob, jobId, jsonOf, MAX_BYTES, sha256 } from './job.js';
 
 /** An image as a source names it. */
 interface Given {
@@ -20,6 +17,10 @@ const IMAGES = new Set(['.jpg', '.jpeg', '.png', '.webp', '.gif', '.tif', '.tiff
 const LISTS = new Set(['.ndjson', '.jsonl']);
 /** Number of images that are hashed together. */
 const BATCH = 200;
+/** Of them, how many are read at a time. */
+const READS = 4;
+/** Bytes of a line; an image in base64 is the longest that makes sense. */
+const MAX_LINE = 2 * MAX_BYTES;
 
 const lineSchema = z.union([
   z.string().min(1),
@@ -43,15 +44,18 @@ export async function* jobsFrom(
 ): AsyncGenerator<BulkJob[]> {
   let batch: Given[] = [];
   const jobs = async () => {
-    const made = await Promise.all(
-      batch.map((given) =>
-        jobOf(given).catch((error: ResidualSkipError) => {
+    const made: BulkJob[][] = [];
+    const rest = batch.entries();
+    batch = [];
+    const read = async () => {
+      for (const [i, given] of rest) {
+        made[i] = await jobOf(given).catch((error: ResidualSkipError) => {
           onProblem(error);
           return [];
-        }),
-      ),
-    );
-    batch = [];
+        });
+      }
+    };
+    await Promise.all(Array.from({ length: READS }, read));
     return made.flat();
   };
   for (const source of sources) {
@@ -97,7 +101,7 @@ async function* imagesIn(
   onProblem: (error: ResidualSkipError) => void,
 ): AsyncGenerator<Given> {
   let number = 0;
-  for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
+  for await (const line of linesOf(input, list)) {
     number++;
     if (line.trim() === '') continue;
     const parsed = lineSchema.safeParse(jsonOf(line));
@@ -107,6 +111,25 @@ async function* imagesIn(
       );
     } else yield typeof parsed.data === 'string' ? { image: parsed.data } : parsed.data;
   }
+}
+
+/** The lines of a list. Unlike those of node:readline, they have a limit. */
+async function* linesOf(input: Readable, list: string): AsyncGenerator<string> {
+  let pieces: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of input as AsyncIterable<Buffer | string>) {
+    let bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk;
+    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10)) {
+      yield Buffer.concat([...pieces, bytes.subarray(0, end)]).toString();
+      bytes = bytes.subarray(end + 1);
+      pieces = [];
+      size = 0;
+    }
+    pieces.push(bytes);
+    size += bytes.length;
+    if (size > MAX_LINE) throw invalid(`${list}: it has a line of more than ${MAX_LINE >> 20} MiB`);
+  }
+  if (size > 0) yield Buffer.concat(pieces).toString();
 }
 
 async function jobOf({ image, name }: Given): Promise<BulkJob[]> {
@@ -121,10 +144,9 @@ async function jobOf({ image, name }: Given): Promise<BulkJob[]> {
   }
   const called = name ?? image;
   const path = resolve(image);
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(path), hash).catch((cause: Error) => {
-    throw invalid(`image ${called}: ${cause.message}`, cause);
+  const bytes = await fileBytes(path, called).catch((cause: Error) => {
+    throw invalid(cause.message, cause);
   });
-  const content = hash.digest('hex');
+  const content = sha256(bytes);
   return [{ id: jobId(called, content), name: called, image: path, sha256: content }];
 }
