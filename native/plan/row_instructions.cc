@@ -45,10 +45,10 @@ InstructionPtr make_binary_rows(const KernelTable& table, BinaryKind kind, Place
   return simple(work, [=, kernel = table.binary_span, rows = std::move(rows)](Frame& frame, int part, int parts) {
     Poll poll(frame.cancellation);
     const auto run = [&](const std::array<int64_t, 3>& at, int64_t begin, int64_t length) {
-      const auto& steps = rows.steps();
-      kernel(kind, frame.at<float>(a) + at[1] + begin * steps[1], static_cast<int>(steps[1]),
-             frame.at<float>(b) + at[2] + begin * steps[2], static_cast<int>(steps[2]), frame.at<float>(y) + at[0] + begin,
-             static_cast<size_t>(length), act);
+      const auto [y_step, a_step, b_step] = rows.steps();
+      kernel(kind, frame.at<float>(a) + at[1] + begin * a_step, static_cast<int>(a_step),
+             frame.at<float>(b) + at[2] + begin * b_step, static_cast<int>(b_step),
+             frame.at<float>(y) + at[0] + begin * y_step, static_cast<size_t>(length), act);
     };
     if (count == 1) {
       const auto [begin, end] = span_share(n, part, parts);
@@ -69,8 +69,8 @@ InstructionPtr make_affine_dense(const KernelTable& table, Place x, Place scale,
     const auto [begin, end] = share_of(along ? s.outer : s.outer * s.length, part, parts);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t channel = along ? 0 : i % s.length;
-      kernel(frame.at<float>(x) + i * n, frame.at<float>(scale) + channel, frame.at<float>(shift) + channel, along ? 1 : 0,
-             frame.at<float>(y) + i * n, static_cast<size_t>(n), act);
+      kernel(frame.at<float>(x) + i * n, frame.at<float>(scale) + channel, frame.at<float>(shift) + channel,
+             along ? 1 : 0, frame.at<float>(y) + i * n, static_cast<size_t>(n), act);
     }
   });
 }

@@ -1,5 +1,5 @@
-// Functions of all elements along one axis, where vectors hold neighbours on the axes behind it; and of dense rows what one
-// number comes of.
+// Functions of all elements along one axis, where vectors hold neighbours on the axes behind it; and numbers that come of
+// dense rows.
 #pragma once
 
 #include <cmath>

@@ -211,8 +211,9 @@ struct PlanarToBlockedRow {
       const int pixels = std::min(kLanes, y.width - w);
       Vec v[kLanes];
       for (int c = 0; c < kLanes; ++c) {
+        const float* channel = from + c * x.plane_stride + w;
         if (c >= lanes) v[c] = splat(0);
-        else v[c] = pixels == kLanes ? load(from + c * x.plane_stride + w) : load_first(from + c * x.plane_stride + w, pixels);
+        else v[c] = pixels == kLanes ? load(channel) : load_first(channel, pixels);
       }
       transpose(v);
       for (int p = 0; p < pixels; ++p) store(to + (w + p) * kLanes, v[p]);

@@ -18,7 +18,8 @@ RSKIP_INLINE void weigh_slice(const float* x, const int32_t* places, const float
   }
 }
 
-RSKIP_INLINE void weigh_slices(const ResampleArgs& a, const float* x, int64_t inner, int64_t begin, int64_t end, float* y) {
+RSKIP_INLINE void weigh_slices(const ResampleArgs& a, const float* x, int64_t inner, int64_t begin, int64_t end,
+                               float* y) {
   for (int64_t i = begin; i < end; ++i, y += inner) {
     const int32_t* places = a.places + i * a.each;
     const float* factors = a.factors + i * a.each;
