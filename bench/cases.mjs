@@ -10,6 +10,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { auditLog, InferenceSession, loadPolicy, Tensor } from '../dist/index.js';
 import { feedsOf, inRow, inRowSync, median, ratioOf, table, takeTurns } from './harness.mjs';
+import { operators } from './operators.mjs';
+import { photographs } from './photographs.mjs';
 import { newLengths, textBatch } from './texts.mjs';
 
 /** onnxruntime-node, from this folder unless RESIDUAL_SKIP_ONNXRUNTIME names another. */
@@ -162,6 +164,16 @@ const CASES = {
     model: 'bench/models/minilm_l6.onnx',
     measure: newLengths,
   },
+  operators: {
+    about: 'single operators beside onnxruntime-node; MODEL is a part of their names',
+    model: '',
+    measure: (part, options) => operators(part, options, onnxruntime()),
+  },
+  photographs: {
+    about: 'JPEG to label beside sharp with onnxruntime-node, at two sizes',
+    model: 'bench/models/mobilenet_v2.onnx',
+    measure: (model, options) => photographs(model, options, onnxruntime()),
+  },
 };
 
 const { values, positionals } = parseArgs({
@@ -184,7 +196,7 @@ if (!Object.hasOwn(CASES, name ?? '')) {
 
 const { open, measure, turns, times = 1 } = CASES[name];
 if (measure) {
-  for (const line of await measure(model)) console.log(line);
+  for (const line of await measure(model, values)) console.log(line);
   process.exit();
 }
 const options = { ...values, threads: Number(values.threads), tokens: Number(values.tokens) };

@@ -54,10 +54,10 @@ const SIGNATURES: readonly RegExp[] = [
   /^(49492[ab]00|4d4d002[ab])/, // TIFF, BigTIFF
   /^0000.{4}66747970(.{8})*?617669(66|73)/, // AVIF: one of its brands is avif or avis
 ];
-/** They include the brands of an AVIF file, and of most JPEG files the frame header. */
-const HEAD_BYTES = 1 << 16;
-/** Enough to tell the format. */
+/** They include the brands of an AVIF file. */
 const SIGNATURE_BYTES = 64;
+/** They include the frame header of most JPEG files. */
+const HEAD_BYTES = 1 << 16;
 
 interface ImageFileOptions extends DataLimits {
   /** Its name in messages. */
@@ -163,8 +163,8 @@ function bytesPerPixel({ format, depth, channels, isProgressive }: Metadata): nu
  * Decodes an image file (JPEG, PNG, WebP, AVIF, GIF, TIFF): rotated by its EXIF orientation, in sRGB, without transparency. Of
  * an animation, the first frame is decoded.
  * @param file its path, or its bytes
- * @param options `resize`: what the image is to become. A JPEG that is much larger is decoded to that size at once, in a third to a
- * half of the time; any other image is decoded at its own size
+ * @param options `resize`: what the image is to become. A JPEG that is much larger is decoded to that size at once, in half the time;
+ * any other image is decoded at its own size
  * @throws INVALID_DATA when the file can't be read, has another format, is damaged (even partly), or has more pixels than the
  * limit; MISSING_DEPENDENCY without sharp
  */

@@ -105,6 +105,24 @@ struct NormArgs {
   const float *scale = nullptr, *shift = nullptr;
 };
 
+// A dense tensor as (outer, length, inner): columns are its elements along the middle axis.
+struct ColumnShape {
+  int64_t outer = 1, length = 1, inner = 1;
+};
+enum class RowReduction : int32_t { kSum, kMean, kMax, kMin };
+
+// y[o, i, c] = sum over j of factors[i, j] * x[o, places[i, j], c], in the order of j; x is `shape`, y has `count` instead of
+// its length. Places are inside of it.
+struct ResampleArgs {
+  ColumnShape shape;
+  int64_t count = 0, each = 0;
+  const int32_t* places = nullptr;
+  const float* factors = nullptr;
+  const float* x = nullptr;
+  float* y = nullptr;
+  float* scratch = nullptr;  // for an inner axis of 1 (length + count) x 16 floats, 64-byte aligned
+};
+
 struct PoolArgs {
   BlockedView x, y;
   int kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
@@ -116,7 +134,7 @@ struct PoolArgs {
 
 enum class GlobalPoolKind : int32_t { kMean, kMax, kMeanSquare };
 
-// The kernels compute those up to kDiv; the others have plain loops only.
+// The kernels compute those up to kMax; the others have plain loops only.
 enum class BinaryKind : int32_t { kAdd, kSub, kMul, kDiv, kMin, kMax, kMod, kFmod, kPow };
 
 // Splitting: a kernel with (part, parts) does the part-th of `parts` disjoint shares of its output; all

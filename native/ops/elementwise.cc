@@ -163,23 +163,6 @@ void activate(float* y, int64_t n, Activation act, Poll& poll) {
 
 }  // namespace
 
-void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act,
-            const TensorView& y, Poll poll) {
-  const Split s = split_at(x.shape, 1);
-  int64_t at = 0;
-  for (int64_t n = 0; n < s.outer; ++n) {
-    for (int64_t c = 0; c < s.length; ++c, at += s.inner) {
-      const double factor = scale.as<float>()[c], term = shift.as<float>()[c];
-      const float* from = x.as<float>() + at;
-      float* to = y.as<float>() + at;
-      for_each_segment(s.inner, poll, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(from[i] * factor + term);
-      });
-    }
-  }
-  activate(y.as<float>(), at, act, poll);
-}
-
 void unary(const TensorView& x, Activation act, const TensorView& y, Poll poll) {
   const int64_t n = y.elements();
   for_each_segment(n, poll, [&](int64_t begin, int64_t end) {
@@ -239,16 +222,6 @@ void cast(const TensorView& x, const TensorView& y, Poll poll) {
         for (int64_t i = begin; i < end; ++i) y.as<To>()[i] = convert<To>(from[i]);
       });
     });
-  });
-}
-
-void unify_nans(float* x, int64_t n, Poll poll) {
-  for_each_segment(n, poll, [&](int64_t begin, int64_t end) {
-    bool any = false;
-    for (int64_t i = begin; i < end; ++i) any |= x[i] != x[i];
-    for (int64_t i = begin; any && i < end; ++i) {
-      if (x[i] != x[i]) x[i] = std::numeric_limits<float>::quiet_NaN();
-    }
   });
 }
 

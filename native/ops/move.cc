@@ -30,12 +30,37 @@ void with_size(DType dtype, F f) {
   }
 }
 
+// Rows of x that are copied side by side into columns of y.
+constexpr int64_t kSideBySide = 32;
+
+// y[i * columns + j] = x[i + j * stride], for elements of Size bytes.
+template <int64_t Size>
+void interleave(const char* x, int64_t rows, int64_t columns, int64_t stride, char* y, Poll& poll) {
+  for (int64_t begin = 0; begin < rows; begin += kSideBySide) {
+    const int64_t end = std::min(rows, begin + kSideBySide);
+    poll.before((end - begin) * columns);
+    for (int64_t j = 0; j < columns; ++j) {
+      const char* from = x + j * stride * Size;
+      char* to = y + j * Size;
+      for (int64_t i = begin; i < end; ++i) copy_element<Size>(to + i * columns * Size, from + i * Size);
+    }
+  }
+}
+
 // Fills the dense y from x[start + sum over axes of index * strides[axis]].
 void gather_strided(const TensorView& x, int64_t start, const Ints& strides, const TensorView& y, Poll& poll) {
   with_size(y.dtype, [&](auto size) {
     constexpr int64_t kSize = size;
     const std::array<Ints, 2> both{dense_strides(y.shape), strides};
-    for_each_row<2>(y.shape, both, poll, [&](const auto& at, int64_t length, const auto& steps) {
+    const Rows<2> rows(y.shape, both);
+    // Where neighbours in x come to lie in neighbouring rows.
+    if (rows.steps()[1] != 1 && rows.group() > 1 && rows.group_step(1) == 1) {
+      return rows.each_group([&](const std::array<int64_t, 2>& at) {
+        interleave<kSize>(x.as<char>() + (start + at[1]) * kSize, rows.group(), rows.length(), rows.steps()[1],
+                          y.as<char>() + at[0] * kSize, poll);
+      });
+    }
+    rows.each(poll, [&](const auto& at, int64_t length, const auto& steps) {
       char* to = y.as<char>() + at[0] * kSize;
       const char* from = x.as<char>() + (start + at[1]) * kSize;
       if (steps[1] == 1) {

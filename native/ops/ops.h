@@ -30,7 +30,6 @@ void conv(const TensorView& x, const TensorView& w, const TensorView& bias, cons
 void gemm(const TensorView& a, const TensorView& b, const TensorView& c, const TensorView& residual, bool trans_b,
           Activation act, const TensorView& y, Poll poll = {});
 void matmul(const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
-void affine(const TensorView& x, const TensorView& scale, const TensorView& shift, Activation act, const TensorView& y, Poll poll = {});
 void unary(const TensorView& x, Activation act, const TensorView& y, Poll poll = {});
 void binary(BinaryKind kind, const TensorView& a, const TensorView& b, Activation act, const TensorView& y, Poll poll = {});
 // x to the power of y as C defines it; largest error about 0.5 ulp.
@@ -39,14 +38,11 @@ void compare(CompareKind kind, const TensorView& a, const TensorView& b, const T
 void logical(LogicalKind kind, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
 void where(const TensorView& condition, const TensorView& a, const TensorView& b, const TensorView& y, Poll poll = {});
 void cast(const TensorView& x, const TensorView& y, Poll poll = {});
-// Makes every NaN the same one, 0x7fc00000: instruction sets differ in the sign and payload that operations give it.
-void unify_nans(float* x, int64_t n, Poll poll = {});
 // indices may have null data.
 void pool(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
           const TensorView& y, const TensorView& indices, Poll poll = {});
 void global_pool(const TensorView& x, GlobalPoolKind kind, const TensorView& y, Poll poll = {});
 void reduce_mean(const TensorView& x, const Ints& axes, const TensorView& y, Poll poll = {});
-void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, Poll poll = {});
 // scale and shift may have null data.
 void layer_norm(const TensorView& x, const TensorView& scale, const TensorView& shift, int64_t axis, float epsilon,
                 const TensorView& y, Poll poll = {});
@@ -65,7 +61,6 @@ void expand(const TensorView& x, const TensorView& y, Poll poll = {});
 void reduce(ReduceKind kind, const TensorView& x, const Ints& axes, const TensorView& y, Poll poll = {});
 void cum_sum(const TensorView& x, int64_t axis, bool exclusive, bool reverse, const TensorView& y, Poll poll = {});
 // These are false when an index is out of range (nothing outside the tensors is read or written).
-bool resample(const TensorView& x, const TensorView& indices, const TensorView& weights, int64_t axis, const TensorView& y, Poll poll = {});
 bool gather_elements(const TensorView& data, const TensorView& indices, int64_t axis, const TensorView& y, Poll poll = {});
 bool gather_nd(const TensorView& data, const TensorView& indices, int64_t batch_dims, const TensorView& y, Poll poll = {});
 bool scatter_elements(const TensorView& data, const TensorView& indices, const TensorView& updates, int64_t axis,

@@ -1,8 +1,10 @@
 // Operators that compute every element by itself.
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "ops/ops.h"
+#include "ops/rows.h"
 #include "plan/lowering.h"
 #include "program/check_step.h"
 #include "program/operator.h"
@@ -19,9 +21,23 @@ void check_affine(const StepCheck& c) {
   c.shape_is(c.out(), c.in(0).shape);
 }
 
+// Over the channels of a map where it lies in blocks, otherwise of a dense tensor.
 bool lower_affine(Lowering& plan, const Step& step) {
-  if (!plan.blocked_at_home(step.inputs[0])) return false;
-  if (!plan.is_constant(step.inputs[1]) || !plan.is_constant(step.inputs[2])) return false;
+  const bool constants = plan.is_constant(step.inputs[1]) && plan.is_constant(step.inputs[2]);
+  if (!plan.blocked_at_home(step.inputs[0]) || !constants) {
+    std::array<NodeId, 3> operands;
+    for (size_t i = 0; i < 3; ++i) operands[i] = plan.request(step.inputs[i], Form::kDense);
+    const auto [from, scale, shift] = operands;
+    const NodeId to = plan.target(step.outputs[0], Form::kDense);
+    const ops::Split s = ops::split_at(plan.value(step.inputs[0]).shape, 1);
+    Draft draft{.reads = {from, scale, shift}, .write = to, .in_place = {from}};
+    draft.make = [=, x = from, a = scale, b = shift, act = step.act](const Emitter& e) {
+      return make_affine_dense(e.table(), e.place(x), e.place(a), e.place(b), e.place(to), {s.outer, s.length, s.inner},
+                               act);
+    };
+    plan.compute(std::move(draft));
+    return true;
+  }
   const NodeId from = plan.request_blocked(step.inputs[0]);
   const Image x = plan.image(from);
   const NodeId scale = plan.constant_channels(step.inputs[1], x.c), shift = plan.constant_channels(step.inputs[2], x.c);
@@ -34,8 +50,6 @@ bool lower_affine(Lowering& plan, const Step& step) {
                 }});
   return true;
 }
-
-void compute_affine(const DenseStep& d) { ops::affine(d.x[0], d.x[1], d.x[2], d.step.act, *d.y, d.poll); }
 
 void check_unary(const StepCheck& c) {
   c.counts(1, 1);
@@ -88,15 +102,32 @@ bool lower_binary_channel(Lowering& plan, const Step& step, size_t wide) {
   return true;
 }
 
+// Dense operands that are broadcast.
+bool lower_binary_rows(Lowering& plan, const Step& step) {
+  const Ints &a = plan.value(step.inputs[0]).shape, &b = plan.value(step.inputs[1]).shape;
+  const Ints& y = plan.value(step.outputs[0]).shape;
+  ops::Rows<3> rows(y, {ops::dense_strides(y), ops::broadcast_strides(a, y), ops::broadcast_strides(b, y)});
+  const NodeId left = plan.request(step.inputs[0], Form::kDense), right = plan.request(step.inputs[1], Form::kDense);
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  Draft draft{.reads = {left, right}, .write = to};
+  if (a == y) draft.in_place = {left};
+  else if (b == y) draft.in_place = {right};
+  draft.make = [=, kind = step.binary, act = step.act, rows = std::move(rows)](const Emitter& e) {
+    return make_binary_rows(e.table(), kind, e.place(left), e.place(right), e.place(to), rows, act);
+  };
+  plan.compute(std::move(draft));
+  return true;
+}
+
 bool lower_binary(Lowering& plan, const Step& step) {
   const ValueId a_id = step.inputs[0], b_id = step.inputs[1];
   const Value &a = plan.value(a_id), &b = plan.value(b_id), &y = plan.value(step.outputs[0]);
-  if (y.dtype != DType::kFloat32 || step.binary > BinaryKind::kDiv) return false;
+  if (y.dtype != DType::kFloat32 || step.binary > BinaryKind::kMax) return false;
   if (a.shape != y.shape || b.shape != y.shape) {
     const size_t wide = a.shape == y.shape ? 0 : 1;
     const ValueId wide_id = step.inputs[wide];
-    return plan.value(wide_id).shape == y.shape && plan.blocked_at_home(wide_id) &&
-           lower_binary_channel(plan, step, wide);
+    const bool blocked = plan.value(wide_id).shape == y.shape && plan.blocked_at_home(wide_id);
+    return (blocked && lower_binary_channel(plan, step, wide)) || lower_binary_rows(plan, step);
   }
   const bool any_blocked = plan.blocked_at_home(a_id) || plan.blocked_at_home(b_id);
   const Form form = any_blocked ? Form::kBlocked : Form::kDense;
@@ -157,7 +188,7 @@ void compute_cast(const DenseStep& d) { ops::cast(d.x[0], *d.y, d.poll); }
 
 }  // namespace
 
-const OperatorRules operators::affine = {check_affine, lower_affine, compute_affine};
+const OperatorRules operators::affine = {check_affine, lower_affine};
 const OperatorRules operators::unary = {check_unary, lower_unary, compute_unary};
 const OperatorRules operators::binary = {check_binary, lower_binary, compute_binary};
 const OperatorRules operators::compare = {check_compare, nullptr, compute_compare};

@@ -4,23 +4,11 @@
 #include <limits>
 #include <type_traits>
 
-#include "kernels/scalar_math.h"
 #include "ops/ops.h"
 #include "ops/rows.h"
 
 namespace rskip::ops {
 namespace {
-
-// Largest of n elements, `step` apart; the first NaN if there is one.
-float maximum(const float* x, int64_t n, int64_t step) {
-  float best = -std::numeric_limits<float>::infinity();
-  for (int64_t i = 0; i < n; ++i) {
-    const float v = x[i * step];
-    if (v > best) best = v;
-    else if (v != v) return v;
-  }
-  return best;
-}
 
 // NaN is above all numbers and equal to itself.
 template <class T>
@@ -167,30 +155,6 @@ void cum_sum(const TensorView& x, int64_t axis, bool exclusive, bool reverse, co
       }
     }
   });
-}
-
-void softmax(const TensorView& x, int64_t axis, bool log, const TensorView& y, Poll poll) {
-  const Split s = split_at(x.shape, axis);
-  for (int64_t o = 0; o < s.outer; ++o) {
-    for (int64_t i = 0; i < s.inner; ++i) {
-      poll.before(s.length);
-      const float* from = x.as<float>() + o * s.length * s.inner + i;
-      float* to = y.as<float>() + o * s.length * s.inner + i;
-      const float max = maximum(from, s.length, s.inner);
-      double sum = 0;
-      for (int64_t k = 0; k < s.length; ++k) {
-        const float v = from[k * s.inner] - max;
-        const float e = scalar_exp(v);
-        sum += e;
-        to[k * s.inner] = log ? v : e;
-      }
-      const float log_sum = log ? scalar_log(static_cast<float>(sum)) : 0;
-      for (int64_t k = 0; k < s.length; ++k) {
-        float& v = to[k * s.inner];
-        v = log ? v - log_sum : static_cast<float>(v / sum);
-      }
-    }
-  }
 }
 
 void layer_norm(const TensorView& x, const TensorView& scale, const TensorView& shift, int64_t axis, float epsilon,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ops/ops.h"
+#include "ops/rows.h"
 #include "plan/lowering.h"
 #include "program/check_step.h"
 #include "program/error.h"
@@ -39,8 +40,22 @@ bool lower_global_pool(Lowering& plan, ValueId x_id, ValueId y_id, GlobalPoolKin
   return true;
 }
 
+// Over axes from `first` on, with something on them: one number of each row.
+bool lower_rows(Lowering& plan, const Step& step, RowReduction kind, size_t first) {
+  const Value& x = plan.value(step.inputs[0]);
+  if (x.dtype != DType::kFloat32 || x.elements == 0) return false;
+  const NodeId from = plan.request(step.inputs[0], Form::kDense), to = plan.target(step.outputs[0], Form::kDense);
+  const int64_t n = ops::product(x.shape, first, x.shape.size()), rows = x.elements / n;
+  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
+                  return make_reduce_rows(e.table(), kind, e.place(from), e.place(to), rows, n);
+                }});
+  return true;
+}
+
 bool lower_global_pool(Lowering& plan, const Step& step) {
-  return lower_global_pool(plan, step.inputs[0], step.outputs[0], step.pooled);
+  if (lower_global_pool(plan, step.inputs[0], step.outputs[0], step.pooled)) return true;
+  if (step.pooled == GlobalPoolKind::kMeanSquare) return false;
+  return lower_rows(plan, step, step.pooled == GlobalPoolKind::kMax ? RowReduction::kMax : RowReduction::kMean, 2);
 }
 
 void compute_global_pool(const DenseStep& d) { ops::global_pool(d.x[0], d.step.pooled, *d.y, d.poll); }
@@ -67,6 +82,24 @@ void check_reduce(const StepCheck& c) {
   check_axes(c);
 }
 
+bool lower_last_axes(Lowering& plan, const Step& step, RowReduction kind) {
+  const size_t kept = plan.value(step.inputs[0]).shape.size() - step.axes.size();
+  return !step.axes.empty() && step.axes[0] == static_cast<int64_t>(kept) && lower_rows(plan, step, kind, kept);
+}
+
+bool lower_reduce(Lowering& plan, const Step& step) {
+  switch (step.reduce) {
+    case ops::ReduceKind::kSum:
+      return lower_last_axes(plan, step, RowReduction::kSum);
+    case ops::ReduceKind::kMax:
+      return lower_last_axes(plan, step, RowReduction::kMax);
+    case ops::ReduceKind::kMin:
+      return lower_last_axes(plan, step, RowReduction::kMin);
+    default:
+      return false;
+  }
+}
+
 void compute_reduce(const DenseStep& d) { ops::reduce(d.step.reduce, d.x[0], d.step.axes, *d.y, d.poll); }
 
 void check_cum_sum(const StepCheck& c) {
@@ -80,11 +113,13 @@ void compute_cum_sum(const DenseStep& d) {
   ops::cum_sum(d.x[0], d.step.axis, d.step.exclusive, d.step.reverse, *d.y, d.poll);
 }
 
-// A mean over exactly the spatial axes is a global average pool.
+// A mean over exactly the spatial axes of a map in blocks is a global average pool.
 bool lower_reduce_mean(Lowering& plan, const Step& step) {
   const size_t rank = plan.value(step.inputs[0]).shape.size();
-  if (rank < 3 || step.axes.size() != rank - 2 || step.axes[0] != 2) return false;
-  return lower_global_pool(plan, step.inputs[0], step.outputs[0], GlobalPoolKind::kMean);
+  if (rank >= 3 && step.axes.size() == rank - 2 && step.axes[0] == 2 &&
+      lower_global_pool(plan, step.inputs[0], step.outputs[0], GlobalPoolKind::kMean))
+    return true;
+  return lower_last_axes(plan, step, RowReduction::kMean);
 }
 
 void compute_reduce_mean(const DenseStep& d) { ops::reduce_mean(d.x[0], d.step.axes, *d.y, d.poll); }
@@ -98,16 +133,14 @@ void check_softmax(const StepCheck& c) {
 
 bool lower_softmax(Lowering& plan, const Step& step) {
   const Value& x = plan.value(step.inputs[0]);
-  if (step.axis + 1 != static_cast<int64_t>(x.shape.size()) || x.elements == 0) return false;
   const NodeId from = plan.request(step.inputs[0], Form::kDense), to = plan.target(step.outputs[0], Form::kDense);
-  const int64_t n = x.shape.back(), rows = x.elements / n;
+  const ops::Split s = ops::split_at(x.shape, step.axis);
   plan.compute({.reads = {from}, .write = to, .in_place = {from}, .make = [=, log = step.log](const Emitter& e) {
-                  return make_softmax_rows(e.table(), e.place(from), e.place(to), rows, n, log);
+                  if (s.inner == 1) return make_softmax_rows(e.table(), e.place(from), e.place(to), s.outer, s.length, log);
+                  return make_softmax_columns(e.table(), e.place(from), e.place(to), {s.outer, s.length, s.inner}, log);
                 }});
   return true;
 }
-
-void compute_softmax(const DenseStep& d) { ops::softmax(d.x[0], d.step.axis, d.step.log, *d.y, d.poll); }
 
 void check_layer_norm(const StepCheck& c) {
   c.counts(3, 1);
@@ -120,11 +153,12 @@ void check_layer_norm(const StepCheck& c) {
   c.shape_is(c.out(), x);
 }
 
-// Over the channels of a map where it lies in blocks, otherwise over rows.
+// Over the channels of a map, or over rows.
 bool lower_layer_norm(Lowering& plan, const Step& step) {
   const Value& x = plan.value(step.inputs[0]);
   const int64_t last = static_cast<int64_t>(x.shape.size()) - 1;
-  const bool blocked = step.axis == 1 && last > 1 && plan.blocked_at_home(step.inputs[0]);
+  Image in, out;
+  const bool blocked = step.axis == 1 && last > 1 && plan.as_images(step, &in, &out);
   if (x.elements == 0 || (step.axis != last && !blocked)) return false;
   const NodeId from = blocked ? plan.request_blocked(step.inputs[0]) : plan.request(step.inputs[0], Form::kDense);
   std::vector<NodeId> reads = {from};
@@ -160,6 +194,18 @@ void check_arg_max(const StepCheck& c) {
   c.axis_in(c.in(0).shape.size());
   c.require(c.in(0).shape[static_cast<size_t>(c.step.axis)] > 0, "the maximum of nothing");
   c.reduces(c.out(), c.in(0), {c.step.axis});
+}
+
+bool lower_arg_max(Lowering& plan, const Step& step) {
+  const Value& x = plan.value(step.inputs[0]);
+  const ops::Split s = ops::split_at(x.shape, step.axis);
+  // The kernels count in floats.
+  if (x.dtype != DType::kFloat32 || step.select_last || s.length >= int64_t{1} << 24) return false;
+  const NodeId from = plan.request(step.inputs[0], Form::kDense), to = plan.target(step.outputs[0], Form::kDense);
+  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
+                  return make_arg_max(e.table(), e.place(from), e.place(to), {s.outer, s.length, s.inner});
+                }});
+  return true;
 }
 
 void compute_arg_max(const DenseStep& d) { ops::arg_max(d.x[0], d.step.axis, d.step.select_last, *d.y, d.poll); }
@@ -219,11 +265,11 @@ void compute_gather(const DenseStep& d) {
 
 const OperatorRules operators::globalPool = {check_global_pool, lower_global_pool, compute_global_pool};
 const OperatorRules operators::reduceMean = {check_reduce_mean, lower_reduce_mean, compute_reduce_mean};
-const OperatorRules operators::reduce = {check_reduce, nullptr, compute_reduce};
+const OperatorRules operators::reduce = {check_reduce, lower_reduce, compute_reduce};
 const OperatorRules operators::cumSum = {check_cum_sum, nullptr, compute_cum_sum};
-const OperatorRules operators::softmax = {check_softmax, lower_softmax, compute_softmax};
+const OperatorRules operators::softmax = {check_softmax, lower_softmax};
 const OperatorRules operators::layerNorm = {check_layer_norm, lower_layer_norm, compute_layer_norm};
-const OperatorRules operators::argMax = {check_arg_max, nullptr, compute_arg_max};
+const OperatorRules operators::argMax = {check_arg_max, lower_arg_max, compute_arg_max};
 const OperatorRules operators::topK = {check_top_k, nullptr, compute_top_k};
 const OperatorRules operators::oneHot = {check_one_hot, nullptr, compute_one_hot};
 const OperatorRules operators::gather = {check_gather, nullptr, compute_gather};

@@ -135,23 +135,55 @@ class Rows {
     }
   }
 
+  // Rows, elements of each, and the distance between these, for each of the operands.
+  int64_t count() const { return product(outer_, 0, outer_.size()); }
+  int64_t length() const { return length_; }
+  const std::array<int64_t, N>& steps() const { return steps_; }
+
   // Calls row(offsets, length, steps) for every row, or piece of a long one: offsets of its first element and distance
   // between its elements, for each of the operands.
   template <class Row>
   void each(Poll& poll, Row row) const {
+    each(0, count(), poll, row);
+  }
+  // The same for rows [begin, end).
+  template <class Row>
+  void each(int64_t begin, int64_t end, Poll& poll, Row row) const {
+    walk(outer_.size(), begin, end, [&](const std::array<int64_t, N>& offsets) {
+      for_each_segment(length_, poll, [&](int64_t from, int64_t to) {
+        std::array<int64_t, N> first = offsets;
+        for (size_t i = 0; i < N; ++i) first[i] += from * steps_[i];
+        row(first, to - from, steps_);
+      });
+    });
+  }
+
+  // Rows along the axis before the row's own.
+  int64_t group() const { return outer_.empty() ? 1 : outer_.back(); }
+  // The distance between such rows of an operand.
+  int64_t group_step(size_t operand) const { return outer_.empty() ? 0 : outer_strides_[operand].back(); }
+  // Calls fn(offsets) for the first row of each such group.
+  template <class F>
+  void each_group(F fn) const {
+    const size_t axes = outer_.empty() ? 0 : outer_.size() - 1;
+    walk(axes, 0, product(outer_, 0, axes), fn);
+  }
+
+ private:
+  // Calls fn(offsets) for the positions [begin, end) on the first `axes` of the axes that rows are apart on.
+  template <class F>
+  void walk(size_t axes, int64_t begin, int64_t end, F fn) const {
     if (length_ == 0) return;
     std::array<int64_t, N> offsets{};
-    Ints counter(outer_.size(), 0);
-    for (;;) {
-      for_each_segment(length_, poll, [&](int64_t begin, int64_t end) {
-        std::array<int64_t, N> first = offsets;
-        for (size_t i = 0; i < N; ++i) first[i] += begin * steps_[i];
-        row(first, end - begin, steps_);
-      });
-      size_t axis = outer_.size();
-      for (;;) {
-        if (axis == 0) return;
-        --axis;
+    Ints counter(axes, 0);
+    int64_t rest = begin;
+    for (size_t axis = axes; axis-- > 0; rest /= outer_[axis]) {
+      counter[axis] = rest % outer_[axis];
+      for (size_t i = 0; i < N; ++i) offsets[i] += counter[axis] * outer_strides_[i][axis];
+    }
+    for (int64_t at = begin; at < end; ++at) {
+      fn(offsets);
+      for (size_t axis = axes; axis-- > 0;) {
         const bool wraps = ++counter[axis] == outer_[axis];
         for (size_t i = 0; i < N; ++i) offsets[i] += outer_strides_[i][axis] * (wraps ? 1 - outer_[axis] : 1);
         if (!wraps) break;
@@ -160,7 +192,6 @@ class Rows {
     }
   }
 
- private:
   Ints outer_;
   std::array<Ints, N> outer_strides_;
   int64_t length_ = 1;

@@ -1,7 +1,10 @@
 // Operators that read or write elements at positions that other tensors give.
 #include <algorithm>
+#include <array>
 
 #include "ops/ops.h"
+#include "ops/rows.h"
+#include "plan/lowering.h"
 #include "program/check_step.h"
 #include "program/error.h"
 #include "program/operator.h"
@@ -9,10 +12,13 @@
 namespace rskip {
 namespace {
 
-void in_range(const DenseStep& d, bool ok) {
-  if (ok) return;
+void throw_out_of_range(Op op) {
   throw EngineError(ErrorCode::kInvalidArgument,
-                    std::string(operator_of(d.step.op).name) + ": an index is outside of its axis of the data");
+                    std::string(operator_of(op).name) + ": an index is outside of its axis of the data");
+}
+
+void in_range(const DenseStep& d, bool ok) {
+  if (!ok) throw_out_of_range(d.step.op);
 }
 
 void check_indices(const StepCheck& c, const Value& indices) {
@@ -100,8 +106,21 @@ void check_resample(const StepCheck& c) {
   c.shape_is(c.out(), shape);
 }
 
-void compute_resample(const DenseStep& d) {
-  in_range(d, ops::resample(d.x[0], d.x[1], d.x[2], d.step.axis, *d.y, d.poll));
+bool lower_resample(Lowering& plan, const Step& step) {
+  std::array<NodeId, 3> operands;
+  for (size_t i = 0; i < 3; ++i) operands[i] = plan.request(step.inputs[i], Form::kDense);
+  const NodeId to = plan.target(step.outputs[0], Form::kDense);
+  const ops::Split s = ops::split_at(plan.value(step.inputs[0]).shape, step.axis);
+  const Ints& taps = plan.value(step.inputs[1]).shape;
+  ResampleArgs args;
+  args.shape = {s.outer, s.length, s.inner};
+  args.count = taps[0];
+  args.each = taps[1];
+  plan.compute({.reads = {operands.begin(), operands.end()}, .write = to, .make = [=](const Emitter& e) {
+                  return make_resample(e.table(), e.place(operands[0]), e.place(operands[1]), e.place(operands[2]),
+                                       e.place(to), args, [] { throw_out_of_range(Op::kResample); });
+                }});
+  return true;
 }
 
 }  // namespace
@@ -110,6 +129,6 @@ const OperatorRules operators::gatherElements = {check_gather_elements, nullptr,
 const OperatorRules operators::gatherNd = {check_gather_nd, nullptr, compute_gather_nd};
 const OperatorRules operators::scatterElements = {check_scatter_elements, nullptr, compute_scatter_elements};
 const OperatorRules operators::scatterNd = {check_scatter_nd, nullptr, compute_scatter_nd};
-const OperatorRules operators::resample = {check_resample, nullptr, compute_resample};
+const OperatorRules operators::resample = {check_resample, lower_resample};
 
 }  // namespace rskip

@@ -97,7 +97,7 @@ InstructionPtr make_binary_span(const KernelTable& table, BinaryKind kind, Place
                                 Activation act) {
   return simple(n * kMoveWork, [kernel = table.binary_span, kind, a, b, y, n, act](Frame& frame, int part, int parts) {
     const auto [begin, end] = span_share(n, part, parts);
-    kernel(kind, frame.at<float>(a) + begin, frame.at<float>(b) + begin, frame.at<float>(y) + begin,
+    kernel(kind, frame.at<float>(a) + begin, 1, frame.at<float>(b) + begin, 1, frame.at<float>(y) + begin,
            static_cast<size_t>(end - begin), act);
   });
 }

@@ -1,10 +1,12 @@
 // Instructions that call the kernels of the dispatch table.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
 #include "kernels/table.h"
+#include "ops/rows.h"
 #include "plan/instruction.h"
 
 namespace rskip {
@@ -86,6 +88,18 @@ InstructionPtr make_binary_channel(const KernelTable& table, BinaryKind kind, Bl
 InstructionPtr make_unary_span(const KernelTable& table, Place x, Place y, int64_t n, Activation act);
 InstructionPtr make_binary_span(const KernelTable& table, BinaryKind kind, Place a, Place b, Place y, int64_t n,
                                 Activation act);
+// row_instructions.cc: rows of y, then a and b, whose elements are neighbours or one for all of a row.
+InstructionPtr make_binary_rows(const KernelTable& table, BinaryKind kind, Place a, Place b, Place y, ops::Rows<3> rows,
+                                Activation act);
+// A dense tensor (outer, length, inner), with a scale and a shift for each of `length`.
+InstructionPtr make_affine_dense(const KernelTable& table, Place x, Place scale, Place shift, Place y,
+                                 const ColumnShape& shape, Activation act);
+InstructionPtr make_softmax_columns(const KernelTable& table, Place x, Place y, const ColumnShape& shape, bool log);
+InstructionPtr make_arg_max(const KernelTable& table, Place x, Place y, const ColumnShape& shape);
+InstructionPtr make_reduce_rows(const KernelTable& table, RowReduction kind, Place x, Place y, int64_t rows, int64_t n);
+// `out_of_range` is called, and throws, where a place is.
+InstructionPtr make_resample(const KernelTable& table, Place x, Place places, Place factors, Place y, ResampleArgs args,
+                             std::function<void()> out_of_range);
 InstructionPtr make_planar_to_blocked(const KernelTable& table, PlanarOperand x, BlockedOperand y);
 InstructionPtr make_blocked_to_planar(const KernelTable& table, BlockedOperand x, PlanarOperand y);
 

@@ -33,6 +33,7 @@ class ProgramRun final : public Job {
       : Job(request.items, max_workers, program.plan_->scratch_bytes, program.plan_->arena_bytes),
         plan_(program.plan_),
         shared_(program.shared_),
+        table_(program.engine_.table()),
         lanes_(static_cast<double>(std::min<int64_t>(request.items, program.engine_.threads()))),
         request_(std::move(request)),
         done_(std::move(done)) {}
@@ -103,8 +104,7 @@ class ProgramRun final : public Job {
     for (size_t i = 0; i < request_.outputs.size(); ++i) {
       const PlanPort& port = plan_->outputs[i];
       if (port.dtype != DType::kFloat32 || !(port.batched || context.shared_outputs)) continue;
-      ops::unify_nans(frame->at<float>(Place::at_port(request_.inputs.size() + i)),
-                      static_cast<int64_t>(port.item_bytes / sizeof(float)), Poll(frame->cancellation));
+      table_.unify_nans(frame->at<float>(Place::at_port(request_.inputs.size() + i)), port.item_bytes / sizeof(float));
     }
     std::lock_guard lock(shared_->mutex);
     shared_->idle_frames.push_back(std::move(frame));
@@ -130,6 +130,7 @@ class ProgramRun final : public Job {
 
   const std::shared_ptr<const Plan> plan_;
   const std::shared_ptr<CompiledProgram::Shared> shared_;
+  const KernelTable& table_;
   const double lanes_;  // items at a time
   const RunRequest request_;
   const std::function<void(const RunResult&)> done_;

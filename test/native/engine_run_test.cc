@@ -412,6 +412,25 @@ TEST(Runs, EndEarlyInTheMiddleOfALongLoop) {
   EXPECT_EQ(result.error->code(), ErrorCode::kAborted);
 }
 
+TEST(Runs, RefuseToResampleFromOutsideTheInput) {
+  for (const int32_t place : {-1, 3, 4}) {
+    ProgramWriter w;
+    const int32_t x = w.input({1, 4, 5});
+    const int32_t places = w.constant<int32_t>({1, 2}, {0, place}, DType::kInt32);
+    w.output(w.step(Op::kResample, {x, places, w.constant({1, 2}, {1, 1})}, {1, 1, 5}, {1}));
+    Engine engine({.threads = 1});
+    const auto program = compile(engine, w);
+    TestRun run(program->plan(), 1, BlockMode::kRun);
+    const RunResult result = program->run_here(std::move(run.request));
+    if (place == 3) {
+      EXPECT_FALSE(result.error);
+      continue;
+    }
+    ASSERT_TRUE(result.error);
+    EXPECT_EQ(result.error->code(), ErrorCode::kInvalidArgument);
+  }
+}
+
 // Cutting a long step into slices moves no bit.
 TEST(Runs, GiveTheSameBitsInSlices) {
   Random random(6);

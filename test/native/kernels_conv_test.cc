@@ -22,6 +22,12 @@ TEST(DirectConv, KernelsStridesDilationsAndPads) {
   direct().channels(17, 20).map(9, 11).kernel(1).stride(2).check();
   direct().channels(16, 16).map(9, 12).kernel(5, 3).stride(1, 2).pad({2, 0, 1, 3}).check();
   direct().channels(16, 16).map(12, 12).kernel(3).dilation(2, 3).pad(2).check();
+  // Taps of most tiles, or all but one, are in the padding.
+  direct().channels(33, 20).map(12, 30).kernel(3).dilation(10, 26).pad({10, 26, 10, 26}).check();
+  direct().channels(16, 32).map(7, 7).kernel(3).dilation(9).pad(9).check();
+  direct().channels(16, 32).map(14, 14).kernel(3).dilation(12).pad(12).residual().act(kRelu).check();
+  direct().channels(16, 16).map(5, 20).kernel(1).dilation(2).check();
+  direct().channels(16, 16).map(9, 17).kernel(3, 4).dilation(8, 5).pad({20, 3, 1, 20}).stride(2).check();
   direct().channels(16, 32).map(10, 13).kernel(2, 4).stride(3, 3).pad({0, 1, 2, 0}).check();
   direct().channels(32, 16).map(4, 4).kernel(4).check();
   direct().channels(16, 16).map(8, 8).kernel(1).pad(1).check();

@@ -1,10 +1,13 @@
 // Elementwise kernels and layouts, over odd shapes, in place, with halos.
+#include <bit>
+
 #include "kernel_tester.h"
 
 namespace rskip::test {
 namespace {
 
-const BinaryKind kBinaryKinds[] = {BinaryKind::kAdd, BinaryKind::kSub, BinaryKind::kMul, BinaryKind::kDiv};
+const BinaryKind kBinaryKinds[] = {BinaryKind::kAdd, BinaryKind::kSub, BinaryKind::kMul,
+                                   BinaryKind::kDiv, BinaryKind::kMin, BinaryKind::kMax};
 
 float oracle_binary(BinaryKind kind, float a, float b) {
   switch (kind) {
@@ -16,6 +19,10 @@ float oracle_binary(BinaryKind kind, float a, float b) {
       return a * b;
     case BinaryKind::kDiv:
       return a / b;
+    case BinaryKind::kMin:
+      return std::isnan(a) || std::isnan(b) ? a + b : std::min(a, b);
+    case BinaryKind::kMax:
+      return std::isnan(a) || std::isnan(b) ? a + b : std::max(a, b);
     default:
       return 0;
   }
@@ -129,17 +136,62 @@ TEST(Pointwise, Spans) {
         Guarded x(n), other(n), y(n);
         std::copy_n(a.begin(), n, x.data());
         std::copy_n(b.begin(), n, other.data());
-        table->binary_span(kind, x.data(), other.data(), y.data(), n, {});
-        table->binary_span(kind, x.data(), other.data(), x.data(), n, {});
+        table->binary_span(kind, x.data(), 1, other.data(), 1, y.data(), n, {});
+        table->binary_span(kind, x.data(), 1, other.data(), 1, x.data(), n, {});
         for (size_t i = 0; i < n; ++i) {
           EXPECT_EQ(y.data()[i], oracle_binary(kind, a[i], b[i]));
           EXPECT_EQ(x.data()[i], y.data()[i]);
         }
+        // One float for all, on either side.
+        Guarded one(1, 0.75f);
+        table->binary_span(kind, other.data(), 1, one.data(), 0, y.data(), n, {});
+        for (size_t i = 0; i < n; ++i) EXPECT_EQ(y.data()[i], oracle_binary(kind, b[i], 0.75f));
+        table->binary_span(kind, one.data(), 0, other.data(), 1, y.data(), n, {});
+        for (size_t i = 0; i < n; ++i) EXPECT_EQ(y.data()[i], oracle_binary(kind, 0.75f, b[i]));
       }
       Guarded x(n);
       std::copy_n(a.begin(), n, x.data());
       table->unary_span(x.data(), x.data(), n, {ActivationKind::kLeakyRelu, 0.5f, 0});
       for (size_t i = 0; i < n; ++i) EXPECT_EQ(x.data()[i], a[i] < 0 ? 0.5f * a[i] : a[i]);
+    }
+  }
+}
+
+TEST(Pointwise, AffineSpans) {
+  for (const size_t n : {size_t{1}, size_t{15}, size_t{16}, size_t{50}}) {
+    const std::vector<float> x = random_floats(n, 1, -3, 3), a = random_floats(n, 2), b = random_floats(n, 3);
+    for (const int step : {0, 1}) {
+      std::vector<float> expected;
+      for (const KernelTable* table : available_tables()) {
+        SCOPED_TRACE(table->name);
+        const size_t count = step == 0 ? 1 : n;
+        Guarded from(n), scale(count), shift(count);
+        std::copy_n(x.begin(), n, from.data());
+        std::copy_n(a.begin(), count, scale.data());
+        std::copy_n(b.begin(), count, shift.data());
+        table->affine_span(from.data(), scale.data(), shift.data(), step, from.data(), n, {ActivationKind::kLeakyRelu, 0.2f, 0});
+        const std::vector<float> y(from.data(), from.data() + n);
+        for (size_t i = 0; i < n; ++i) {
+          const size_t at = step == 0 ? 0 : i;
+          const double sum = static_cast<double>(x[i]) * a[at] + b[at];
+          ASSERT_NEAR(y[i], sum < 0 ? 0.2 * sum : sum, ulp_tolerance(2, std::abs(sum)) + 1e-7 * std::abs(b[at]));
+        }
+        if (expected.empty()) expected = y;
+        EXPECT_TRUE(same_bits(expected, y));
+      }
+    }
+  }
+}
+
+TEST(Pointwise, NansGetOneBitPattern) {
+  for (const KernelTable* table : available_tables()) {
+    Guarded x(50, 1.5f);
+    for (size_t i : {size_t{0}, size_t{48}}) x.data()[i] = std::bit_cast<float>(0xffc00001u);
+    x.data()[49] = -std::numeric_limits<float>::infinity();
+    table->unify_nans(x.data(), x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+      const uint32_t expected = i == 0 || i == 48 ? 0x7fc00000u : i == 49 ? 0xff800000u : std::bit_cast<uint32_t>(1.5f);
+      ASSERT_EQ(std::bit_cast<uint32_t>(x.data()[i]), expected) << table->name << ", " << i;
     }
   }
 }
@@ -152,13 +204,13 @@ TEST(Pointwise, SpecialValues) {
   for (BinaryKind kind : kBinaryKinds) {
     for (const Activation& act : all_activations()) {
       std::vector<float> expected(a.size());
-      scalar().binary_span(kind, a.data(), b.data(), expected.data(), a.size(), act);
+      scalar().binary_span(kind, a.data(), 1, b.data(), 1, expected.data(), a.size(), act);
       for (size_t i = 0; i < a.size(); ++i) {
         EXPECT_EQ(std::isnan(expected[i]), std::isnan(oracle_activation(oracle_binary(kind, a[i], b[i]), act)));
       }
       for (const KernelTable* table : available_tables()) {
         std::vector<float> y(a.size());
-        table->binary_span(kind, a.data(), b.data(), y.data(), a.size(), act);
+        table->binary_span(kind, a.data(), 1, b.data(), 1, y.data(), a.size(), act);
         EXPECT_TRUE(same_bits(expected, y)) << table->name;
       }
     }

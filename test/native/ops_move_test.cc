@@ -181,24 +181,6 @@ TEST(OpsReduce, LargestAndSmallest) {
   });
 }
 
-TEST(OpsSoftmax, AnyAxis) {
-  const Ints shape{2, 3, 5};
-  OpTensor x = OpTensor::random(kFloat, shape, 1);
-  for (int64_t i = 0; i < x.size(); ++i) x.set(i, x.get(i) * 20);
-  const OpTensor y(kFloat, shape);
-  for (size_t axis = 0; axis < 3; ++axis) {
-    for (const bool log : {false, true}) {
-      ops::softmax(x.view(), static_cast<int64_t>(axis), log, y.view());
-      expect_tensor(y, [&](const Ints& i) {
-        double sum = 0;
-        Ints index = i;
-        for (index[axis] = 0; index[axis] < shape[axis]; ++index[axis]) sum += std::exp(x.at(index) - x.at(i));
-        return log ? -std::log(sum) : 1 / sum;
-      });
-    }
-  }
-}
-
 TEST(OpsArgMax, TiesAndNan) {
   const OpTensor x = OpTensor::of(kFloat, {3, 4}, {1, 3, 3, 2, kNan, 5, kNan, 1, 0, 0, 0, 0});
   const OpTensor y(DType::kInt64, {3, 1});
@@ -390,46 +372,6 @@ TEST(OpsExpand, RepeatsAxes) {
       ops::expand(x.view(), y.view());
       expect_tensor(y, [&](const Ints& i) { return x.broadcast(i); });
     }
-  }
-}
-
-// Along the last axis several rows are weighed side by side: what a row gives doesn't depend on those beside it.
-TEST(OpsResample, RowsHaveTheBitsOfEachByItself) {
-  constexpr DType kIndex = DType::kInt32;
-  for (const int64_t taps : {1, 2, 3, 4, 5, 6}) {
-    for (const int64_t rows : {1, 7, 8, 9, 15, 16, 17, 31, 33, 50}) {
-      const int64_t length = 5 + taps, count = 11;
-      const unsigned seed = static_cast<unsigned>(100 * taps + rows);
-      const OpTensor x = OpTensor::random(kFloat, {rows, length}, seed), y(kFloat, {rows, count});
-      OpTensor places(kIndex, {count, taps});
-      for (int64_t i = 0; i < places.size(); ++i) places.set(i, static_cast<double>((7 * i + taps) % length));
-      const OpTensor weights = OpTensor::random(kFloat, {count, taps}, seed + 1);
-      ASSERT_TRUE(ops::resample(x.view(), places.view(), weights.view(), 1, y.view()));
-      for (int64_t row = 0; row < rows; ++row) {
-        const OpTensor one(kFloat, {1, length}), alone(kFloat, {1, count});
-        std::memcpy(one.view().as<float>(), x.view().as<float>() + row * length, static_cast<size_t>(length) * 4);
-        ASSERT_TRUE(ops::resample(one.view(), places.view(), weights.view(), 1, alone.view()));
-        const float* const together = y.view().as<float>() + row * count;
-        ASSERT_EQ(std::memcmp(together, alone.view().as<float>(), static_cast<size_t>(count) * 4), 0)
-            << taps << " taps, row " << row << " of " << rows;
-      }
-      expect_tensor(y, [&](const Ints& i) {
-        double sum = 0;
-        for (int64_t j = 0; j < taps; ++j) {
-          sum += weights.at({i[1], j}) * x.at({i[0], static_cast<int64_t>(places.at({i[1], j}))});
-        }
-        return sum;
-      });
-    }
-  }
-}
-
-TEST(OpsResample, RefusesAPlaceOutsideTheInput) {
-  for (const double place : {-1.0, 4.0}) {
-    const OpTensor x = OpTensor::random(kFloat, {20, 4}, 1), y(kFloat, {20, 1});
-    const OpTensor places = OpTensor::of(DType::kInt32, {1, 2}, {0, place});
-    const OpTensor weights = OpTensor::of(kFloat, {1, 2}, {1, 1});
-    EXPECT_FALSE(ops::resample(x.view(), places.view(), weights.view(), 1, y.view()));
   }
 }
 

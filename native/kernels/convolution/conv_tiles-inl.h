@@ -1,6 +1,7 @@
 // Convolution as an implicit matrix product, tile by tile: what kDirect and kPlanar share, on floats and on 8-bit numbers.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "kernels/matrix/pack.h"
@@ -154,6 +155,29 @@ struct FloatTiles {
   static const TileFn* tiles(int n, ptrdiff_t stride) { return conv_tiles(n, stride); }
 };
 
+// The taps of windows along one axis, of which the first begins at `first` and the last `reach` behind it, that are inside
+// [0, size) for any of them.
+inline Share<int> taps_inside(int64_t first, int64_t reach, int kernel, int64_t dilation, int64_t size) {
+  const int64_t before = -(first + reach);
+  const int64_t begin = before <= 0 ? 0 : (before + dilation - 1) / dilation;
+  const int64_t end = first >= size ? 0 : std::min<int64_t>(kernel, (size - 1 - first) / dilation + 1);
+  return begin < end ? Share<int>{static_cast<int>(begin), static_cast<int>(end)} : Share<int>{0, 0};
+}
+
+// Of a tile of a dilated convolution, whose halo is wide, the taps that are in the halo are left out.
+inline void leave_taps_out(const ConvShape& s, int row, int column, int pixels, Walk& walk, ConvTile& t) {
+  const auto [top, bottom] =
+      taps_inside(int64_t{row} * s.stride_h - s.pad.top, 0, s.kernel_h, s.dilation_h, s.in_height);
+  const auto [left, right] = taps_inside(int64_t{column} * s.stride_w - s.pad.left, int64_t{pixels - 1} * s.stride_w,
+                                         s.kernel_w, s.dilation_w, s.in_width);
+  walk.n1 = bottom - top;
+  walk.n2 = right - left;
+  walk.between = s.kernel_w - walk.n2;
+  walk.before = top * s.kernel_w + left;
+  walk.behind = s.kernel_h * s.kernel_w - walk.before - walk.n1 * s.kernel_w;
+  t.x += top * walk.s1 + left * walk.s2;
+}
+
 // Runs part of the tiles of a convolution whose taps start at x0 for output (0, 0). Strides are in elements.
 template <class Tiles>
 void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Element* x0, ptrdiff_t x_block,
@@ -162,7 +186,13 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
   const auto& conv = *args.conv;
   const Blocked<Element>& y = args.y;
   const auto epilogue = Tiles::epilogue_of(args);
-  const Split columns(rows.width, Tiles::kPixels);
+  // Products with a halo of zeros change no sum of floats.
+  constexpr bool kFloats = std::is_base_of_v<FloatTiles, Tiles>;
+  walk.leaves_out = kFloats && !rows.flat && conv.algorithm == ConvAlgorithm::kDirect &&
+                          (conv.shape.dilation_h > 1 || conv.shape.dilation_w > 1);
+  // A tile of a whole row would need all taps; one of half a row leaves one out at least.
+  const bool halves = walk.leaves_out && 2 * conv.shape.dilation_w >= rows.width;
+  const Split columns(rows.width, halves ? std::min(Tiles::kPixels, (rows.width + 1) / 2) : Tiles::kPixels);
   const int blocks = static_cast<int>(conv.blocks.size());
   const int group_blocks = blocks_pair_up(conv.blocks) ? 2 : 1;
   const ConvOrder order(args, static_cast<int64_t>(rows.rows) * columns.chunks,
@@ -202,6 +232,9 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
       const int column = columns.begin(chunk);
       const int pixels = columns.size(chunk);
       t.x = x + row * rows.x_row + column * rows.pixel;
+      if constexpr (kFloats) {
+        if (walk.leaves_out) leave_taps_out(conv.shape, row, column, pixels, walk, t);
+      }
       if (scattered) {
         t.out.y = y_base;
         t.out.residual = residual_base;

@@ -13,6 +13,8 @@
 #include "kernels/matrix/gemm-inl.h"
 #include "kernels/rows/pointwise-inl.h"
 #include "kernels/rows/pool-inl.h"
+#include "kernels/rows/columns-inl.h"
+#include "kernels/rows/resample-inl.h"
 #include "kernels/rows/rows-inl.h"
 
 namespace rskip::RSKIP_ISA {

@@ -1,4 +1,4 @@
-// The kernels in plain C++, for any machine, and the scalar entry points to the project's own functions.
+// The kernels in plain C++, for any machine, and the scalar entry point to the project's own functions.
 // Nothing is gained by unrolling calls of std::fma, and compile time is lost.
 #define RSKIP_UNROLL(n)
 #define RSKIP_INLINE inline
@@ -11,8 +11,6 @@
 #include "kernels/scalar_math.h"
 
 namespace rskip {
-float scalar_exp(float x) { return scalar::exp(scalar::Lanes<1>{{x}}).v[0]; }
-float scalar_log(float x) { return scalar::log(scalar::Lanes<1>{{x}}).v[0]; }
 float scalar_activation(float x, const Activation& act) {
   return scalar::activate(scalar::Lanes<1>{{x}}, act).v[0];
 }

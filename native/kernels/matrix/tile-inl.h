@@ -13,6 +13,9 @@ struct Walk {
   int n0 = 1, n1 = 1, n2 = 1;
   ptrdiff_t s0 = 0, s1 = 0, s2 = 0;
   int inner = 1, inner_last = 1;
+  // If some weights are left out, how many times `inner` vectors: before and behind each of the n0, and behind each of the n1.
+  bool leaves_out = false;
+  int before = 0, behind = 0, between = 0;
 };
 
 // Floats between neighbouring pixels of a tile; known at compile time where it matters for addressing.
@@ -62,6 +65,8 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
   for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
     const int inner = i0 + 1 == walk.n0 ? walk.inner_last : walk.inner;
     const float* x1 = x;
+    const ptrdiff_t step = static_cast<ptrdiff_t>(inner) * kLanes;
+    if (walk.leaves_out) w += walk.before * step;
     for (int i1 = 0; i1 < walk.n1; ++i1, x1 += walk.s1) {
       const float* x2 = x1;
       for (int i2 = 0; i2 < walk.n2; ++i2, x2 += walk.s2) {
@@ -89,7 +94,9 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
         }
         for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block, ahead);
       }
+      if (walk.leaves_out) w += walk.between * step;
     }
+    if (walk.leaves_out) w += walk.behind * step;
   }
 }
 

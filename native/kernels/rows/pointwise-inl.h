@@ -14,8 +14,11 @@ RSKIP_INLINE Vec combine(Vec a, Vec b) {
     return a - b;
   } else if constexpr (kKind == BinaryKind::kMul) {
     return a * b;
-  } else {
+  } else if constexpr (kKind == BinaryKind::kDiv) {
     return a / b;
+  } else {
+    // a where they are equal. A NaN is kept: of min and max here one in a, by themselves.
+    return select(is_nan(b), b, kKind == BinaryKind::kMin ? min(b, a) : max(b, a));
   }
 }
 
@@ -99,6 +102,10 @@ void binary_rows(BinaryKind kind, const BlockedView& a, const BlockedView* b, co
       return each_row(y, part, parts, BinaryRow<BinaryKind::kMul, kChannel, kReversed>{a, b, v, y, e});
     case BinaryKind::kDiv:
       return each_row(y, part, parts, BinaryRow<BinaryKind::kDiv, kChannel, kReversed>{a, b, v, y, e});
+    case BinaryKind::kMin:
+      return each_row(y, part, parts, BinaryRow<BinaryKind::kMin, kChannel, kReversed>{a, b, v, y, e});
+    case BinaryKind::kMax:
+      return each_row(y, part, parts, BinaryRow<BinaryKind::kMax, kChannel, kReversed>{a, b, v, y, e});
     default:
       return;
   }
@@ -122,30 +129,77 @@ inline void unary_span(const float* x, float* y, size_t n, Activation act) {
   if (n > 0) store_first(y, finish(load_first(x, static_cast<int>(n)), e), static_cast<int>(n));
 }
 
-template <BinaryKind kKind>
-void binary_span_of(const float* a, const float* b, float* y, size_t n, const Epilogue& e) {
-  for (; n >= kLanes; n -= kLanes, a += kLanes, b += kLanes, y += kLanes) {
-    store(y, finish(combine<kKind>(load(a), load(b)), e));
+inline void unify_nans(float* x, size_t n) {
+  const auto unified = [](Vec v) { return select(is_nan(v), splat(std::numeric_limits<float>::quiet_NaN()), v); };
+  for (; n >= kLanes; n -= kLanes, x += kLanes) store(x, unified(load(x)));
+  if (n > 0) store_first(x, unified(load_first(x, static_cast<int>(n))), static_cast<int>(n));
+}
+
+inline void affine_span(const float* x, const float* scale, const float* shift, int step, float* y, size_t n,
+                        Activation act) {
+  if (n == 0) return;
+  const Epilogue e = epilogue_of(act);
+  Vec a = splat(*scale), b = splat(*shift);
+  for (; n >= kLanes; n -= kLanes, x += kLanes, y += kLanes) {
+    if (step == 1) {
+      a = load(scale);
+      b = load(shift);
+      scale += kLanes;
+      shift += kLanes;
+    }
+    store(y, finish(fma(load(x), a, b), e));
   }
   const int rest = static_cast<int>(n);
-  if (rest > 0) store_first(y, finish(combine<kKind>(load_first(a, rest), load_first(b, rest)), e), rest);
+  if (rest == 0) return;
+  if (step == 1) {
+    a = load_first(scale, rest);
+    b = load_first(shift, rest);
+  }
+  store_first(y, finish(fma(load_first(x, rest), a, b), e), rest);
 }
-inline void binary_span(BinaryKind kind, const float* a, const float* b, float* y, size_t n, Activation act) {
+
+template <BinaryKind kKind, bool kWideA, bool kWideB>
+void binary_span_of(const float* a, const float* b, float* y, size_t n, const Epilogue& e) {
+  const Vec one_a = splat(*a), one_b = splat(*b);
+  for (; n >= kLanes; n -= kLanes, y += kLanes) {
+    store(y, finish(combine<kKind>(kWideA ? load(a) : one_a, kWideB ? load(b) : one_b), e));
+    if (kWideA) a += kLanes;
+    if (kWideB) b += kLanes;
+  }
+  const int rest = static_cast<int>(n);
+  if (rest == 0) return;
+  const Vec p = kWideA ? load_first(a, rest) : one_a, q = kWideB ? load_first(b, rest) : one_b;
+  store_first(y, finish(combine<kKind>(p, q), e), rest);
+}
+template <BinaryKind kKind>
+void binary_span_of(const float* a, int a_step, const float* b, int b_step, float* y, size_t n, const Epilogue& e) {
+  if (n == 0) return;
+  if (a_step == 0) return binary_span_of<kKind, false, true>(a, b, y, n, e);
+  if (b_step == 0) return binary_span_of<kKind, true, false>(a, b, y, n, e);
+  binary_span_of<kKind, true, true>(a, b, y, n, e);
+}
+inline void binary_span(BinaryKind kind, const float* a, int a_step, const float* b, int b_step, float* y, size_t n,
+                        Activation act) {
   const Epilogue e = epilogue_of(act);
   switch (kind) {
     case BinaryKind::kAdd:
-      return binary_span_of<BinaryKind::kAdd>(a, b, y, n, e);
+      return binary_span_of<BinaryKind::kAdd>(a, a_step, b, b_step, y, n, e);
     case BinaryKind::kSub:
-      return binary_span_of<BinaryKind::kSub>(a, b, y, n, e);
+      return binary_span_of<BinaryKind::kSub>(a, a_step, b, b_step, y, n, e);
     case BinaryKind::kMul:
-      return binary_span_of<BinaryKind::kMul>(a, b, y, n, e);
+      return binary_span_of<BinaryKind::kMul>(a, a_step, b, b_step, y, n, e);
     case BinaryKind::kDiv:
-      return binary_span_of<BinaryKind::kDiv>(a, b, y, n, e);
+      return binary_span_of<BinaryKind::kDiv>(a, a_step, b, b_step, y, n, e);
+    case BinaryKind::kMin:
+      return binary_span_of<BinaryKind::kMin>(a, a_step, b, b_step, y, n, e);
+    case BinaryKind::kMax:
+      return binary_span_of<BinaryKind::kMax>(a, a_step, b, b_step, y, n, e);
     default:
       return;
   }
 }
 
+// 16 channels of a row at a time, or what is left of either.
 struct PlanarToBlockedRow {
   const PlanarView& x;
   const BlockedView& y;
@@ -153,9 +207,16 @@ struct PlanarToBlockedRow {
     const float* from = x.data + block * kLanes * x.plane_stride + row * x.row_stride;
     float* to = row_of(y, block, row);
     const int lanes = lanes_of(y, block);
-    for (int w = 0; w < y.width; ++w, ++from, to += kLanes) {
-      for (int c = 0; c < lanes; ++c) to[c] = from[c * x.plane_stride];
-      for (int c = lanes; c < kLanes; ++c) to[c] = 0;
+    for (int w = 0; w < y.width; w += kLanes) {
+      const int pixels = std::min(kLanes, y.width - w);
+      Vec v[kLanes];
+      for (int c = 0; c < kLanes; ++c) {
+        const float* channel = from + c * x.plane_stride + w;
+        if (c >= lanes) v[c] = splat(0);
+        else v[c] = pixels == kLanes ? load(channel) : load_first(channel, pixels);
+      }
+      transpose(v);
+      for (int p = 0; p < pixels; ++p) store(to + (w + p) * kLanes, v[p]);
     }
   }
 };
@@ -170,8 +231,15 @@ struct BlockedToPlanarRow {
     const float* from = row_of(x, block, row);
     float* to = y.data + block * kLanes * y.plane_stride + row * y.row_stride;
     const int lanes = lanes_of(x, block);
-    for (int c = 0; c < lanes; ++c, ++from, to += y.plane_stride) {
-      for (int w = 0; w < x.width; ++w) to[w] = from[w * kLanes];
+    for (int w = 0; w < x.width; w += kLanes) {
+      const int pixels = std::min(kLanes, x.width - w);
+      Vec v[kLanes];
+      for (int p = 0; p < kLanes; ++p) v[p] = p < pixels ? load(from + (w + p) * kLanes) : splat(0);
+      transpose(v);
+      for (int c = 0; c < lanes; ++c) {
+        if (pixels == kLanes) store(to + c * y.plane_stride + w, v[c]);
+        else store_first(to + c * y.plane_stride + w, v[c], pixels);
+      }
     }
   }
 };

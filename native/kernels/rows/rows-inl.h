@@ -76,15 +76,21 @@ inline void norm_channels(const BlockedView& x, const NormArgs& args, const Bloc
   }
 }
 
-// Vectors of a row; beyond its end -infinity, whose exponential is zero.
-RSKIP_INLINE Vec load_or_least(const float* x, int64_t left) {
-  if (left >= kLanes) return load(x);
+// 0 in the first `lanes`, -infinity in those behind them.
+RSKIP_INLINE Vec least_beyond(int lanes) {
   constexpr float kLeast = -std::numeric_limits<float>::infinity();
   static constexpr float kBeyond[2 * kLanes] = {0,      0,      0,      0,      0,      0,      0,      0,
                                                 0,      0,      0,      0,      0,      0,      0,      0,
                                                 kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast,
                                                 kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast};
-  return load_first(x, static_cast<int>(left)) + load(kBeyond + kLanes - left);
+  return load(kBeyond + kLanes - lanes);
+}
+
+// Vectors of a row; beyond its end -infinity, whose exponential is zero.
+RSKIP_INLINE Vec load_or_least(const float* x, int64_t left) {
+  if (left >= kLanes) return load(x);
+  const int lanes = static_cast<int>(left);
+  return load_first(x, lanes) + least_beyond(lanes);
 }
 
 RSKIP_INLINE Vec greatest_of_row(const float* x, int64_t n) {
