@@ -156,7 +156,9 @@ function ofImages(images: ImageClassifier, about: About): DataModel {
   return {
     ...{ what: 'image', name, file, session, output, labels, labelsKnown, images, reader: undefined },
     ...about,
-    open: (data, options, work, from) => openItems(data as Images, images, options, work, from),
+    // Names of folders are no labels of a network without classes.
+    open: (data, options, work, from = isRow ? undefined : 'none') =>
+      openItems(data as Images, images, options, work, from),
     feeds: (prepared) => images.feeds(prepared),
     answerOf: (outputs) => (isRow ? images.scoresOf(outputs, 1)[0]! : numbersOf(outputs[output]!)),
     predict: (answer, count) => (isRow ? images.predict(answer, count) : []),
