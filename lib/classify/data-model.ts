@@ -151,7 +151,7 @@ type About = Pick<DataModel, 'task' | 'problem' | 'architecture'>;
 
 function ofImages(images: ImageClassifier, about: About): DataModel {
   const { name, file, session, output, labels: known, labelsKnown } = images;
-  const isRow = rowOf(session, output);
+  const isRow = known.length > 0 && rowOf(session, output);
   const labels = isRow ? known : null;
   return {
     ...{ what: 'image', name, file, session, output, labels, labelsKnown, images, reader: undefined },
