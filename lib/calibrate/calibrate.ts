@@ -43,16 +43,19 @@ import { VectorStrategy } from './vectors.js';
 const ALL_OPTIONS = { ...optionShape, ...removedShape, ...dataShape, ...taskShape, ...workShape };
 
 /**
- * Makes a policy that skips blocks, with a certified limit on changed answers, for a frozen residual network of images or texts;
- * see docs/calibration.md. Its answer is one output of class scores or, for the metrics `cosine`, `relative` and `recall@k`, a vector.
+ * Makes a policy that skips blocks, with a certified limit on how far the answers move, for a frozen residual network; see
+ * docs/calibration.md. What the answers are is known from the network or the files beside it, or said by the options `task` and `metric`;
+ * see docs/tasks.md.
+ *
  * The network runs many times: on thousands of items this takes minutes.
  *
  * Each calibration that reads these items to certify is recorded in a file of the user (below `$XDG_STATE_HOME/residual-skip`), whether
  * or not it makes a policy. If several read the same items and the best is chosen, its promise is void;
  * `policy.promise.data.uses` is their number.
  * @param model ONNX file, or a folder with one; a network of texts has `tokenizer.json` beside it
- * @param data a folder of images, a file that holds many, or an iterable of images or tensors; or a file of texts, or an iterable of
- * them. Labels are needed only for the metric `accuracy`. The prepared items are kept in memory.
+ * @param data a folder of images, a file that holds many, or an iterable of images or tensors; a file of texts, or an iterable of
+ * them; or, for any network, tensors by input: an iterable, or NumPy's files. Labels are needed only for the metric `accuracy`. The
+ * prepared items are kept in memory.
  * @returns the policy, for `JSON.stringify` into a file or the option `policy` of InferenceSession.create, and what was tested
  * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (images that can't be used, all named; too few of them; all answered
  * alike), INVALID_SHAPE, UNSUPPORTED_MODEL (nothing to skip), ABORTED (an AbortError), and what ImageClassifier.from,

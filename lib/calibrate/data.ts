@@ -112,7 +112,7 @@ export async function itemOptions(
   unusable: Unusable,
 ): Promise<CalibrationOptions> {
   const asked = {
-    ...{ ...options, metric, about },
+    ...{ ...options, metric, about: Object.keys(about).length > 0 ? about : undefined },
     fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     // Nothing says that tensors are images, which may be shifted and mirrored.
     ...(opened.what === 'feed' && { copies: 0 }),
@@ -204,7 +204,8 @@ function readingOf(
         program.values[value]!.shape,
         meaningOf(program, value),
       );
-      return opened.what === 'text' ? ownTokens(part, preparedOf(opened, input, typical)) : part;
+      const cut = opened.what === 'text' && metric !== 'custom';
+      return cut ? ownTokens(part, preparedOf(opened, input, typical)) : part;
     });
   };
   const pools = opened.what === 'text' && opened.labels === null && OF_VECTORS.includes(partsOf(metric).name);

@@ -59,10 +59,11 @@ export function partOf(contentSha256: string, seed: number, first: Part = 'fit')
 function distinctItems(
   items: readonly CalibrationItem[],
   { main: { inputs, outputs, values }, shapes }: Programs,
-  { metric, labels, budget }: ParsedOptions,
+  { metric, labels, budget, about }: ParsedOptions,
 ): CalibrationItem[] {
   const size = sizeOf(values[inputs[0]!.value]!.shape);
-  const classes = values[outputs[0]!.value]!.shape[1]!;
+  const promised = outputs.find(({ name }) => name === about?.outputs?.[0]) ?? outputs[0]!;
+  const classes = values[promised.value]!.shape[1]!;
   const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', why);
   if (labels && labels.length !== classes) {
     throw invalid(`labels: there are ${labels.length}, but the model has ${classes} classes`);

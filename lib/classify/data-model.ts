@@ -151,12 +151,14 @@ type About = Pick<DataModel, 'task' | 'problem' | 'architecture'>;
 
 function ofImages(images: ImageClassifier, about: About): DataModel {
   const { name, file, session, output, labels: known, labelsKnown } = images;
-  const isRow = rowOf(session, output);
+  const isRow = known.length > 0 && rowOf(session, output);
   const labels = isRow ? known : null;
   return {
     ...{ what: 'image', name, file, session, output, labels, labelsKnown, images, reader: undefined },
     ...about,
-    open: (data, options, work, from) => openItems(data as Images, images, options, work, from),
+    // Names of folders are no labels of a network without classes.
+    open: (data, options, work, from = isRow ? undefined : 'none') =>
+      openItems(data as Images, images, options, work, from),
     feeds: (prepared) => images.feeds(prepared),
     answerOf: (outputs) => (isRow ? images.scoresOf(outputs, 1)[0]! : numbersOf(outputs[output]!)),
     predict: (answer, count) => (isRow ? images.predict(answer, count) : []),

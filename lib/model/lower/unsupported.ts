@@ -25,6 +25,8 @@ export function unsupportedOperators({ graph }: { readonly graph: Graph }): Unsu
 }
 
 const NAMED_NODES = 3;
+/** Operators of layouts that onnxruntime uses inside: of blocked channels, and of channels that come last. */
+const OF_LEVEL_ALL = /^com\.microsoft\.nchwc\.|^com\.microsoft\.Nhwc|^com\.ms\.internal\.nhwc\./;
 
 /** @throws ResidualSkipError UNSUPPORTED_MODEL naming everything that is not implemented */
 export function requireSupported(graph: Graph): void {
@@ -36,5 +38,13 @@ export function requireSupported(graph: Graph): void {
     const more = nodes.length > NAMED_NODES ? ` and ${nodes.length - NAMED_NODES} more` : '';
     return `${op} (${named.join(', ')}${more})`;
   });
+  const levelAll = unsupported.find(({ op }) => OF_LEVEL_ALL.test(op));
+  if (levelAll) {
+    throw new ResidualSkipError(
+      'UNSUPPORTED_MODEL',
+      `model: onnxruntime saved it at the optimisation level 'all', whose operators, as ${levelAll.op}, are made for one kind of ` +
+        "processor; give the original file, or save it at the level 'extended' or 'basic'",
+    );
+  }
   throw new ResidualSkipError('UNSUPPORTED_MODEL', `model: not implemented: ${list.join('; ')}`);
 }

@@ -4,12 +4,15 @@ import { join } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import type { CalibrateOptions } from 'lib/calibrate/options.js';
 import { TASKS } from 'lib/classify/task.js';
-import { InferenceSession, type TensorMap, watch } from 'lib/index.js';
+import { type Data, type Feeds, InferenceSession, Tensor, type TensorMap, watch } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
 import { loadPolicy } from 'lib/skip/load-policy.js';
 import { type Metric, metricSchema } from 'lib/skip/promise.js';
+import { bytesOf, stacked, zip } from '../../helpers/arrays.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
+import { pictures } from '../../helpers/foreign-network.js';
 import { type FormName, taskItems, taskNetwork } from '../../helpers/task-networks.js';
+import { randomTexts, textNetwork } from '../../helpers/text-network.js';
 
 afterAll(removeFolders);
 
@@ -319,7 +322,83 @@ test('a monitor without the function of the promise says that it checks nothing'
   warned.mockRestore();
 });
 
+/** A network and its data in each form; all are maps but texts, whose tokens have classes. */
+const SOURCES: Readonly<
+  Record<string, () => Promise<[model: string, data: Data, options?: CalibrateOptions]>>
+> = {
+  images: async () => [pathOf('map'), await pictures(400)],
+  texts: async () => {
+    const files = { 'config.json': { architectures: ['BertForTokenClassification'] } };
+    return [textNetwork('tokens', { files, scale: 0.02 }), randomTexts(400, 5), { task: undefined }];
+  },
+  tensors: async () => [pathOf('map'), taskItems('map', 400, 3).map(({ picture }) => picture!)],
+  'tensors by input': async () => {
+    async function* source() {
+      for (const feeds of taskItems('map', 200, 3)) yield feeds;
+      for (const feeds of taskItems('map', 200, 5))
+        yield { feeds, groups: ['second'], name: 'of the second' };
+    }
+    return [pathOf('map'), source()];
+  },
+  '.npz': async () => [
+    pathOf('map'),
+    folderOf({ 'a.npz': zip(stacked('map', 300), true), 'b.npz': zip(stacked('map', 100, 8), false) }),
+  ],
+  '.npy': async () => [
+    pathOf('map'),
+    join(folderOf({ 'a.npy': stacked('map', 400)['picture.npy']! }), 'a.npy'),
+  ],
+  '.raw': async () => {
+    const items = taskItems('map', 400, 3).map(({ picture }) => bytesOf(picture!.data as Float32Array));
+    return [pathOf('map'), folderOf(Object.fromEntries(items.map((bytes, i) => [`${i}.raw`, bytes])))];
+  },
+};
+
+test.each(Object.keys(SOURCES))('data as %s', async (name) => {
+  const [path, data, options] = await SOURCES[name]!();
+  const asked = { ...QUICK, task: 'segmentation', maxDisagreement: 0.1, ...options } as const;
+  const { policy } = await calibrate(path, data, asked);
+  expect(policy.promise!.metric).toBe(name === 'texts' ? 'tokens' : 'pixels');
+  expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
+  const [, again] = await SOURCES[name]!();
+  const { items, skip } = await evaluate(path, again, { ...QUICK, policy });
+  expect(items).toBe(400);
+  // Tokens that fill a text up can't be told from its own here.
+  if (name !== 'texts') expect(skip.loss!.mean).toBeLessThan(0.1 + slack(items));
+  else expect(skip.loss).toBeNull();
+});
+
+test('items are refused by name', async () => {
+  const [item] = taskItems('pair', 1);
+  const [picture, depth] = [item!.picture as Tensor<'float32'>, item!.depth!];
+  const batch = new Tensor('float32', [...picture.data, ...picture.data], [2, 3, 10, 10]);
+  const given: [unknown, string, RegExp][] = [
+    [
+      { picture },
+      'INVALID_DATA',
+      /^1 feed can't be used: data\[0\]: input 'depth' is missing; its inputs are picture, depth/,
+    ],
+    [{ picture, depth, other: depth }, 'INVALID_DATA', /data\[0\]: the model has no input 'other'/],
+    [
+      { picture: batch, depth },
+      'INVALID_SHAPE',
+      /input 'picture': it is \[2,3,10,10\]; give each item of a batch by itself, \[1,3,10,10\]/,
+    ],
+    [{ feeds: item, label: 9 }, 'INVALID_DATA', /data\[0\]: its label 9 is not one of the model's/],
+  ];
+  for (const [one, code, message] of given) {
+    await expect(evaluate(pathOf('pair'), [one as Feeds], QUICK)).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(message),
+    });
+  }
+});
+
 describe('docs/tasks.md', () => {
+  test('names the forms of data, each of which is tested here', () => {
+    expect(tableOf('data').map(([data]) => plain(data!))).toEqual(Object.keys(SOURCES));
+  });
+
   const plain = (cell: string) => cell.replaceAll('`', '');
   const nameOf = (metric: string) => metric.split('@')[0]!;
 

@@ -2,75 +2,16 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { deflateRawSync } from 'node:zlib';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import { isArrayFile, readArrays } from 'lib/data/arrays.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
-import { ELEMENT_BYTES, type Tensor } from 'lib/tensor/tensor.js';
+import { bytesOf, npy, stacked, zip } from '../../helpers/arrays.js';
 import { cli, cliJson } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { untimed } from '../../helpers/policies.js';
-import { type FormName, taskItems, taskNetwork } from '../../helpers/task-networks.js';
+import { taskItems, taskNetwork } from '../../helpers/task-networks.js';
 
 afterAll(removeFolders);
-
-/** A `.npy` file, as its specification says (numpy.lib.format, version 1.0). */
-function npy(descr: string, shape: readonly number[], elements: Uint8Array, fortran = false): Buffer {
-  const dims = shape.length === 1 ? `${shape[0]},` : shape.join(', ');
-  const header = `{'descr': '${descr}', 'fortran_order': ${fortran ? 'True' : 'False'}, 'shape': (${dims}), }`;
-  const padded = `${header.padEnd(64 * Math.ceil((header.length + 11) / 64) - 11)}\n`;
-  const length = Buffer.from([padded.length & 255, padded.length >> 8]);
-  return Buffer.concat([
-    Buffer.from('\x93NUMPY\x01\x00', 'latin1'),
-    length,
-    Buffer.from(padded, 'latin1'),
-    elements,
-  ]);
-}
-
-/** A ZIP archive. */
-function zip(members: Readonly<Record<string, Buffer>>, deflated: boolean): Buffer {
-  const [parts, entries]: [Buffer[], Buffer[]] = [[], []];
-  let at = 0;
-  for (const [name, whole] of Object.entries(members)) {
-    const data = deflated ? deflateRawSync(whole) : whole;
-    const common = Buffer.alloc(26);
-    common.writeUInt16LE(20, 0);
-    common.writeUInt16LE(deflated ? 8 : 0, 4);
-    common.writeUInt32LE(data.length, 14);
-    common.writeUInt32LE(whole.length, 18);
-    common.writeUInt16LE(name.length, 22);
-    const local = Buffer.concat([Buffer.from('PK\x03\x04'), common, Buffer.from(name), data]);
-    const rest = Buffer.alloc(14);
-    rest.writeUInt32LE(at, 10);
-    entries.push(
-      Buffer.concat([Buffer.from('PK\x01\x02\x14\x00', 'latin1'), common, rest, Buffer.from(name)]),
-    );
-    parts.push(local);
-    at += local.length;
-  }
-  const directory = Buffer.concat(entries);
-  const end = Buffer.alloc(22);
-  end.write('PK\x05\x06', 'latin1');
-  for (const field of [8, 10]) end.writeUInt16LE(entries.length, field);
-  end.writeUInt32LE(directory.length, 12);
-  end.writeUInt32LE(at, 16);
-  return Buffer.concat([...parts, directory, end]);
-}
-
-const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView) =>
-  new Uint8Array(buffer, byteOffset, byteLength);
-
-/** The items of a form as arrays whose first axis has them. */
-function stacked(form: FormName, count: number, seed = 3): Record<string, Buffer> {
-  const items = taskItems(form, count, seed) as Record<string, Tensor<'float32'>>[];
-  return Object.fromEntries(
-    Object.entries(items[0]!).map(([name, { dims }]) => {
-      const elements = Buffer.concat(items.map((feeds) => bytesOf(feeds[name]!.data)));
-      return [`${name}.npy`, npy('<f4', [count, ...dims.slice(1)], elements)];
-    }),
-  );
-}
 
 const PORTS = [{ name: 'x', type: 'float32', shape: ['n', 3] }] as const;
 const valuesOf = async (file: Buffer, name: string, ports: Parameters<typeof readArrays>[1] = PORTS) =>
@@ -124,7 +65,6 @@ test('arrays by the specification', async () => {
     expect(await valuesOf(zip({ 'x.npy': npy('<f4', [2, 3], floats) }, deflated), 'a.npz')).toEqual(rows);
   }
   expect(await valuesOf(Buffer.from(floats.subarray(0, 12)), 'a.raw')).toEqual([rows[0]]);
-  expect(ELEMENT_BYTES.float32).toBe(4);
   expect([isArrayFile('a.NPY'), isArrayFile('b.npz'), isArrayFile('c.txt')]).toEqual([true, true, false]);
 });
 

@@ -83,6 +83,7 @@ const evalSchema = z.strictObject({
     accuracy: fraction.nullable(),
     agreement: fraction,
     distance: z.null(),
+    loss: z.null(),
     latencyMs: latencySchema,
     blocksSkipped: fraction,
     layersSkipped: fraction,

@@ -98,6 +98,20 @@ describe('run', () => {
     expect(top[0]!.probability).toBeCloseTo(Math.exp(2) / total, 6);
   });
 
+  test('shows numbers where the model declares no number of classes', async () => {
+    const { code, out } = await cli(
+      'run',
+      fileOf(oneBlock(IMAGE, 'classes')),
+      await image(),
+      ...reference,
+      '--json',
+    );
+    expect({ code, result: JSON.parse(out) }).toMatchObject({
+      code: 0,
+      result: [{ top: [], cosineDistance: 0 }],
+    });
+  });
+
   test('says where what it shows as classes may be none', async () => {
     const of = async (config: object) =>
       (
@@ -111,7 +125,10 @@ describe('run', () => {
     expect(await of({ problem_type: 'regression' })).toMatch(
       /note: what is shown as classes may be something else: config\.json .* says problem_type regression/,
     );
-    expect(await of({})).not.toContain('as classes');
+    expect(await of({})).toMatch(
+      /may be something else: nothing says that output 'scores' .* holds class scores/,
+    );
+    expect(await of({ id2label: { 0: 'a', 1: 'b', 2: 'c' } })).not.toContain('as classes');
   });
 
   test('a policy that skips shows in pattern and answer', async () => {
@@ -142,13 +159,6 @@ describe('run', () => {
       { 'config.json': '{"id2label": {"0": "a"}}' },
       'INVALID_DATA',
       /1 labels.*3 classes/,
-    ],
-    [
-      'declares no number of classes',
-      oneBlock(IMAGE, 'classes'),
-      {},
-      'INVALID_ARGUMENT',
-      /no output of floats/,
     ],
     [
       'takes another size than its preprocessing makes',

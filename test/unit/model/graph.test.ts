@@ -253,6 +253,23 @@ describe('what is not implemented', () => {
     }
   });
 
+  test.each([
+    ['ReorderInput', 'com.microsoft.nchwc'],
+    ['Conv', 'com.microsoft.nchwc'],
+    ['NhwcMaxPool', 'com.microsoft'],
+  ])("%s of onnxruntime's level 'all' is said to be that", async (op, domain) => {
+    const graph = new GraphBuilder();
+    const made = graph.nodes(op, [graph.input('x', ['n', 8, 4, 4])], {}, { outputs: ['y'], domain });
+    const error = await errorOf(graph.output(made[0]!, ['n', 8, 4, 4]));
+    expect(error).toMatchObject({
+      code: 'UNSUPPORTED_MODEL',
+      message: expect.stringMatching(
+        /^model: onnxruntime saved it at the optimisation level 'all'.* give the original file, or save it at the level 'extended' or 'basic'$/,
+      ),
+    });
+    expect(error.message).toContain(`${domain}.${op}`);
+  });
+
   test('it can be looked at all the same', async () => {
     const model = await loadModel(modelBytes(graphWithMuch()), { allowUnsupported: true });
     expect(unsupportedOperators(model)).toEqual([

@@ -73,7 +73,10 @@ function qLinearUnary(lower: (node: NodeLowering, x: ValueId) => ValueId) {
 }
 
 const channelsFirst = (node: NodeLowering): void => {
-  if (node.number('channels_last', 0) !== 0) node.unsupported('channels_last is not supported');
+  if (node.number('channels_last', 0) !== 0)
+    node.unsupported(
+      "its channels come last, as onnxruntime writes them at the optimisation level 'all'; save the file at the level 'extended' or 'basic'",
+    );
 };
 
 function activated(node: NodeLowering, x: ValueId, kind: 'sigmoid' | 'leakyRelu', alpha: number): ValueId {
