@@ -59,9 +59,11 @@ export class VectorStrategy implements Strategy<VectorSetting> {
   constructor(private readonly task: Task) {
     const { main } = task.programs;
     checkSkippable(main);
-    // Of a vector for each token, heads would have to answer all.
     const { shape = [] } = main.values[main.outputs[0]?.value ?? -1] ?? {};
-    const single = shape[1] === sizeOf(shape.slice(1));
+    // Vectors of a text's tokens become one.
+    const pooled =
+      task.programs.shapes !== undefined && task.options.vectorOf !== undefined && shape.length === 3;
+    const single = pooled || shape[1] === sizeOf(shape.slice(1));
     this.#exitable = single && isAnswerable(main, true) && !main.ownExits && exitPoints(main, 0).length > 0;
     if (task.options.fit && !this.#exitable) throw nothingToFit();
     this.first = this.#exitable && !task.options.fit ? 'fit' : 'order';
