@@ -12,6 +12,12 @@ export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit 
 export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
 export { calibrate } from './calibrate/calibrate.js';
 export type { CalibrateOptions } from './calibrate/options.js';
+export {
+  calibrateRanking,
+  type RankingCalibration,
+  type RankingList,
+  type RankingOptions,
+} from './calibrate/ranking.js';
 export { type RenderCalibrationOptions, renderCalibration } from './calibrate/report/report.js';
 export type {
   Calibration,
@@ -38,6 +44,7 @@ export {
 } from './classify/image-classifier.js';
 export type { ImageSource, SharpLike } from './classify/image-source.js';
 export type { DataOptions, Images, LabelledImage } from './classify/images.js';
+export { type RankedDocument, type RankOptions, Reranker } from './classify/reranker.js';
 export type { TaskName, TaskOptions } from './classify/task.js';
 export {
   type ClassifyTextOptions,

@@ -66,10 +66,11 @@ export class VectorStrategy implements Strategy<VectorSetting> {
   constructor(private readonly task: Task) {
     const { main } = task.programs;
     checkSkippable(main);
-    // Of a vector for each token, heads would have to answer all.
     const { shape = [] } = main.values[main.outputs[0]?.value ?? -1] ?? {};
-    const single = shape[1] === sizeOf(shape.slice(1));
-    const { metric, lossOf } = task.options;
+    // Vectors of a text's tokens become one.
+    const { metric, lossOf, vectorOf } = task.options;
+    const pooled = task.programs.shapes !== undefined && vectorOf !== undefined && shape.length === 3;
+    const single = pooled || shape[1] === sizeOf(shape.slice(1));
     const predictable =
       OF_VECTORS.includes(partsOf(metric).name) && !lossOf && single && isAnswerable(main, true);
     this.#exitable = predictable && !main.ownExits && exitPoints(main, 0).length > 0;

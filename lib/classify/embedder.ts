@@ -14,7 +14,7 @@ import {
   type TextInput,
   TextModel,
   TextNetwork,
-  type TextResult,
+  type TextOutput,
   type TextRunOptions,
   textRunShape,
   textsOf,
@@ -148,7 +148,7 @@ export class Embedder extends TextNetwork {
     return this.#pooled(resultsOf(outputs[this.output]!, [prepared])[0]!);
   }
 
-  #pooled(result: Omit<TextResult, 'trace'>): Float32Array {
+  #pooled(result: TextOutput): Float32Array {
     const parts = this.pooling?.map((pooling) => pooled(result, pooling)) ?? [Float64Array.from(result.data)];
     const vector = Float64Array.from(parts.flatMap((part) => [...part]));
     // As torch.nn.functional.normalize: a length of 0 stays.
@@ -158,7 +158,7 @@ export class Embedder extends TextNetwork {
 }
 
 /** Pools the vectors of the text's own tokens; those that fill it up to a fixed length don't count. */
-function pooled({ data, dims, tokens }: Omit<TextResult, 'trace'>, pooling: Pooling): Float64Array {
+function pooled({ data, dims, tokens }: TextOutput, pooling: Pooling): Float64Array {
   const width = dims.at(-1)!;
   const result = new Float64Array(width);
   for (let c = 0; c < width; c++) {

@@ -40,7 +40,12 @@ export interface TextResult {
   /** Tokens of the text. */
   readonly tokens: number;
   readonly trace: ItemTrace | null;
+  /** Of the text in full; null without a trace. */
+  readonly multiplyAdds: number | null;
 }
+
+/** What an output holds of a text. */
+export type TextOutput = Omit<TextResult, 'trace' | 'multiplyAdds'>;
 
 /** Most texts in one run. */
 const BATCH = 16;
@@ -147,7 +152,11 @@ export class TextModel {
         ? await this.session.runTraced(this.feeds(those), [output], rest)
         : { outputs: await this.session.run(this.feeds(those), [output], rest), trace: null };
       for (const [k, result] of resultsOf(outputs[output]!, those).entries()) {
-        results[group[k]!] = { ...result, trace: trace?.items[k] ?? null };
+        results[group[k]!] = {
+          ...result,
+          trace: trace?.items[k] ?? null,
+          multiplyAdds: trace?.multiplyAdds ?? null,
+        };
       }
     }
     return results;
@@ -213,7 +222,7 @@ export abstract class TextNetwork {
 }
 
 /** Each text's part of an output. */
-export function resultsOf(output: Tensor, prepared: readonly Tensor<'int32'>[]): Omit<TextResult, 'trace'>[] {
+export function resultsOf(output: Tensor, prepared: readonly Tensor<'int32'>[]): TextOutput[] {
   const { data, dims } = isFloat(output) ? toFloat32(output) : output;
   const size = data.length / prepared.length;
   return prepared.map((text, i) => ({

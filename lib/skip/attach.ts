@@ -115,6 +115,11 @@ export function isAnswerable({ outputs, values }: Program, any: boolean): boolea
   return value?.dtype === 'float32' && (any ? value.shape.length >= 2 : value.shape.length === 2);
 }
 
+/** What a head with a score answers, for an output of that shape, without the batch: of tokens [N, tokens, width], one vector for all. */
+function answeredShape([, ...shape]: readonly number[]): readonly number[] {
+  return shape.length === 2 ? [1, shape[1]!] : shape;
+}
+
 /** Whether layers, one after another, map `width` numbers to `outputs`. */
 function leadsTo(layers: readonly Layer[], width: number, outputs: number): boolean {
   let inputs = width;
@@ -245,7 +250,7 @@ export class Attachment<Exit extends AnyExit> {
     const what = `exit after ${after}`;
     const { shape } = growth.valueOf(this.#answer(head).value);
     const more = this.#hiddenFor(exit);
-    this.#checkFit(what, head, block.output, sizeOf(shape.slice(1)), more);
+    this.#checkFit(what, head, block.output, head.score ? sizeOf(answeredShape(shape)) : shape[1]!, more);
     const seen = this.#seen(what, head, block.output, more);
     const read = layerSteps(growth, what, head.layers, seen.result);
     this.#hidden.set(after, read.hidden);
@@ -341,12 +346,17 @@ export class Attachment<Exit extends AnyExit> {
     );
   }
 
-  /** The numbers of an answer in the shape of the output. */
+  /** The numbers of an answer in the shape of the output; of tokens, each has the same. */
   #shaped(after: string, numbers: ValueId, shape: readonly number[]) {
     if (shape.length === 2) return { steps: [], result: numbers };
+    const [items = 0] = shape;
+    const one = this.growth.value(`${after}/numbers`, 'float32', [items, ...answeredShape(shape)]);
     const result = this.growth.value(`${after}/answer`, 'float32', shape);
-    const step: Step = { op: 'reshape', inputs: [numbers], outputs: [result], attrs: {} };
-    return { steps: [step], result };
+    const steps: Step[] = [
+      { op: 'reshape', inputs: [numbers], outputs: [one], attrs: {} },
+      { op: 'expand', inputs: [one], outputs: [result], attrs: {} },
+    ];
+    return { steps, result };
   }
 
   /** Finishes an exit's logits as the program finishes its own, such as by a softmax. */

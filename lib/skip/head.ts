@@ -44,7 +44,8 @@ export interface Head {
   readonly features: Features;
   readonly layers: readonly Layer[];
   /**
-   * Of a head that answers with the network's output itself, such as a vector: layers on the same inputs, whose one number says, through
+   * Of a head that answers with the network's output itself, such as a vector (where the output has one for each token, they all get this
+   * one): layers on the same inputs, whose one number says, through
    * a sigmoid, how near that answer is expected to be. Without it, the answer is class scores, which say so themselves.
    */
   readonly score?: readonly Layer[];

@@ -55,11 +55,13 @@ export function randomTexts(count: number, seed: number, longest = 12): string[]
   );
 }
 
+type TextKind = 'classes' | 'tokens' | 'vectors' | 'score';
+
 /**
- * Token embeddings, residual layers x + scale * relu(x A) B, and by kind: `classes`, three logits of the mean of the marked tokens;
- * `tokens`, the tokens themselves; `vectors`, that mean as `sentence_embedding`.
+ * Token embeddings, residual layers x + scale * relu(x A) B, and by kind: `classes`, three logits of the mean of the marked tokens,
+ * `score`, one; `tokens`, the tokens themselves; `vectors`, that mean as `sentence_embedding`.
  */
-function network(kind: 'classes' | 'tokens' | 'vectors', layers: number, scale: number): Uint8Array {
+function network(kind: TextKind, layers: number, scale: number): Uint8Array {
   const graph = new GraphBuilder();
   let seed = 1;
   const weights = (shape: readonly number[], by: number, own = seed++) => {
@@ -87,9 +89,10 @@ function network(kind: 'classes' | 'tokens' | 'vectors', layers: number, scale: 
   const axes = { axes: [1], keepdims: 0 };
   const sum = graph.node('ReduceMean', [graph.node('Mul', [stream, marks])], axes);
   const pooled = graph.node('Div', [sum, graph.node('ReduceMean', [marks], axes)]);
-  const [name, width] = kind === 'classes' ? ['logits', 3] : ['sentence_embedding', WIDTH];
+  const [name, width] =
+    kind === 'vectors' ? ['sentence_embedding', WIDTH] : ['logits', kind === 'classes' ? 3 : 1];
   // Networks of fewer layers share all weights that they have.
-  const last = kind === 'classes' && weights([WIDTH, 3], 4, 100);
+  const last = kind !== 'vectors' && weights([WIDTH, width], 4, 100);
   if (last) graph.nodes('MatMul', [pooled, last], {}, { outputs: [name] });
   else graph.nodes('Identity', [pooled], {}, { outputs: [name] });
   return modelBytes(graph.output(name, ['batch', width]));
@@ -97,7 +100,7 @@ function network(kind: 'classes' | 'tokens' | 'vectors', layers: number, scale: 
 
 /** A folder with such a network. */
 export function textNetwork(
-  kind: 'classes' | 'tokens' | 'vectors',
+  kind: TextKind,
   { layers = 4, scale = 0.05, files = {} as Readonly<Record<string, unknown>> } = {},
 ): string {
   const labels = kind === 'classes' && { 'config.json': { id2label: { 0: 'bad', 1: 'fair', 2: 'good' } } };

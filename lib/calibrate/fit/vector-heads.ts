@@ -50,7 +50,10 @@ const LEAST = 1e-3;
 /** What was read of the items of one fold; an image counts once more for each altered copy. */
 interface Fold {
   readonly inputs: TensorData[];
+  /** Of the full network: what heads predict. */
   readonly answers: Float32Array[];
+  /** Elements of each output; where it has a vector for each token, more than an answer has. */
+  readonly sizes: number[];
   /** By exit point. */
   readonly features: readonly Float32Array[][];
 }
@@ -91,12 +94,13 @@ async function read(
   programs: Programs,
   source: FitImages,
   points: readonly ExitPoint[],
-  { seed, copies, foldOf, chains, onItems }: VectorFitting,
+  { seed, copies, foldOf, chains, vectorOf, onItems }: VectorFitting,
 ): Promise<Fold[]> {
   const { main, shapes } = programs;
   const folds = [...new Set(chains.flat())].map(
-    (): Fold => ({ inputs: [], answers: [], features: points.map(() => []) }),
+    (): Fold => ({ inputs: [], sizes: [], answers: [], features: points.map(() => []) }),
   );
+  const ofTokens = main.values[main.outputs[0]!.value]!.shape.length === 3 && vectorOf !== undefined;
   const bytes = 4 * points.reduce((sum, { width }) => sum + width, 0);
   const most = Math.max(MIN_ROWS, MAX_BYTES / bytes);
   const wanted = Math.min(most, rowsToRead(main, source.count, copies));
@@ -111,10 +115,12 @@ async function read(
       const outcomes = await evaluator.run(inputs, evaluator.policy(runAll), onItems);
       for (const [i, { outputs }] of outcomes.entries()) {
         const fold = folds[foldOf(chunk[i]!.image)]!;
-        const [answer, ...seen] = outputs;
+        const [output, ...seen] = outputs;
+        const answer = ofTokens ? vectorOf!(outcomes[i]!, inputs[i]!) : output!;
         // Of items of one shape, nothing depends on the input.
         fold.inputs.push(shapes ? inputs[i]! : new Float32Array(0));
-        fold.answers.push(answer!);
+        fold.answers.push(answer);
+        fold.sizes.push(output!.length);
         for (const [p, list] of fold.features.entries()) list.push(seen[p]!);
       }
       left -= CHUNK;
@@ -242,10 +248,14 @@ class PointFit {
   /** Of the items of a fold, with a regression that has not seen them. */
   #losses(fold: number, regression: Regression): number[] {
     const { metric, vectorOf = ({ outputs }) => outputs[0]! } = this.fitting;
-    const { inputs, answers } = this.folds[fold]!;
+    const { inputs, answers, sizes } = this.folds[fold]!;
     const found = predict(this.backend, this.#parts[fold]!.x, regression);
     const read = (output: Float32Array, i: number) => {
-      const outcome = { outputs: [output], ran: new Uint8Array(0), scores: new Float32Array(0) };
+      const outcome = {
+        outputs: [repeated(output, sizes[i]!)],
+        ran: new Uint8Array(0),
+        scores: new Float32Array(0),
+      };
       return vectorOf(outcome, inputs[i]!);
     };
     const distance = distanceOf(metric);
@@ -294,6 +304,14 @@ function joined(parts: readonly Matrix[]): Float32Array {
     all.set(data, at);
     at += data.length;
   }
+  return all;
+}
+
+/** One vector again and again, as an exit answers for all tokens. */
+function repeated(vector: Float32Array, size: number): Float32Array {
+  if (vector.length === size) return vector;
+  const all = new Float32Array(size);
+  for (let at = 0; at < size; at += vector.length) all.set(vector, at);
   return all;
 }
 

@@ -130,6 +130,26 @@ test.each<[string, number, VectorMetric, number]>([
   },
 );
 
+test('images to fit on are refused where the answer is a map', async () => {
+  const graph = new GraphBuilder();
+  const stream = graph.input('map', ['n', CHANNELS, SIDE, SIDE]);
+  const weight = graph.constant(tensor(randomFloats(CHANNELS ** 2, 1), [CHANNELS, CHANNELS, 1, 1]));
+  const body = graph.node('Conv', [graph.node('Relu', [stream]), weight]);
+  graph.nodes('Add', [stream, body], {}, { outputs: ['out'] });
+  const model = await loadModel(modelBytes(graph.output('out', ['n', CHANNELS, SIDE, SIDE])));
+  const program = compileModel(model, new Map([['map', { shape: [1, CHANNELS, SIDE, SIDE] }]]));
+  const backend = new NativeBackend({ threads: 1 });
+  const items = maps(200, 1).map(itemOf);
+  const fit = { count: 200, load: async (i: number) => items[i]!.input };
+  await expect(
+    calibrateItems(backend, program, model.sha256, items, { metric: 'cosine', fit, maxDisagreement: 0.1 }),
+  ).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(/^fit: no head can be fitted/),
+  });
+  backend.release();
+});
+
 describe('a policy with exits of vectors', () => {
   let policy: SkipPolicy;
   beforeAll(async () => {
