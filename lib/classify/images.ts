@@ -75,8 +75,8 @@ export interface Items<T extends Tensor = Tensor<'float32'>> {
 export function guessOf(file: string): string {
   return (
     `there is no preprocessor_config.json beside ${file}; pixels are scaled to 0..1, and a network that was trained on others, as ` +
-    'most are, loses up to half of its right answers without an error; add the file, or say how (preprocessor, --preprocessor, ' +
-    '--mean, --std)'
+    'most are, can lose half of its right answers unnoticed; add the file, or say how pixels are prepared (preprocessor, ' +
+    '--preprocessor, --mean, --std)'
   );
 }
 
