@@ -72,6 +72,8 @@ export interface GrpcContext {
   readonly version: string;
   readonly ready: () => boolean;
   readonly draining: () => boolean;
+  /** Has the number of calls under way. */
+  readonly active: { calls: number };
   readonly authenticate: Authenticate;
   readonly reportFailure: ReportFailure;
   /** Maximum size of a message in bytes. */
@@ -111,7 +113,14 @@ export function createGrpcServer(context: GrpcContext): Server {
     'grpc.max_send_message_length': -1,
     'grpc.max_concurrent_streams': context.maxStreams,
     interceptors: [
-      guard({ bodies, authenticate, requestTimeout: context.requestTimeout, open, reportFailure }),
+      guard({
+        bodies,
+        authenticate,
+        requestTimeout: context.requestTimeout,
+        open,
+        reportFailure,
+        active: context.active,
+      }),
     ],
   });
   const accessOf = (call: Pick<InferStream, 'metadata' | 'getPeer'>) =>
