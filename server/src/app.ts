@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import fastify, { type FastifyError, type FastifyInstance, type FastifyRequest } from 'fastify';
 import type { Access, Authenticate } from './auth.js';
 import { asServerError, ServerError } from './errors.js';
@@ -10,6 +11,10 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Set once the request is authenticated. */
     access: Access;
+  }
+  interface FastifyInstance {
+    /** Closes connections that have no request under way, also those that never sent one. */
+    closeSilent(): void;
   }
 }
 
@@ -40,6 +45,7 @@ export async function createApp(
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
   app.decorateRequest('access');
+  app.decorate('closeSilent', silentConnections(app));
   app.addHook('onRequest', (request, reply, done) => {
     if (draining()) reply.raw.setHeader('connection', 'close');
     if (!OPEN_PATHS.has(request.url))
@@ -74,6 +80,28 @@ export async function createApp(
     reportFailure({ protocol: 'rest', error, request: '' });
   });
   return app;
+}
+
+/** Node.js itself takes a connection that never sent a request for one that is busy. */
+function silentConnections({ server }: FastifyInstance): () => void {
+  const requests = new Map<Socket, number>();
+  const count = (socket: Socket, by: number) => {
+    if (requests.has(socket)) requests.set(socket, requests.get(socket)! + by);
+  };
+  // The same socket for requests, whether or not they are encrypted.
+  for (const event of ['connection', 'secureConnection']) {
+    server.on(event, (socket: Socket) => {
+      requests.set(socket, 0);
+      socket.once('close', () => requests.delete(socket));
+    });
+  }
+  server.on('request', ({ socket }, response) => {
+    count(socket, 1);
+    response.once('close', () => count(socket, -1));
+  });
+  return () => {
+    for (const [socket, running] of requests) if (running === 0) socket.destroy();
+  };
 }
 
 /** Undefined once the client has left. */

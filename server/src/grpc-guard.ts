@@ -17,6 +17,8 @@ export interface GuardOptions {
   /** Paths of methods that need no token. */
   readonly open: ReadonlySet<string>;
   readonly reportFailure: ReportFailure;
+  /** Counts the calls under way. */
+  readonly active: { calls: number };
 }
 
 /**
@@ -35,6 +37,7 @@ export function guard({
   requestTimeout,
   open,
   reportFailure,
+  active,
 }: GuardOptions): ServerInterceptor {
   return ({ path, requestStream }, call) => {
     const stream = streamOf(call);
@@ -68,7 +71,11 @@ export function guard({
     stream.on('data', ({ length }: Uint8Array) =>
       (body ?? (requestStream ? begin() : undefined))?.add(length),
     );
-    stream.once('close', done);
+    active.calls++;
+    stream.once('close', () => {
+      active.calls--;
+      done();
+    });
     return new ServerInterceptingCall(call, {
       start: (next) =>
         next({

@@ -1,4 +1,4 @@
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { locateModel } from 'residual-skip';
 import { ServerError } from './errors.js';
@@ -22,19 +22,28 @@ interface Known {
   model: ServedModel | undefined;
   /** Whether it is being loaded. During a reload, the previous model keeps serving. */
   loading: boolean;
+  /** Whether its folder is no longer there. */
+  vanished: boolean;
 }
 
 /** Finds the models in some folders, and loads and unloads them. */
 export class ModelRepository {
   readonly #folders: readonly string[];
   readonly #optionsFor: (path: string) => Promise<ModelOptions>;
+  readonly #onFailure: (model: string, error: Error) => void;
   readonly #known = new Map<string, Known>();
 
   /**
    * @param folders each is an ONNX file, or a folder with one model (with an ONNX file), with versions of a model (`1/`,
    * `2/`, ...), or with several models
    */
-  constructor(folders: readonly string[], optionsFor: (path: string) => Promise<ModelOptions>) {
+  constructor(
+    folders: readonly string[],
+    optionsFor: (path: string) => Promise<ModelOptions>,
+    /** Is told of a version that can't be loaded while others of the model are. */
+    onFailure: (model: string, error: Error) => void = () => {},
+  ) {
+    this.#onFailure = onFailure;
     this.#folders = folders.map((folder) => resolve(folder));
     this.#optionsFor = optionsFor;
   }
@@ -43,7 +52,17 @@ export class ModelRepository {
   async scan(): Promise<void> {
     const found = new Map<string, { name: string; version: string; path: string }>();
     for (const folder of this.#folders) {
-      for (const one of await modelsIn(folder)) found.set(keyOf(one.name, one.version), one);
+      for (const one of await modelsIn(folder)) {
+        const key = keyOf(one.name, one.version);
+        const other = found.get(key);
+        if (other && other.path !== one.path) {
+          throw new ServerError(
+            'INVALID_ARGUMENT',
+            `model ${one.name}: both ${other.path} and ${one.path} have this name; rename one of the folders`,
+          );
+        }
+        found.set(key, one);
+      }
     }
     for (const [key, one] of found) {
       if (!this.#known.has(key)) {
@@ -53,10 +72,14 @@ export class ModelRepository {
           reason: 'not loaded',
           model: undefined,
           loading: false,
+          vanished: false,
         });
       }
     }
-    for (const [key, { model }] of this.#known) if (!found.has(key) && !model) this.#known.delete(key);
+    for (const [key, known] of this.#known) {
+      known.vanished = !found.has(key);
+      if (known.vanished && !known.model) this.#known.delete(key);
+    }
   }
 
   index(): readonly IndexEntry[] {
@@ -115,27 +138,41 @@ export class ModelRepository {
   /** Loads or reloads every version of a model; running requests end on the instance they began with. */
   async load(name: string): Promise<void> {
     await this.scan();
-    await Promise.all(this.#versions(name).map((known) => this.#loadOne(known)));
+    await this.#loadVersions(name);
   }
 
+  /** Loads every model; errors as `load`, of the first model that has no version that can be loaded. */
   async loadAll(): Promise<void> {
     await this.scan();
-    await Promise.all([...this.#known.values()].map((known) => this.#loadOne(known)));
+    const names = new Set([...this.#known.values()].map(({ name }) => name));
+    await Promise.all([...names].map((name) => this.#loadVersions(name)));
   }
 
   /** Unloads every version of a model; running requests are completed. */
   async unload(name: string): Promise<void> {
-    await Promise.all(
-      this.#versions(name).map(async (known) => {
-        const { model } = known;
-        if (!model) return;
-        known.model = undefined;
-        known.state = 'UNLOADING';
-        await model.close();
-        known.state = 'UNAVAILABLE';
-        known.reason = 'unloaded';
-      }),
+    await Promise.all(this.#versions(name).map((known) => this.#unloadOne(known)));
+  }
+
+  async #unloadOne(known: Known): Promise<void> {
+    const { model } = known;
+    if (!model) return;
+    known.model = undefined;
+    known.state = 'UNLOADING';
+    await model.close();
+    known.state = 'UNAVAILABLE';
+    known.reason = 'unloaded';
+  }
+
+  /** Versions that can't be loaded leave the others alone; the index has their reasons. Versions that have vanished are unloaded. */
+  async #loadVersions(name: string): Promise<void> {
+    const versions = this.#versions(name);
+    const outcomes = await Promise.allSettled(
+      versions.map((known) => (known.vanished ? this.#unloadOne(known) : this.#loadOne(known))),
     );
+    for (const [key, { vanished, model }] of this.#known) if (vanished && !model) this.#known.delete(key);
+    const failed = outcomes.filter((outcome) => outcome.status === 'rejected');
+    if (failed.length > 0 && failed.length === outcomes.length) throw failed[0]!.reason;
+    for (const { reason } of failed) this.#onFailure(name, reason);
   }
 
   async close(): Promise<void> {
@@ -217,8 +254,16 @@ async function holdsModel(path: string): Promise<boolean> {
 
 async function foldersIn(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
-  return entries
-    .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
+  const shown = entries.filter(({ name }) => !name.startsWith('.'));
+  const folders = await Promise.all(
+    shown.map(
+      async (entry) =>
+        entry.isDirectory() ||
+        (entry.isSymbolicLink() && (await stat(join(folder, entry.name)).catch(() => null))?.isDirectory()),
+    ),
+  );
+  return shown
+    .filter((_, i) => folders[i])
     .map(({ name }) => name)
     .sort();
 }

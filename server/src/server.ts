@@ -1,3 +1,4 @@
+import type { Server as NetServer, Socket } from 'node:net';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import { inspect, ResidualSkipError } from 'residual-skip';
 import { createApp } from './app.js';
@@ -75,7 +76,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     );
     await live.addRoutes(app);
     const grpc = await listenGrpc(parsed, { ...context, authenticate, draining: () => draining });
-    if (grpc) cleanups.push(() => shutDown(grpc.server));
+    if (grpc) cleanups.push(() => shutDown(grpc));
     elastic?.start();
     live.start();
     const url = await app.listen({ host: parsed.host, port: parsed.port });
@@ -89,7 +90,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       });
       await Promise.race([inference.queue.drain(), late]);
       live.stop();
-      app.server.closeIdleConnections();
+      app.closeSilent();
     });
     return { url, grpcAddress: grpc?.address ?? null, repository, close };
   } catch (error) {
@@ -136,17 +137,24 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     if (from !== model.setting) report(model, settingChange(model, from, saw));
   };
   const onLoad: ModelOptions['onLoad'] = (model) => {
+    if (policies?.includes('full') === false && model.settings.length === 1)
+      log?.({ event: 'full', model: model.name, reason: 'none of the policies is for this model' });
     for (const setting of model.settings.filter((one) => model.isWatched(one) === false)) {
       const { limit, metric } = setting.promise!;
       const reason = whyUnwatched(setting, parsed);
       log?.({ event: 'unwatched', model: model.name, setting: setting.name, metric, limit, reason });
     }
   };
-  const repository = new ModelRepository(parsed.folders, async () => ({
-    settings,
-    inFull: policies?.includes('full') ?? false,
-    ...{ originals, threads, shadow, maxDisagreement, onTrip, onRearm, onLoad },
-  }));
+  const repository = new ModelRepository(
+    parsed.folders,
+    async () => ({
+      // A policy file may have changed with its model.
+      settings: policies && (await settingsOf(policies)),
+      inFull: policies?.includes('full') ?? false,
+      ...{ originals, threads, shadow, maxDisagreement, onTrip, onRearm, onLoad },
+    }),
+    (model, { message }) => log?.({ event: 'load', model, error: message }),
+  );
   const inference = new Inference(repository, {
     ...{ capacity, threads, maxItems, maxRequestItems, inputLimit },
     onFinished: (finished) => {
@@ -195,16 +203,45 @@ function asStartError(error: unknown): unknown {
   return new ServerError('INVALID_ARGUMENT', `server: it can't start (${message})`, { cause: error });
 }
 
-function shutDown(server: GrpcServer): Promise<void> {
-  return new Promise((resolve) => server.tryShutdown(() => resolve()));
+/** Between two looks at whether calls are under way. */
+const CALLS_MS = 20;
+
+/** tryShutdown would also wait for connections that have no calls, and whose clients may never close them. */
+async function shutDown({ server, active, sockets }: ListeningGrpc): Promise<void> {
+  const done = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+  const timer = setInterval(() => {
+    if (active.calls === 0) for (const socket of sockets) socket.destroy();
+  }, CALLS_MS);
+  await done.finally(() => clearInterval(timer));
+}
+
+/** The connections of a server that is bound, which grpc-js keeps to itself. */
+function socketsOf(server: GrpcServer): ReadonlySet<Socket> {
+  const { http2Servers } = server as unknown as { readonly http2Servers: ReadonlyMap<NetServer, unknown> };
+  const sockets = new Set<Socket>();
+  for (const listening of http2Servers.keys()) {
+    listening.on('connection', (socket: Socket) => {
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
+    });
+  }
+  return sockets;
+}
+
+interface ListeningGrpc {
+  readonly server: GrpcServer;
+  readonly active: { readonly calls: number };
+  readonly sockets: ReadonlySet<Socket>;
+  readonly address: string;
 }
 
 async function listenGrpc(
   { grpcPort, host, tls, bodyLimit, jsonLimit, requestTimeout, maxStreams }: ParsedOptions,
-  context: Omit<GrpcContext, 'bodyLimit' | 'jsonLimit' | 'requestTimeout' | 'maxStreams'>,
-): Promise<{ server: GrpcServer; address: string } | undefined> {
+  context: Omit<GrpcContext, 'bodyLimit' | 'jsonLimit' | 'requestTimeout' | 'maxStreams' | 'active'>,
+): Promise<ListeningGrpc | undefined> {
   if (grpcPort === null) return undefined;
-  const server = createGrpcServer({ ...context, bodyLimit, jsonLimit, requestTimeout, maxStreams });
+  const active = { calls: 0 };
+  const server = createGrpcServer({ ...context, bodyLimit, jsonLimit, requestTimeout, maxStreams, active });
   const credentials = await grpcCredentials(tls);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) => {
@@ -213,5 +250,5 @@ async function listenGrpc(
       reject(new ServerError('INVALID_ARGUMENT', message, { cause: error }));
     });
   });
-  return { server, address: `${host}:${port}` };
+  return { server, active, sockets: socketsOf(server), address: `${host}:${port}` };
 }
