@@ -68,10 +68,16 @@ export interface Promisable extends Pick<Promised, 'outputs' | 'notPromised' | '
  */
 export function promisable(
   asked: CalibrateOptions,
-  model: DataModel,
+  opened: DataModel,
   program: Program,
   labelled: boolean,
 ): Promisable {
+  const names = program.outputs.map(({ name }) => name);
+  const unknown = asked.outputs?.find((name) => !names.includes(name));
+  if (unknown !== undefined)
+    throw refused(`outputs: the model has no output '${unknown}'; ${suggest(unknown, names)}`);
+  // What is known of one output says nothing of another.
+  const model = { ...opened, output: asked.outputs?.[0] ?? opened.output };
   const task = model.task ?? (asked.loss && asked.metric === undefined ? 'custom' : undefined);
   const given = asked.metric ?? defaultMetric(task ?? inferred(model, program, labelled));
   const instead = task && metricsInstead(task, given);
@@ -85,12 +91,8 @@ export function promisable(
     );
   }
   if (!isVectorMetric(given)) checkClasses(given, model, program, labelled);
-  const names = program.outputs.map(({ name }) => name);
   const all = given === 'custom' || partsOf(given).name === 'boxes';
   const outputs = asked.outputs ?? (all ? names : [model.output]);
-  const unknown = outputs.find((name) => !names.includes(name));
-  if (unknown !== undefined)
-    throw refused(`outputs: the model has no output '${unknown}'; ${suggest(unknown, names)}`);
   const indices = outputs.map((name) => names.indexOf(name));
   const value = program.outputs[indices[0]!]!.value;
   const channels = program.values[value]!.shape[1] ?? 1;

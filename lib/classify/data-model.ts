@@ -5,6 +5,7 @@ import { findModel, type ModelFiles } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
+import { isVectorMetric } from '../skip/promise.js';
 import { isFloat, isFloatType, isTensorLike, type Tensor, toFloat32 } from '../tensor/tensor.js';
 import { answerOutput, type Prediction, predictions } from './class-scores.js';
 import { Embedder } from './embedder.js';
@@ -33,7 +34,7 @@ export interface DataModel {
   readonly labels: readonly string[] | null;
   /** False if the labels are only the class indices. */
   readonly labelsKnown: boolean;
-  /** What the caller says of the answers. */
+  /** What the answers are, as the caller or the session's policy says. */
   readonly task: TaskOptions['task'];
   /** What the network was trained for, if config.json beside it says so. */
   readonly problem: string | undefined;
@@ -71,23 +72,32 @@ export async function openDataModel(
 ): Promise<DataModel> {
   const files = await findModel(path);
   const { model: file, folder, preprocessor, problem, architecture } = files;
-  const about = { task, problem, architecture };
+  const about = (session: InferenceSession) => ({
+    task: task ?? promisedTask(session),
+    problem,
+    architecture,
+  });
   const { preprocessor: _, maxPixels: __, labels: own, ...rest } = options;
   const isText = !preprocessor && (await kindOf(join(folder, 'tokenizer.json'))) === 'file';
   if (!isText || data?.isFeeds) {
     const session = await InferenceSession.create(file, rest);
     if (data?.isFeeds || (data?.isTensor && !takesImages(session, files.name)))
-      return ofFeeds(session, files, own, about);
-    return ofImages(await ImageClassifier.over(session, files, options, answerOutput), about);
+      return ofFeeds(session, files, own, about(session));
+    return ofImages(await ImageClassifier.over(session, files, options, answerOutput), about(session));
   }
   if (options.preprocessor) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `options.preprocessor: ${path} is a network of texts`);
   }
   return TextModel.use(file, rest, async (model) =>
     hasClasses(model, (own ?? task) !== undefined)
-      ? ofTexts(TextClassifier.over(model, own), about)
-      : ofVectors(await Embedder.over(model), about),
+      ? ofTexts(TextClassifier.over(model, own), about(model.session))
+      : ofVectors(await Embedder.over(model), about(model.session)),
   );
+}
+
+/** Answers that a policy promises as classes were said or proven to be classes when it was calibrated. */
+function promisedTask({ policy: { promise } }: InferenceSession): TaskOptions['task'] {
+  return promise && !isVectorMetric(promise.metric) ? 'single-label' : undefined;
 }
 
 /** What data of a source is like. */

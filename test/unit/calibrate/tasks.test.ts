@@ -231,6 +231,12 @@ describe('what got a wrong promise is refused', () => {
       { task: 'single-label', outputs: ['logit'] },
       /no output 'logit'; did you mean 'logits'/,
     ],
+    [
+      'numbers beside classes as classes',
+      'two outputs',
+      { task: 'single-label', outputs: ['features'] },
+      /'disagreement' is about classes, but output 'features' .* isn't a row of two scores/,
+    ],
     ['a tolerance of nothing', 'numbers', { metric: 'excess@0' }, /in units of its tolerance/],
     [
       'heads that nothing can have',

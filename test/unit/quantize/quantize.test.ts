@@ -88,7 +88,7 @@ test('exits are fitted on the bytes of its streams, and certified against the fl
   expect(others.length).toBeGreaterThan(50);
   const images = [...others, ...drawn.filter((pixels) => !others.includes(pixels)).slice(0, 160)];
   const { policy, certifiedOn } = await calibrate(file, images, {
-    ...{ original: MODEL, maxDisagreement: 0.2, copies: 1, settings: 12, threads: 1 },
+    ...{ task: 'single-label', original: MODEL, maxDisagreement: 0.2, copies: 1, settings: 12, threads: 1 },
   });
   expect(policy.heads!.exits.length).toBeGreaterThan(0);
   expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0);
@@ -136,6 +136,7 @@ test('the command writes the file and says what it costs', async () => {
   const model = folderOf({
     'model.onnx': seededNetwork(),
     'preprocessor_config.json': JSON.stringify({ do_resize: true, size: { height: SIDE, width: SIDE } }),
+    'config.json': JSON.stringify({ id2label: Object.fromEntries([...'abcdef'].entries()) }),
   });
   const output = join(model, 'model.int8.onnx');
   const args = [model, '--data', data, '-o', output, '--threads', '1'];
