@@ -275,8 +275,11 @@ async function feedsOf(
   hold: Hold,
 ): Promise<TensorMap[]> {
   const [first] = inputs;
-  if (model.text && inputs.length === 1 && !(first!.content instanceof Tensor))
+  if (model.text && inputs.length === 1 && !(first!.content instanceof Tensor)) {
+    if (first!.content.length === 0)
+      throw new ServerError('INVALID_ARGUMENT', `input '${first!.name}': it has no texts; send one or more`);
     return first!.content.map((text, i) => model.tokens(text, `texts[${i}]`));
+  }
   const feeds: [string, Tensor][] = [];
   for (const { name, content } of inputs) {
     const tensor =

@@ -107,8 +107,6 @@ export class JobQueue<T> {
    * ran; the job's own error
    */
   push(job: Job<T>): Promise<void> {
-    if (this.#draining)
-      throw new ServerError('UNAVAILABLE', 'server: it is shutting down; send the request to another');
     const { caller } = job;
     if (caller.reason) throw caller.reason;
     this.enter(caller);
@@ -142,7 +140,10 @@ export class JobQueue<T> {
    */
   enter(caller: Caller): void {
     let own = this.#places.get(caller.client);
+    // A request that is under way when the queue is drained ends as usual.
     if (own?.has(caller)) return;
+    if (this.#draining)
+      throw new ServerError('UNAVAILABLE', 'server: it is shutting down; send the request to another');
     const retryAfter = this.retryAfter(caller.client);
     if (retryAfter !== undefined) throw new ServerError('BUSY', QUEUE_FULL, { retryAfter });
     if (this.#placed >= this.#options.capacity) {

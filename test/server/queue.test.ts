@@ -2,6 +2,9 @@ import { Caller } from '../../server/src/caller.js';
 import { DepthController, type Load } from '../../server/src/controller.js';
 import { type Job, JobQueue, type QueueOptions } from '../../server/src/queue.js';
 
+/** Of tests that don't depend on real times: each call takes 10 ms. */
+let clock = 0;
+
 /** A queue whose calls end when they are told to; `calls` are the names of the jobs in each. */
 function heldQueue(options: Partial<QueueOptions> = {}) {
   const calls: string[][] = [];
@@ -18,6 +21,7 @@ function heldQueue(options: Partial<QueueOptions> = {}) {
     queue.push({ key: 'a', model: 'a', priority: 10, items: 1, work, caller: new Caller(), ...job });
   const endAll = async () => {
     while (ends.length > 0) {
+      clock += 10;
       ends.shift()!();
       await new Promise(setImmediate);
     }
@@ -84,6 +88,12 @@ describe('the queue', () => {
 });
 
 describe('clients', () => {
+  // Calls take equal times.
+  beforeEach(() => {
+    jest.spyOn(performance, 'now').mockImplementation(() => clock);
+  });
+  afterEach(() => jest.restoreAllMocks());
+
   const callerOf = (client: string) => new Caller({ client, rights: new Set() });
 
   test('have equal shares of the engine, by the items that they run', async () => {

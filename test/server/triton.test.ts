@@ -198,6 +198,15 @@ describe('texts', () => {
     expect(alone.logits).toHaveLength(2);
   });
 
+  test('are at least one', async () => {
+    const input = { name: 'text', datatype: 'BYTES', shape: [0], data: [] };
+    const answer = await post(infer(TEXTS), JSON.stringify({ inputs: [input] }));
+    expect(json(answer)).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      error: expect.stringMatching(/no texts/),
+    });
+  });
+
   test('have a limit', async () => {
     const input = { name: 'text', datatype: 'BYTES', shape: [1], data: ['so '.repeat(20_000)] };
     const answer = await post(infer(TEXTS), JSON.stringify({ inputs: [input] }));

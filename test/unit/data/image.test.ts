@@ -1,7 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { decodeImage, pixelsOf, type ResizeKernel, resizeImage, toGrey } from 'lib/data/image.js';
+import {
+  decodeImage,
+  decodingBytes,
+  pixelsOf,
+  type ResizeKernel,
+  resizeImage,
+  toGrey,
+} from 'lib/data/image.js';
 import sharp from 'sharp';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
@@ -213,4 +220,16 @@ test('toGrey weighs red, green and blue as BT.601 does', () => {
   const grey = toGrey({ width: 4, height: 1, channels: 3, data });
   expect(grey.channels).toBe(1);
   expect([...grey.data]).toEqual([76, 150, 29, 90]);
+});
+
+test('formats that are decoded whole take more memory for each pixel than those that are decoded row by row', async () => {
+  const image = () => sharp({ create: { width: 20, height: 10, channels: 3, background: 'red' } });
+  const each = async (encoded: sharp.Sharp) => (await decodingBytes(await encoded.toBuffer())) / 200;
+  const rows = await each(image().png());
+  expect(rows).toBeGreaterThanOrEqual(3);
+  expect(await each(image().jpeg())).toBe(rows);
+  expect(await each(image().png({ progressive: true }))).toBe(rows + 3);
+  expect(await each(image().jpeg({ progressive: true }))).toBe(rows + 6);
+  expect(await each(image().webp())).toBeGreaterThan(rows + 6);
+  expect(await each(image().avif())).toBeGreaterThan(await each(image().webp()));
 });
