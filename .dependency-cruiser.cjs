@@ -22,7 +22,12 @@ const layers = [
   ['calibrate/fit'],
   ['calibrate/order'],
   ['calibrate/report'],
-  ['calibrate/(?:calibrate|checks|classes|data|policy|ranking|strategy|vectors)', 'quantize', 'audit', 'measure'],
+  [
+    'calibrate/(?:calibrate|checks|classes|data|policy|ranking|strategy|vectors)',
+    'quantize',
+    'audit',
+    'measure',
+  ],
   ['speedup'],
   ['index'],
   ['cli'],
