@@ -157,13 +157,14 @@ test('with a target a ladder begins in full, goes bolder while requests wait, an
     while (!seen.includes('0.05')) seen.push((await server.client.infer('shop', { picture })).policy);
   };
   await Promise.all(Array.from({ length: 13 }, flood));
-  expect(seen[0]).toBe('full');
   const active = async () => /setting_active\{.*setting="full"\} 1/.test(await server.metrics());
   while (!(await active())) await new Promise((done) => setTimeout(done, 20));
   expect((await server.client.infer('shop', { picture })).policy).toBe('full');
-  expect(server.log.map(({ from, to }) => `${from} to ${to}`)).toEqual(
-    expect.arrayContaining(['full to 0.01', '0.01 to 0.05']),
-  );
+  // Where many wait, it goes to the boldest setting at once.
+  const changes = server.log.filter(({ to }) => to !== undefined);
+  expect(changes[0]).toMatchObject({ from: 'full' });
+  expect(changes.map(({ to }) => to)).toContain('0.05');
+  expect(changes.at(-1)).toMatchObject({ to: 'full' });
 });
 
 test('policies that are named may be ladders of several models', async () => {
@@ -215,7 +216,9 @@ test('a broken promise is found: the model runs in full from then on', async () 
 
 test('a promise that holds is not said to be broken', async () => {
   await using server = await serving(policyAt(NEVER, 0.05), { shadow: 1 });
-  for (let i = 0; i < 10; i++) await server.client.infer('shop', { picture });
+  const different = colours(160);
+  for (let i = 0; i < 160; i += ITEMS)
+    await server.client.infer('shop', { picture: itemsFrom(different, i, i + ITEMS) });
   expect(await server.metrics()).toMatch(/monitor_tripped\{.*setting="0.05"\} 0/);
   expect(await server.metrics()).toMatch(/monitor_checks\{.*setting="0.05"\} 1\d\d/);
   expect(server.log).toEqual([]);
