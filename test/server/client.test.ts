@@ -109,7 +109,7 @@ test('a full queue answers 429 with Retry-After, and nothing is lost', async () 
   );
   const count = (what: string) => outcomes.filter((outcome) => outcome === what).length;
   expect(count('ok') + count('BUSY')).toBe(200);
-  expect(count('ok')).toBeGreaterThan(4);
+  expect(count('ok')).toBeGreaterThanOrEqual(4);
   expect(count('BUSY')).toBeGreaterThan(0);
   await small.close();
 });
