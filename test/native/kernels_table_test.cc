@@ -1,5 +1,6 @@
 // Dispatch, and one run of every kernel of kernels.def on every instruction set. A kernel that is added to
 // the list without a `run_<name>` here doesn't compile.
+#include <limits>
 #include <string_view>
 
 #include "conv8_tester.h"
@@ -83,6 +84,38 @@ Result run_softmax_rows(const KernelTable& table) {
   table.softmax_rows(x.data(), y.data(), 3, 37, false);
   return y;
 }
+Result run_softmax_columns(const KernelTable& table) {
+  const Result x = random_floats(2 * 5 * 37, 1);
+  Result y(x.size());
+  table.softmax_columns(x.data(), y.data(), {2, 5, 37}, false, 0, 1);
+  return y;
+}
+Result run_arg_max_columns(const KernelTable& table) {
+  const Result x = random_floats(2 * 5 * 37, 1);
+  std::vector<int64_t> y(2 * 37);
+  table.arg_max_columns(x.data(), y.data(), {2, 5, 37}, 0, 1);
+  return Result(y.begin(), y.end());
+}
+Result run_arg_max_rows(const KernelTable& table) {
+  const Result x = random_floats(3 * 37, 1);
+  std::vector<int64_t> y(3);
+  table.arg_max_rows(x.data(), y.data(), 3, 37);
+  return Result(y.begin(), y.end());
+}
+Result run_reduce_rows(const KernelTable& table) {
+  const Result x = random_floats(3 * 37, 1);
+  Result y(3);
+  table.reduce_rows(RowReduction::kMean, x.data(), y.data(), 3, 37);
+  return y;
+}
+Result run_resample(const KernelTable& table) {
+  const Result x = random_floats(2 * 5 * 37, 1);
+  const int32_t places[] = {0, 1, 1, 3, 4, 2};
+  const float factors[] = {0.25f, 0.75f, 0.5f, 0.5f, 1.25f, -0.25f};
+  Result y(2 * 3 * 37);
+  table.resample({{2, 5, 37}, 3, 2, places, factors, x.data(), y.data(), nullptr}, 0, 1);
+  return y;
+}
 Result run_pool(const KernelTable& table) {
   const Map x = input(1);
   return map_result([&](const BlockedView& y) {
@@ -124,8 +157,20 @@ Result run_unary_span(const KernelTable& table) {
 Result run_binary_span(const KernelTable& table) {
   const Result a = random_floats(1003, 1, -5, 5), b = random_floats(1003, 2, 1, 2);
   Result y(a.size());
-  table.binary_span(BinaryKind::kDiv, a.data(), b.data(), y.data(), y.size(), kAct);
+  table.binary_span(BinaryKind::kDiv, a.data(), 1, b.data(), 1, y.data(), y.size(), kAct);
   return y;
+}
+Result run_affine_span(const KernelTable& table) {
+  const Result x = random_floats(1003, 1, -5, 5), scale = random_floats(1003, 2), shift = random_floats(1003, 3);
+  Result y(x.size());
+  table.affine_span(x.data(), scale.data(), shift.data(), 1, y.data(), y.size(), kAct);
+  return y;
+}
+Result run_unify_nans(const KernelTable& table) {
+  Result x = random_floats(37, 1);
+  x[5] = -std::numeric_limits<float>::quiet_NaN();
+  table.unify_nans(x.data(), x.size());
+  return x;
 }
 Result run_planar_to_blocked(const KernelTable& table) {
   Result x = random_floats(static_cast<size_t>(kChannels) * kHeight * kWidth, 1);
