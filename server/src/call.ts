@@ -75,7 +75,8 @@ export async function runQueued(
       const work: Work = { ...request, setting, feeds: part, queued };
       const items = model.itemsOf(part);
       const key = joinKey(work, items);
-      await queue.push({ ...job, model: model.name, key, items, work, more: parts.length > 1 });
+      const several = { more: parts.length > 1, later: i > 0 };
+      await queue.push({ ...job, ...several, model: model.name, key, items, work });
       results[i] = work.result!;
     }
   };

@@ -15,6 +15,8 @@ export interface Job<T> {
   readonly caller: Caller;
   /** Its request has several jobs, and keeps its place in the queue meanwhile. */
   readonly more?: boolean;
+  /** It isn't the first job of its request. */
+  readonly later?: boolean;
 }
 
 /** What a job is told that finds no room. */
@@ -83,9 +85,9 @@ export class JobQueue<T> {
     return this.#options.concurrency;
   }
 
-  /** Number of waiting jobs. */
+  /** Number of requests that wait: no job of theirs has begun. */
   get length(): number {
-    return this.#waiting.length;
+    return this.#waiting.filter(({ job }) => !job.later).length;
   }
 
   /** Number of running items. */

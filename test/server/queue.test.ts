@@ -47,6 +47,20 @@ describe('the queue', () => {
     expect(calls).toEqual([['1'], ['2', '4'], ['3'], ['5']]);
   });
 
+  test('has as many requests waiting as have not begun, however many jobs they have', async () => {
+    const { queue, push, endAll } = heldQueue();
+    const [long, short] = [new Caller(), new Caller()];
+    const jobs = [
+      push('1', { caller: long, more: true }),
+      push('2', { caller: long, more: true, later: true }),
+      push('3', { caller: short }),
+    ];
+    expect(queue.length).toBe(1);
+    await endAll();
+    await Promise.all(jobs);
+    expect(queue.length).toBe(0);
+  });
+
   test('joins no jobs into a call that would be long', async () => {
     const { calls, push, endAll } = heldQueue({ longestJoinedMs: 0 });
     const first = push('1');
