@@ -122,7 +122,7 @@ export async function itemOptions(
   if (byBlocks) {
     const named = ['labels', 'missed', 'added'].includes(partsOf(metric).name);
     return {
-      ...{ ...asked, labels: named ? labels : undefined },
+      ...{ ...asked, labels: named ? labels : undefined, pools: poolsVectors(opened, metric) },
       vectorOf: readingOf(opened, programs, typical, { metric, indices, boxes: about.boxes }),
       lossOf: loss ? customLoss(loss, opened, programs, typical, indices, byHash) : ownLossOf(metric),
     };
@@ -208,8 +208,7 @@ function readingOf(
       return cut ? ownTokens(part, preparedOf(opened, input, typical)) : part;
     });
   };
-  const pools = opened.what === 'text' && opened.labels === null && OF_VECTORS.includes(partsOf(metric).name);
-  if (pools) return pooling(opened, programs.main, typical);
+  if (poolsVectors(opened, metric)) return pooling(opened, programs.main, typical);
   const forms = indices.map((index) => {
     const { dtype, shape } = values[outputs[index]!.value]!;
     return partOf(allocate(dtype, 0), shape, meaningOf(programs.main, outputs[index]!.value));
@@ -220,6 +219,8 @@ function readingOf(
 
 /** Metrics of embeddings, whose vector of a text is pooled. */
 const OF_VECTORS = ['cosine', 'recall', 'relative', 'absolute', 'excess'];
+const poolsVectors = ({ what, labels }: DataModel, metric: Metric) =>
+  what === 'text' && labels === null && OF_VECTORS.includes(partsOf(metric).name);
 
 /** Without the tokens that fill a text up to a fixed length. */
 function ownTokens(part: Part, prepared: Tensor): Part {

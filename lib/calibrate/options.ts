@@ -273,6 +273,8 @@ export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof 
   readonly choice?: Choice | undefined;
   /** Reads what is promised, where that isn't one class; all elements of the first output when left out. */
   readonly vectorOf?: VectorOf | undefined;
+  /** Whether `vectorOf` makes one vector of those of a text's tokens. */
+  readonly pools?: boolean | undefined;
   /** For losses that need more than what `vectorOf` reads: `custom`, and `accuracy` without exits. */
   readonly lossOf?:
     | ((skipping: Float32Array, full: Float32Array, item: CalibrationItem) => number)

@@ -67,10 +67,9 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     const { main } = task.programs;
     checkSkippable(main);
     const { shape = [] } = main.values[main.outputs[0]?.value ?? -1] ?? {};
-    // Vectors of a text's tokens become one.
-    const { metric, lossOf, vectorOf } = task.options;
-    const pooled = task.programs.shapes !== undefined && vectorOf !== undefined && shape.length === 3;
-    const single = pooled || shape[1] === sizeOf(shape.slice(1));
+    // Vectors of a text's tokens become one; an exit gives all of an output of three axes the same.
+    const { metric, lossOf, pools } = task.options;
+    const single = shape.length === 3 ? pools === true : shape[1] === sizeOf(shape.slice(1));
     const predictable =
       OF_VECTORS.includes(partsOf(metric).name) && !lossOf && single && isAnswerable(main, true);
     this.#exitable = predictable && !main.ownExits && exitPoints(main, 0).length > 0;
