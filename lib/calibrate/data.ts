@@ -16,7 +16,7 @@ import { joining, type LoadedFront } from '../session/fronts.js';
 import { answerOf, readerOf } from '../skip/losses.js';
 import type { TensorMap } from '../skip/observer.js';
 import { type Part, partOf } from '../skip/parts.js';
-import { type Metric, partsOf } from '../skip/promise.js';
+import { isOfLabels, isOfNumbers, type Metric } from '../skip/promise.js';
 import { type CustomLoss, checkedLoss } from '../skip/run-loss.js';
 import { meaningOf } from '../skip/scores.js';
 import { allocate, Tensor, type TensorData } from '../tensor/tensor.js';
@@ -120,9 +120,8 @@ export async function itemOptions(
   };
   const labels = (opened.labelsKnown && opened.labels) || undefined;
   if (byBlocks) {
-    const named = ['labels', 'missed', 'added'].includes(partsOf(metric).name);
     return {
-      ...{ ...asked, labels: named ? labels : undefined, pools: poolsVectors(opened, metric) },
+      ...{ ...asked, labels: isOfLabels(metric) ? labels : undefined, pools: poolsVectors(opened, metric) },
       vectorOf: readingOf(opened, programs, typical, { metric, indices, boxes: about.boxes }),
       lossOf: loss ? customLoss(loss, opened, programs, typical, indices, byHash) : ownLossOf(metric),
     };
@@ -217,10 +216,9 @@ function readingOf(
   return ({ outputs: found }, input) => read(partsOfRun(found, input));
 }
 
-/** Metrics of embeddings, whose vector of a text is pooled. */
-const OF_VECTORS = ['cosine', 'recall', 'relative', 'absolute', 'excess'];
+/** Whether the vector of a text is pooled from those of its tokens. */
 const poolsVectors = ({ what, labels }: DataModel, metric: Metric) =>
-  what === 'text' && labels === null && OF_VECTORS.includes(partsOf(metric).name);
+  what === 'text' && labels === null && isOfNumbers(metric);
 
 /** Without the tokens that fill a text up to a fixed length. */
 function ownTokens(part: Part, prepared: Tensor): Part {

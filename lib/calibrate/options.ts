@@ -10,7 +10,7 @@ import type { Program } from '../model/program/program.js';
 import type { AnyExit } from '../skip/attach.js';
 import type { FrontSpec } from '../skip/fronts.js';
 import { guardSchema } from '../skip/guards.js';
-import { BOX_FORMS, METRICS, type Metric, metricSchema, type Promised, partsOf } from '../skip/promise.js';
+import { BOX_FORMS, isOfLabels, METRICS, type Metric, metricSchema, type Promised } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { parseStrict } from '../util/validation.js';
@@ -222,7 +222,7 @@ export function checkConflicts(options: Readonly<Record<string, unknown>>): void
  */
 export function checkForVectors(options: CalibrateOptions): void {
   const { metric, budget, perClass, guards, original } = options;
-  const labels = ['labels', 'missed', 'added'].includes(partsOf(metric!).name);
+  const labels = isOfLabels(metric!);
   const forClasses = { budget, perClass: (perClass && !labels) || undefined, guards, original };
   const name = Object.entries(forClasses).find(([, value]) => value !== undefined)?.[0];
   if (name === undefined) return;

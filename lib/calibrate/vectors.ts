@@ -8,7 +8,7 @@ import type { Program } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { mean } from '../numeric/statistics.js';
 import { type AnyExit, attachExits, isAnswerable } from '../skip/attach.js';
-import { type Metric, partsOf } from '../skip/promise.js';
+import { isOfLabels, isOfNumbers, type Metric, partsOf } from '../skip/promise.js';
 import { checkSkippable } from './checks.js';
 import { exitPoints, savingsOf } from './fit/exit-points.js';
 import { Fitter } from './fit/folds.js';
@@ -29,9 +29,6 @@ const MAX_COMPARED = 200;
 
 /** Items whose answers are kept at a time. */
 const AT_ONCE = 256;
-
-/** What is promised of vectors and numbers, which heads can predict. */
-const OF_VECTORS = ['cosine', 'recall', 'relative', 'absolute', 'excess', 'labels', 'missed', 'added'];
 
 /** Exits with their thresholds, or blocks that are left out. */
 interface VectorSetting extends Setting {
@@ -71,7 +68,7 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     const { metric, lossOf, pools } = task.options;
     const single = shape.length === 3 ? pools === true : shape[1] === sizeOf(shape.slice(1));
     const predictable =
-      OF_VECTORS.includes(partsOf(metric).name) && !lossOf && single && isAnswerable(main, true);
+      (isOfNumbers(metric) || isOfLabels(metric)) && !lossOf && single && isAnswerable(main, true);
     this.#exitable = predictable && !main.ownExits && exitPoints(main, 0).length > 0;
     if (task.options.fit && !this.#exitable) throw nothingToFit();
     this.first = this.#exitable && !task.options.fit ? 'fit' : 'order';

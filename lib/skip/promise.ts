@@ -84,6 +84,16 @@ export function isVectorMetric(metric: Metric): metric is VectorMetric {
   return !(CLASS_METRICS as readonly string[]).includes(metric);
 }
 
+/** Whether a metric is about sets of labels. */
+export function isOfLabels(metric: Metric): boolean {
+  return ['labels', 'missed', 'added'].includes(partsOf(metric).name);
+}
+
+/** Whether a metric is about vectors or numbers. */
+export function isOfNumbers(metric: Metric): boolean {
+  return ['cosine', 'recall', 'relative', 'absolute', 'excess'].includes(partsOf(metric).name);
+}
+
 /** Whether losses are 0 or 1, or -1 where `accuracy` gains an answer. */
 export function isCounted(metric: Metric): boolean {
   const { name, at } = partsOf(metric);
