@@ -3,7 +3,8 @@
  * they do. See docs/calibration.md.
  */
 import { ResidualSkipError } from '../errors.js';
-import { type AnyExit, attachExits } from '../skip/attach.js';
+import { attachExits } from '../skip/attach.js';
+import type { AnyExit } from '../skip/exits.js';
 import { answerOf } from '../skip/losses.js';
 import { NEVER } from '../skip/scores.js';
 import { checkOriginal, checkProgram } from './checks.js';

@@ -7,7 +7,7 @@ import type { TaskOptions } from '../classify/task.js';
 import type { WorkOptions } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program/program.js';
-import type { AnyExit } from '../skip/attach.js';
+import type { AnyExit } from '../skip/exits.js';
 import type { FrontSpec } from '../skip/fronts.js';
 import { guardSchema } from '../skip/guards.js';
 import { BOX_FORMS, isOfLabels, METRICS, type Metric, metricSchema, type Promised } from '../skip/promise.js';

@@ -1,6 +1,6 @@
 /** The policy of a certified setting. */
 import type { Block } from '../model/program/program.js';
-import type { AnyExit } from '../skip/attach.js';
+import type { AnyExit } from '../skip/exits.js';
 import { type FrontSpec, isInside } from '../skip/fronts.js';
 import { encodeExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';

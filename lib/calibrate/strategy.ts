@@ -1,5 +1,5 @@
 /** What differs between networks whose answer is one class, which get exits, and all others, which lose blocks. */
-import type { ExitSpec } from '../skip/attach.js';
+import type { ExitSpec } from '../skip/exits.js';
 import type { ScoreProfiles } from '../skip/profile.js';
 import type { CalibrationItem } from './options.js';
 import type { Calibration } from './report/result.js';

@@ -4,7 +4,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { Block, Program } from '../model/program/program.js';
 import { keepRecent } from '../util/maps.js';
 import { suggest } from '../util/suggest.js';
-import { type ExitSpec, MODEL_EXITS, resolveExits } from './attach.js';
+import { type ExitSpec, MODEL_EXITS, resolveExits } from './exits.js';
 import { type ResolvedGuard, resolveGuards } from './guards.js';
 import { decodeExits, type EncodedHeads } from './head-codec.js';
 import { type BlockAction, hashPolicy, type SkipPolicy } from './policy.js';

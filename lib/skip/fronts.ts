@@ -16,7 +16,8 @@ import {
 } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor/tensor.js';
-import { type AnyExit, Attachment } from './attach.js';
+import { Attachment } from './attach.js';
+import type { AnyExit } from './exits.js';
 import { decodeFrontExits, frontExitsSchema } from './head-codec.js';
 import { type ClassScores, classScoresOf, finishOf, finishStep, NEVER, surenessSteps } from './scores.js';
 

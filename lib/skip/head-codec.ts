@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { holdsBfloat16 } from '../numeric/bfloat16.js';
-import type { AnyExit, ExitSpec } from './attach.js';
+import type { AnyExit, ExitSpec } from './exits.js';
 import { FEATURES, type Features, type Head, type Layer } from './head.js';
 
 const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });

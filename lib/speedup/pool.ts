@@ -7,7 +7,7 @@ import type { Costs, ExitScores } from '../calibrate/order/thresholds.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import type { Task } from '../calibrate/task.js';
 import { quantile } from '../numeric/statistics.js';
-import type { AnyExit } from '../skip/attach.js';
+import type { AnyExit } from '../skip/exits.js';
 import { NEVER } from '../skip/scores.js';
 import type { TensorData } from '../tensor/tensor.js';
 

@@ -21,7 +21,7 @@ import type { Program } from '../model/program/program.js';
 import type { Binding } from '../model/read/model.js';
 import { median } from '../numeric/statistics.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
-import { type AnyExit, modelExits } from '../skip/attach.js';
+import { type AnyExit, modelExits } from '../skip/exits.js';
 import { exitInside, type FrontSpec, isInside } from '../skip/fronts.js';
 import { NEVER } from '../skip/scores.js';
 import { atOnce } from '../util/slices.js';

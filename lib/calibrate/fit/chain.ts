@@ -2,7 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Backend } from '../../backends/backend.js';
 import { generator, shuffle } from '../../numeric/random.js';
-import type { ExitSpec } from '../../skip/attach.js';
+import type { ExitSpec } from '../../skip/exits.js';
 import type { Head } from '../../skip/head.js';
 import type { Basis } from './basis.js';
 import type { ExitPoint } from './exit-points.js';

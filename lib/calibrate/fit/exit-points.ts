@@ -2,7 +2,7 @@
 
 import { Growth } from '../../model/program/grow.js';
 import type { Block, Program, ValueId } from '../../model/program/program.js';
-import { type AnyExit, placeOf, workBeyond } from '../../skip/attach.js';
+import { type AnyExit, placeOf, workBeyond } from '../../skip/exits.js';
 import { type Features, featureSteps, isReadable, widthOf } from '../../skip/head.js';
 import { type Reading, readingOf } from './reading.js';
 

@@ -1,6 +1,6 @@
 /** Computes what thresholds do with the items of a table, including guards, without running the items. */
 import { mean } from '../../numeric/statistics.js';
-import { type AnyExit, costsOfExits, type ExitSpec, placeOf, workBeyond } from '../../skip/attach.js';
+import { type AnyExit, costsOfExits, type ExitSpec, placeOf, workBeyond } from '../../skip/exits.js';
 import { profileOf, type ScoreProfiles } from '../../skip/profile.js';
 import { NEVER } from '../../skip/scores.js';
 import type { Table } from './table.js';

@@ -3,7 +3,8 @@
  * thresholds follows without another run, because nothing before an exit depends on the exits that were passed.
  */
 import type { Program } from '../../model/program/program.js';
-import { type AnyExit, attachReadOuts, type ReadOut } from '../../skip/attach.js';
+import { attachReadOuts, type ReadOut } from '../../skip/attach.js';
+import type { AnyExit } from '../../skip/exits.js';
 import { isGuarded } from '../../skip/guards.js';
 import { answerOf, lossOf as lossBetween } from '../../skip/losses.js';
 import { isVectorMetric, type VectorMetric } from '../../skip/promise.js';

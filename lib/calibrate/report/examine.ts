@@ -1,6 +1,6 @@
 /** The effect of a policy on the items that certify it, by class and item by item: for tables and reports. */
 import type { Program } from '../../model/program/program.js';
-import { type AnyExit, costsOfExits, placeOf, workBeyond } from '../../skip/attach.js';
+import { type AnyExit, costsOfExits, placeOf, workBeyond } from '../../skip/exits.js';
 import { append } from '../../util/maps.js';
 import { className } from '../losses.js';
 import type { Measured } from '../order/measure.js';

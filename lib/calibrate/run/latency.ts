@@ -2,8 +2,9 @@
 import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
 import type { Program } from '../../model/program/program.js';
 import { mean, median, quantile } from '../../numeric/statistics.js';
-import { attachExits, type ExitSpec } from '../../skip/attach.js';
+import { attachExits } from '../../skip/attach.js';
 import { decisionsFor } from '../../skip/compiled-policy.js';
+import type { ExitSpec } from '../../skip/exits.js';
 import { isGuarded, type ResolvedGuard } from '../../skip/guards.js';
 import type { Latency } from '../../skip/promise.js';
 import { meaningOf } from '../../skip/scores.js';

@@ -5,7 +5,7 @@ import { readAudit } from 'lib/audit/read.js';
 import type { InferenceSession, SkipPolicy, Tensor } from 'lib/index.js';
 import { compileModel } from 'lib/model/compile.js';
 import { loadModel } from 'lib/model/load.js';
-import type { ExitSpec } from 'lib/skip/attach.js';
+import type { ExitSpec } from 'lib/skip/exits.js';
 import { type Layer, widthOf } from 'lib/skip/head.js';
 import { encodeExits } from 'lib/skip/head-codec.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';

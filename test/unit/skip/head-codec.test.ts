@@ -1,5 +1,5 @@
 import { holdsBfloat16 } from 'lib/numeric/bfloat16.js';
-import type { ExitSpec } from 'lib/skip/attach.js';
+import type { ExitSpec } from 'lib/skip/exits.js';
 import { decodeExits, type EncodedHeads, encodeExits } from 'lib/skip/head-codec.js';
 
 const headsWith = (weight: Float32Array): ExitSpec[] => [
