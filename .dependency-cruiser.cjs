@@ -23,7 +23,7 @@ const layers = [
   ['calibrate/order'],
   ['calibrate/report'],
   [
-    'calibrate/(?:calibrate|checks|classes|data|policy|ranking|strategy|vectors)',
+    'calibrate/(?:calibrate|checks|classes|data|policy|prepared|promised|ranking|strategy|vectors)',
     'quantize',
     'audit',
     'measure',

@@ -20,7 +20,7 @@ import { checkGroups, type Group, groupsOf, type Rule } from './certify/groups.j
 import { recordUse } from './certify/uses.js';
 import { type Promisable, promisable } from './checks.js';
 import { ClassStrategy } from './classes.js';
-import { ESTIMATED, itemOptions, programsOf, readItems } from './data.js';
+import { ESTIMATED, itemOptions, readItems } from './data.js';
 import {
   type CalibrateOptions,
   type CalibrationItem,
@@ -31,6 +31,7 @@ import {
   removedShape,
 } from './options.js';
 import { type MeasuredSetting, policyOf, promiseOf } from './policy.js';
+import { programsOf } from './prepared.js';
 import type { Calibration, Example, SettingResult } from './report/result.js';
 import type { Programs } from './run/evaluator.js';
 import { type Effort, QUICK, Stopwatch, THOROUGH } from './run/latency.js';

@@ -2,12 +2,13 @@
 import { basename } from 'node:path';
 import type { Backend } from '../backends/backend.js';
 import { calibrateItems, counting } from '../calibrate/calibrate.js';
-import { type CalibrationData, programsOf, shapedPrograms } from '../calibrate/data.js';
+import type { CalibrationData } from '../calibrate/data.js';
 import { Fitter, foldsOf } from '../calibrate/fit/folds.js';
 import type { CalibrationOptions } from '../calibrate/options.js';
 import { exitsOf } from '../calibrate/order/measure.js';
 import { usefulExits } from '../calibrate/order/settings.js';
 import { type Table, tableOf } from '../calibrate/order/table.js';
+import { programsOf, shapedPrograms } from '../calibrate/prepared.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import type { Programs } from '../calibrate/run/evaluator.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';

@@ -5,7 +5,8 @@
 import { NativeBackend } from '../backends/native.js';
 import { withThumbnails } from '../calibrate/calibrate.js';
 import { type Promisable, promisable } from '../calibrate/checks.js';
-import { itemOptions, programsOf, readItems } from '../calibrate/data.js';
+import { itemOptions, readItems } from '../calibrate/data.js';
+import { programsOf } from '../calibrate/prepared.js';
 import { ResumableBackend } from '../calibrate/run/resume.js';
 import { type Data, openDataModel } from '../classify/data-model.js';
 import { dataShape } from '../classify/images.js';
