@@ -7,56 +7,21 @@
 import type { Backend } from '../../backends/backend.js';
 import { ResidualSkipError } from '../../errors.js';
 import type { Program } from '../../model/program/program.js';
-import { nearestBfloat16 } from '../../numeric/bfloat16.js';
-import { mean, median } from '../../numeric/statistics.js';
-import type { Layer } from '../../skip/head.js';
-import { distanceOf } from '../../skip/losses.js';
-import type { VectorMetric } from '../../skip/promise.js';
-import type { TensorData } from '../../tensor/tensor.js';
-import type { FitImages, VectorOf } from '../options.js';
+import type { FitImages } from '../options.js';
 import { CHUNK, Evaluator, Programs, runAll } from '../run/evaluator.js';
-import { principal } from './basis.js';
 import type { FittedExit } from './chain.js';
 import { type ExitPoint, exitPoints, withFeatures } from './exit-points.js';
-import { type Fitting, MAX_BYTES, MIN_ROWS, rowsOf as rowsToRead } from './fit.js';
-import { type Scale, scaleOf, standardise } from './head-training.js';
-import { type Matrix, matrix } from './matrices.js';
-import { NormalEquations, predict, type Regression, rowsOf } from './ridge.js';
+import { type Fitting, MAX_BYTES, MIN_ROWS, rowsOf } from './fit.js';
 import { copiesOf, imageShape } from './rows.js';
+import { type Fold, PointFit, type PointFitting } from './vector-fit.js';
 
-export interface VectorFitting
-  extends Pick<Fitting, 'seed' | 'copies' | 'foldOf' | 'chains' | 'behind' | 'onItems'> {
-  readonly metric: VectorMetric;
-  /** All elements of the first output when left out. */
-  readonly vectorOf?: VectorOf | undefined;
-}
+export type VectorFitting = Pick<Fitting, 'copies' | 'foldOf' | 'chains' | 'behind' | 'onItems'> &
+  PointFitting;
 
 /** Most inputs of a head where there is a choice: the work of solving grows with their cube. */
 const MAX_WIDTH = 1024;
-/** Penalties of the regression to choose from. */
-const PENALTIES = [1e-4, 1e-3, 1e-2, 1e-1];
-/** Times that the items are weighed again. */
-const SWEEPS = 3;
-/**
- * Most directions in which the score's head sees how far an item is from the mean, its largest share of the network's multiply-adds, and its
- * penalty.
- */
-const [DIRECTIONS, MAX_SHARE, SCORE_PENALTY] = [32, 0.01, 1e-2];
-/** Directions with less than this share of the largest variance say nothing. */
-const FLAT = 1e-6;
-/** Losses below this share of their mean are not distinguished. */
-const LEAST = 1e-3;
-
-/** What was read of the items of one fold; an image counts once more for each altered copy. */
-interface Fold {
-  readonly inputs: TensorData[];
-  /** Of the full network: what heads predict. */
-  readonly answers: Float32Array[];
-  /** Elements of each output; where it has a vector for each token, more than an answer has. */
-  readonly sizes: number[];
-  /** By exit point. */
-  readonly features: readonly Float32Array[][];
-}
+/** Most directions in which the score's head sees how far an item is from the mean, and its largest share of the network's multiply-adds. */
+const [DIRECTIONS, MAX_SHARE] = [32, 0.01];
 
 /**
  * Fits exits with heads, in the network's order: one list of them for each of `chains`.
@@ -103,7 +68,7 @@ async function read(
   const ofTokens = main.values[main.outputs[0]!.value]!.shape.length === 3 && vectorOf !== undefined;
   const bytes = 4 * points.reduce((sum, { width }) => sum + width, 0);
   const most = Math.max(MIN_ROWS, MAX_BYTES / bytes);
-  const wanted = Math.min(most, rowsToRead(main, source.count, copies));
+  const wanted = Math.min(most, rowsOf(main, source.count, copies));
   const evaluator = new Evaluator(
     backend,
     programs.map((one) => withFeatures(one, points)),
@@ -134,205 +99,4 @@ async function read(
     'INVALID_DATA',
     `fit: too few of its ${source.count} images can be used: they can't be read, or are among the data`,
   );
-}
-
-/** Rows below each other. */
-function stacked(rows: readonly Float32Array[]): Matrix {
-  const columns = rows[0]!.length;
-  const all = matrix(rows.length, columns);
-  for (const [i, row] of rows.entries()) all.data.set(row, i * columns);
-  return all;
-}
-
-/** Of each row. */
-function squaredErrors({ rows, columns, data }: Matrix, truth: Matrix): Float64Array {
-  const errors = new Float64Array(rows);
-  for (const [i, value] of data.entries()) errors[Math.floor(i / columns)]! += (value - truth.data[i]!) ** 2;
-  return errors;
-}
-
-/** The features and answers of a fold, and the sums over it. */
-interface Part {
-  readonly x: Matrix;
-  readonly y: Matrix;
-  readonly sums: NormalEquations;
-}
-
-/** The heads behind one block. */
-class PointFit {
-  /** Standardised features of all folds, one after another. */
-  readonly #x: Matrix;
-  readonly #scale: Scale;
-  /** By fold. */
-  readonly #parts: readonly Part[];
-  readonly #solved = new Map<string, Promise<Regression>>();
-  #penalty: number | undefined;
-
-  constructor(
-    private readonly backend: Backend,
-    private readonly folds: readonly Fold[],
-    point: number,
-    private readonly directions: number,
-    private readonly fitting: VectorFitting,
-  ) {
-    this.#x = stacked(folds.flatMap(({ features }) => features[point]!));
-    this.#scale = scaleOf(this.#x);
-    standardise(this.#x, this.#scale);
-    let from = 0;
-    this.#parts = folds.map(({ answers }) => {
-      const [x, y] = [rowsOf(this.#x, from, from + answers.length), stacked(answers)];
-      from += answers.length;
-      const sums = new NormalEquations(x.columns, y.columns);
-      sums.add(backend, x, y);
-      return { x, y, sums };
-    });
-  }
-
-  /** The head and its score, of these folds alone. */
-  async head(folds: readonly number[]): Promise<{ layers: Layer[]; score: Layer[] }> {
-    const losses: number[][] = [];
-    for (const fold of folds) {
-      const others = await this.#solve(folds.filter((other) => other !== fold));
-      losses.push(this.#losses(fold, others));
-    }
-    const { weight, bias } = await this.#solve(folds);
-    const x = folds.map((fold) => this.#parts[fold]!.x);
-    return { layers: [this.#raw(weight, bias)], score: await this.#score(x, losses.flat()) };
-  }
-
-  async #solve(folds: readonly number[]): Promise<Regression> {
-    this.#penalty ??= await this.#bestPenalty();
-    const key = folds.join();
-    const known = this.#solved.get(key);
-    if (known) return known;
-    const solved = this.#robust(folds.map((fold) => this.#parts[fold]!));
-    this.#solved.set(key, solved);
-    return solved;
-  }
-
-  /**
-   * Only items that are predicted well leave, so that the others mustn't spoil the prediction: items weigh less the further off they are, by
-   * Geman and McClure's function of their error in units of the median (iteratively reweighted least squares).
-   */
-  async #robust(parts: readonly Part[]): Promise<Regression> {
-    let found = await NormalEquations.sum(parts.map(({ sums }) => sums)).solve(this.#penalty!);
-    for (let sweep = 0; sweep < SWEEPS; sweep++) {
-      const errors = parts.map(({ x, y }) => squaredErrors(predict(this.backend, x, found), y));
-      const usual = Math.max(median(errors.flatMap((some) => [...some])), Number.MIN_VALUE);
-      const sums = new NormalEquations(found.weight.columns, found.weight.rows);
-      for (const [i, { x, y }] of parts.entries()) {
-        sums.add(
-          this.backend,
-          x,
-          y,
-          errors[i]!.map((error) => 1 / (1 + error / usual) ** 2),
-        );
-      }
-      found = await sums.solve(this.#penalty!);
-    }
-    return found;
-  }
-
-  /** The one with which the first fold predicts the second best. */
-  async #bestPenalty(): Promise<number> {
-    const [first, second = first!] = this.#parts;
-    let [best, least] = [PENALTIES[0]!, Number.POSITIVE_INFINITY];
-    for (const penalty of PENALTIES) {
-      const { data } = predict(this.backend, second.x, await first!.sums.solve(penalty));
-      const error = data.reduce((sum, value, i) => sum + (value - second.y.data[i]!) ** 2, 0);
-      if (error < least) [best, least] = [penalty, error];
-    }
-    return best;
-  }
-
-  /** Of the items of a fold, with a regression that has not seen them. */
-  #losses(fold: number, regression: Regression): number[] {
-    const { metric, vectorOf = ({ outputs }) => outputs[0]! } = this.fitting;
-    const { inputs, answers, sizes } = this.folds[fold]!;
-    const found = predict(this.backend, this.#parts[fold]!.x, regression);
-    const read = (output: Float32Array, i: number) => {
-      const outcome = {
-        outputs: [repeated(output, sizes[i]!)],
-        ran: new Uint8Array(0),
-        scores: new Float32Array(0),
-      };
-      return vectorOf(outcome, inputs[i]!);
-    };
-    const distance = distanceOf(metric);
-    return answers.map((answer, i) => distance(read(rowsOf(found, i, i + 1).data, i), read(answer, i)));
-  }
-
-  /** Layers that predict from the features of some rows how small their losses are: their standardised logarithm, negative. */
-  async #score(x: readonly Matrix[], losses: readonly number[]): Promise<Layer[]> {
-    const { backend } = this;
-    const rows = matrix(losses.length, x[0]!.columns, joined(x));
-    const { directions, mean: centre } = principal(backend, rows, this.directions, this.fitting.seed);
-    const hidden = hiddenOf(directions, centre);
-    const seen = predict(backend, rows, hidden);
-    for (const [i, value] of seen.data.entries()) seen.data[i] = Math.max(0, value);
-    const least = Math.max(LEAST * mean(losses), Number.MIN_VALUE);
-    const logs = losses.map((loss) => Math.log(loss + least));
-    const middle = mean(logs);
-    const spread = Math.sqrt(mean(logs.map((log) => (log - middle) ** 2))) || 1;
-    const targets = matrix(
-      logs.length,
-      1,
-      Float32Array.from(logs, (log) => (middle - log) / spread),
-    );
-    const sums = new NormalEquations(seen.columns, 1);
-    sums.add(backend, seen, targets);
-    const { weight, bias } = await sums.solve(SCORE_PENALTY);
-    return [this.#raw(hidden.weight, hidden.bias), { weight: nearestBfloat16(weight.data), bias }];
-  }
-
-  /** A layer for features that aren't standardised. */
-  #raw({ rows, columns, data }: Matrix, bias: Float32Array): Layer {
-    const { mean: centre, inverse } = this.#scale;
-    const weight = nearestBfloat16(data.map((own, i) => own * inverse[i % columns]!));
-    const shifted = bias.slice();
-    for (let k = 0; k < rows; k++) {
-      for (let j = 0; j < columns; j++) shifted[k]! -= weight[k * columns + j]! * centre[j]!;
-    }
-    return { weight, bias: shifted };
-  }
-}
-
-function joined(parts: readonly Matrix[]): Float32Array {
-  const all = new Float32Array(parts.reduce((sum, { data }) => sum + data.length, 0));
-  let at = 0;
-  for (const { data } of parts) {
-    all.set(data, at);
-    at += data.length;
-  }
-  return all;
-}
-
-/** One vector again and again, as an exit answers for all tokens. */
-function repeated(vector: Float32Array, size: number): Float32Array {
-  if (vector.length === size) return vector;
-  const all = new Float32Array(size);
-  for (let at = 0; at < size; at += vector.length) all.set(vector, at);
-  return all;
-}
-
-/** Both signs of each direction, in units of the spread along it: with a ReLU behind it, distances from the mean can be told. */
-function hiddenOf(directions: Matrix, centre: Float32Array): Regression {
-  const { rows: width, columns: rank, data } = directions;
-  const weight = matrix(2 * rank, width);
-  const bias = new Float32Array(2 * rank);
-  // Each direction is as long as the items spread along it.
-  const squares = new Float64Array(rank);
-  for (const [i, value] of data.entries()) squares[i % rank]! += value ** 2;
-  const least = FLAT * Math.max(...squares);
-  for (let k = 0; k < rank; k++) {
-    const scale = squares[k]! > least ? 1 / squares[k]! : 0;
-    for (let j = 0; j < width; j++) {
-      const own = scale * data[j * rank + k]!;
-      weight.data[k * width + j] = own;
-      weight.data[(rank + k) * width + j] = -own;
-      bias[k]! -= own * centre[j]!;
-      bias[rank + k]! += own * centre[j]!;
-    }
-  }
-  return { weight, bias };
 }
