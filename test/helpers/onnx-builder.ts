@@ -97,7 +97,11 @@ export class GraphBuilder {
   readonly proto: Required<Pick<GraphProto, 'node' | 'initializer' | 'input' | 'output'>> & GraphProto;
   private made = 0;
 
-  constructor(name = 'graph') {
+  /** @param prefix of names: those of a subgraph must differ from those around it */
+  constructor(
+    name = 'graph',
+    private readonly prefix = '',
+  ) {
     this.proto = { name, node: [], initializer: [], input: [], output: [] };
   }
 
@@ -111,7 +115,7 @@ export class GraphBuilder {
     return this;
   }
 
-  constant(value: TensorProto, name = `constant${this.made++}`): string {
+  constant(value: TensorProto, name = `${this.prefix}constant${this.made++}`): string {
     this.proto.initializer.push({ ...value, name });
     return name;
   }
@@ -123,7 +127,7 @@ export class GraphBuilder {
     attributes: Record<string, AttributeValue> = {},
     options: { outputs?: readonly string[]; name?: string; domain?: string } = {},
   ): readonly string[] {
-    const name = options.name ?? `${opType}${this.made++}`;
+    const name = options.name ?? `${this.prefix}${opType}${this.made++}`;
     const output = [...(options.outputs ?? [`${name}_y`])];
     const node: NodeProto = { name, opType, input: [...inputs], output };
     if (options.domain) node.domain = options.domain;

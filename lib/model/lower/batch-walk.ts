@@ -162,8 +162,9 @@ class Walk {
   }
 
   private branches(op: Extract<IrOp, { op: 'if' }>): IrOp {
-    if (this.batches.has(op.inputs[0]!)) {
-      this.problem = `node '${op.node}' decides for the whole batch at once`;
+    // Lowering accepts one bool, or one for each item.
+    if (sizeOf(this.values[op.inputs[0]!]!.shape) !== 1) {
+      this.problem = `node '${op.node}' decides by several numbers, which aren't one for each item`;
       return op;
     }
     const inner = (branch: IrBranch): IrBranch => ({ ...branch, ops: this.over(branch.ops) });

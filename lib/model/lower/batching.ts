@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { ResidualSkipError } from '../../errors.js';
 import type { Sliced } from '../../util/slices.js';
 import type { Dimension, Graph, ModelPort } from '../read/graph.js';
@@ -71,10 +72,10 @@ function* analyse(
   let failed: Batching | undefined;
   const budget = new LoweringBudget(foldCacheOf(graph), MAX_LOWERINGS);
   for (const length of open ? TRIAL_LENGTHS : [1]) {
-    const lower = (items: number) =>
-      attempt(
-        lowerGraph(graph, opset, trialBinding(graph.inputs, batch, items, length), 'MODEL_INVALID', budget),
-      );
+    const lower = (items: number) => {
+      const binding = trialBinding(graph.inputs, batch, items, length);
+      return attempt(lowerGraph(graph, opset, binding, 'MODEL_INVALID', { budget, items }));
+    };
     const result = yield* tryBatches({ graph, inputs, batch, open, lower });
     if (result instanceof ResidualSkipError) {
       if (open && result.code !== 'UNSUPPORTED_MODEL') continue;
@@ -155,14 +156,20 @@ function* tryBatches(trial: Trial): Sliced<Batching | ResidualSkipError> {
   if (fixed) return itemByItem(trial, carriers, item, batch);
   const difference = declared instanceof ResidualSkipError ? declared.message : differenceOf(item, declared);
   if (difference === undefined) return itemByItem(trial, carriers, item);
-  // A file for one item means what it says, also where Squeeze removes the batch axis.
-  if (batch === 1) return alone(difference);
+  // A file for one item means what it says, also where Squeeze removes the batch axis of an output.
+  if (batch === 1 && !sameOutputs(item, declared)) return alone(difference);
   // A batch of one may be a special case, as for Squeeze, which then loses the batch axis.
   const otherwiseSame = declared instanceof ResidualSkipError || !differenceOf(item, declared, true);
   const more = otherwiseSame ? yield* lower(SECOND_TRIAL_BATCH) : undefined;
   const second = more && 'ops' in more ? oneItemOf(more, SECOND_TRIAL_BATCH, carriers) : undefined;
   const independent = second && 'ops' in second && !differenceOf(item, second);
   return independent ? itemByItem(trial, carriers, item, TRIAL_BATCH) : alone(difference);
+}
+
+function sameOutputs(item: OneItem, declared: LoweredGraph | ResidualSkipError): boolean {
+  if (declared instanceof ResidualSkipError) return false;
+  const shapesOf = ({ values, outputs }: LoweredGraph) => outputs.map((id) => values[id]!.shape);
+  return isDeepStrictEqual(shapesOf(item), shapesOf(declared));
 }
 
 function itemByItem(

@@ -42,6 +42,8 @@ export interface Lowering {
   readonly sequences: Map<ValueId, readonly ValueId[]>;
   /** Names of the recurrent nodes. */
   readonly recurrent: Set<string>;
+  /** How many items of a batch are lowered at once; the condition of an If may be one bool for each of them. */
+  readonly items: number;
   /** Lowers a subgraph inside `scope`. */
   readonly lowerBranch: (graph: Graph, scope: Scope) => IrBranch;
 }

@@ -59,7 +59,8 @@ function* lowerForOne(
       return [name, { ...bound, shape }];
     }),
   );
-  const item = oneItemOf(yield* lowerGraph(graph, opset, several, shapeError), loweredItems, carriers);
+  const many = yield* lowerGraph(graph, opset, several, shapeError, { items: loweredItems });
+  const item = oneItemOf(many, loweredItems, carriers);
   if (!('reason' in item)) return item;
   throw new ResidualSkipError(
     'INVALID_SHAPE',
@@ -79,13 +80,16 @@ function outputPort({ name, batched, widened }: ModelOutput, value: ValueId, val
   );
 }
 
-/** Like `specialize`, but ignores batches. */
+/**
+ * Like `specialize`, but ignores batches.
+ * @param items those of a batch that `oneItemOf` divides: each then takes its own branch of an If
+ */
 export function* lowerGraph(
   graph: Graph,
   opset: number,
   binding: Binding,
   shapeError: Lowering['shapeError'],
-  budget = new LoweringBudget(foldCacheOf(graph)),
+  { budget = new LoweringBudget(foldCacheOf(graph)), items = 1 } = {},
 ): Sliced<LoweredGraph> {
   budget.begin();
   const values: Value[] = [];
@@ -108,6 +112,7 @@ export function* lowerGraph(
     dequantised: new Map(),
     sequences: new Map(),
     recurrent: new Set(),
+    items,
     lowerBranch,
   };
   const { ops, outputs, firsts } = yield* lowerInto(graph, scope, context);

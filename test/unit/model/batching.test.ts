@@ -446,6 +446,57 @@ describe('a batch runs as a whole', () => {
   });
 });
 
+describe('a condition for each item', () => {
+  /** Negates the rows whose mean is above 0, and halves the others: neither a gate nor an exit. */
+  function choosing(batch: number | string, condition: (graph: GraphBuilder, mean: string) => string) {
+    const branch = (name: string, factor: number) => {
+      const inner = new GraphBuilder(name, `${name}/`);
+      return inner.output(inner.node('Mul', ['x', inner.constant(float32s(factor))]), [batch, 2]);
+    };
+    const graph = new GraphBuilder();
+    graph.input('x', [batch, 2]);
+    const zero = graph.constant(tensor(Float32Array.of(0), []));
+    const flag = graph.node('Greater', [condition(graph, 'x'), zero]);
+    const attributes = { then_branch: branch('then', -1), else_branch: branch('else', 0.5) };
+    return graph.output(graph.node('If', [flag], attributes), [batch, 2]);
+  }
+  const meanOf = (keepdims: number) => (graph: GraphBuilder, x: string) =>
+    graph.node('ReduceMean', [x], { axes: [1], keepdims });
+  const squeezed = (graph: GraphBuilder, x: string) => graph.node('Squeeze', [meanOf(1)(graph, x)]);
+  const X = [1, 2, -1, -2, -3, 4, 3, -4, 5, 5];
+  const Y = [-1, -2, -0.5, -1, 3, -4, 1.5, -2, -5, -5];
+
+  test.each([
+    ['an axis for items', 'n', meanOf(1)],
+    ['a vector', 'n', meanOf(0)],
+    ['a vector that is a scalar for one item', 'n', squeezed],
+    ['a file for one item', 1, meanOf(1)],
+    ['a scalar in a file for one item', 1, squeezed],
+  ] as const)('each item of a batch takes its own branch: %s', async (_, batch, condition) => {
+    const bytes = modelBytes(choosing(batch, condition));
+    for (const backend of ['native', 'reference'] as const) {
+      for (const items of [5, 1]) {
+        await using session = await InferenceSession.create(bytes, { backend, threads: 2 });
+        const x = new Tensor('float32', X.slice(0, 2 * items), [items, 2]);
+        const [y] = Object.values(await session.run({ x }));
+        expect([y!.dims, [...y!.data]]).toEqual([[items, 2], Y.slice(0, 2 * items)]);
+      }
+    }
+  });
+
+  test('several conditions for an item, or some that belong to no item, are refused', async () => {
+    const columns = (graph: GraphBuilder) => graph.input('columns', [3]);
+    for (const condition of [(_: GraphBuilder, x: string) => x, columns]) {
+      await expect(modelOf(choosing('n', condition))).rejects.toMatchObject({
+        code: 'MODEL_INVALID',
+        message: expect.stringMatching(
+          /^node 'If\d' \(If\): its condition is bool\[.*\]; expected one bool$/,
+        ),
+      });
+    }
+  });
+});
+
 describe('a fixed batch of several', () => {
   const fixed = (differing = false) => {
     const graph = new GraphBuilder();

@@ -1,4 +1,4 @@
-import { InferenceSession, type ItemTrace, type PolicySource, Tensor } from 'lib/index.js';
+import { InferenceSession, type PolicySource, Tensor } from 'lib/index.js';
 import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 
@@ -80,9 +80,12 @@ function withWhere(
   return bytesOf(graph, graph.node('Where', [sure, early, late]));
 }
 
-function branch(name: string, make: (graph: GraphBuilder) => string): GraphBuilder {
-  const graph = new GraphBuilder(name);
-  return graph.output(graph.nodes('Identity', [make(graph)], {}, { name: `${name}_end` })[0]!, [1, CLASSES]);
+type Batch = 1 | 'N';
+
+function branch(name: string, batch: Batch, make: (graph: GraphBuilder) => string): GraphBuilder {
+  const graph = new GraphBuilder(name, `${name}/`);
+  const [end] = graph.nodes('Identity', [make(graph)], {}, { name: `${name}_end` });
+  return graph.output(end!, [batch, CLASSES]);
 }
 
 /** The first of the networks, or what the others answer. */
@@ -91,13 +94,16 @@ function choose(
   x: string,
   networks: readonly Network[],
   limits: readonly number[],
+  batch: Batch,
 ): string {
   const [network, ...others] = networks;
   const answer = network!(graph, x);
   if (others.length === 0) return answer;
   const sure = graph.node('GreaterOrEqual', [scoreOf(graph, answer), limitOf(graph, limits[0]!)]);
-  const rest = branch(`late${others.length}`, (inner) => choose(inner, x, others, limits.slice(1)));
-  const early = branch(`early${others.length}`, () => answer);
+  const rest = branch(`late${others.length}`, batch, (inner) =>
+    choose(inner, x, others, limits.slice(1), batch),
+  );
+  const early = branch(`early${others.length}`, batch, () => answer);
   return graph.node('If', [graph.node('Squeeze', [sure])], { then_branch: early, else_branch: rest });
 }
 
@@ -108,12 +114,13 @@ const NETWORKS: readonly [Network, Network, Network] = [
   (graph, x) => new Layers(graph, LARGE).residual(x),
 ];
 
-function withIfs(networks: readonly Network[], limits: readonly number[]): Uint8Array {
+/** @param batch of the file: of any batch, each item has a condition of its own */
+function withIfs(networks: readonly Network[], limits: readonly number[], batch: Batch = 'N'): Uint8Array {
   const graph = new GraphBuilder();
-  return bytesOf(graph, choose(graph, input(graph, 1), networks, limits), 1);
+  return bytesOf(graph, choose(graph, input(graph, batch), networks, limits, batch), batch);
 }
 
-const withIf = (limit: number) => withIfs([NETWORKS[0], NETWORKS[2]], [limit]);
+const withIf = (limit: number, batch: Batch = 'N') => withIfs([NETWORKS[0], NETWORKS[2]], [limit], batch);
 
 /** The small network, then the middle one, then the large one. */
 function ofThree(limits: readonly [number, number]): Uint8Array {
@@ -127,27 +134,16 @@ function ofThree(limits: readonly [number, number]): Uint8Array {
   return bytesOf(graph, output);
 }
 
-/** All items together, or one by one where the file takes only one. */
+/** All items together. */
 async function run(model: Uint8Array, policy?: PolicySource, backend: 'native' | 'reference' = 'native') {
-  const session = await InferenceSession.create(model, { backend });
-  try {
-    const each = session.inputMetadata[0]!.shape[0] === 1 ? 1 : ITEMS.length;
-    const answers: number[][] = [];
-    const items: ItemTrace[] = [];
-    let multiplyAdds = 0;
-    for (let from = 0; from < ITEMS.length; from += each) {
-      const data = Float32Array.from(ITEMS.slice(from, from + each).flatMap((item) => [...item]));
-      const x = new Tensor('float32', data, [each, 3, 8, 8]);
-      const { outputs, trace } = await session.runTraced({ x }, { policy });
-      const scores = Object.values(outputs)[0]!.data as Float32Array;
-      for (let i = 0; i < each; i++) answers.push([...scores.slice(i * CLASSES, (i + 1) * CLASSES)]);
-      items.push(...trace.items);
-      multiplyAdds = trace.multiplyAdds;
-    }
-    return { answers, items, blocks: session.blocks.map(({ name }) => name), multiplyAdds };
-  } finally {
-    await session.release();
-  }
+  await using session = await InferenceSession.create(model, { backend });
+  const data = Float32Array.from(ITEMS.flatMap((item) => [...item]));
+  const x = new Tensor('float32', data, [ITEMS.length, 3, 8, 8]);
+  const { outputs, trace } = await session.runTraced({ x }, { policy });
+  const scores = Object.values(outputs)[0]!.data as Float32Array;
+  const answers = ITEMS.map((_, i) => [...scores.slice(i * CLASSES, (i + 1) * CLASSES)]);
+  const { items, multiplyAdds } = trace;
+  return { answers, items, blocks: session.blocks.map(({ name }) => name), multiplyAdds };
 }
 
 const sureness = (logits: readonly number[]) => {
@@ -169,8 +165,9 @@ describe('a small network in front of a large one, in one file', () => {
     ['Where', 'native', (limit: number) => withWhere(limit)],
     ['Where', 'reference', (limit: number) => withWhere(limit)],
     ['Where with Greater', 'native', (limit: number) => withWhere(limit, 'Greater')],
-    ['If', 'native', withIf],
-    ['If', 'reference', withIf],
+    ['If', 'native', (limit: number) => withIf(limit)],
+    ['If', 'reference', (limit: number) => withIf(limit)],
+    ['If in a file for one item', 'native', (limit: number) => withIf(limit, 1)],
   ] as const)(
     'answers where it is sure, and the large one does not run: %s, %s',
     async (_, backend, make) => {
@@ -193,7 +190,7 @@ describe('a small network in front of a large one, in one file', () => {
 
   test.each([
     ['Where', withWhere],
-    ['If', withIf],
+    ['If', (limit: number) => withIf(limit)],
   ] as const)('in full, only the large one runs: %s', async (_, make) => {
     const [full, late] = [await run(make(0), 'full'), await run(large)];
     expect(full.answers).toEqual(late.answers);

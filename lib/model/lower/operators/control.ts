@@ -4,16 +4,20 @@ import type { ValueId } from '../../program/program.js';
 import type { NodeLowering } from '../lowering.js';
 import type { OperatorTable } from './operator.js';
 
-/** If the condition is constant, only the branch that it takes remains. */
+/**
+ * If the condition is constant, only the branch that it takes remains. ONNX has one condition for a whole batch; where the graph makes one
+ * for each item, each takes its own branch (`batch-walk.ts`).
+ */
 function conditional(node: NodeLowering): readonly ValueId[] {
   const condition = node.input(0);
   const { dtype, shape, data } = node.value(condition);
-  if (dtype !== 'bool' || sizeOf(shape) !== 1) {
+  const { items } = node.context;
+  if (dtype !== 'bool' || ![1, items].includes(sizeOf(shape))) {
     node.invalid(`its condition is ${dtype}[${shape}]; expected one bool`);
   }
   const branch = (name: 'then_branch' | 'else_branch') =>
     node.context.lowerBranch(node.graph(name), node.scope);
-  if (data) return node.inline(branch(data[0] ? 'then_branch' : 'else_branch'));
+  if (data?.length === 1) return node.inline(branch(data[0] ? 'then_branch' : 'else_branch'));
   const branches = { then: branch('then_branch'), else: branch('else_branch') };
   checkOutputs(node, branches);
   return node.conditional(condition, branches);
