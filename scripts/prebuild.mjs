@@ -228,6 +228,8 @@ async function own() {
   const out = join(CACHE, 'prebuildify');
   rmSync(out, { recursive: true, force: true });
   const nodeGyp = join(ROOT, 'node_modules/.bin', process.platform === 'win32' ? 'node-gyp.cmd' : 'node-gyp');
+  // prebuildify has no option for it; node-gyp reads it.
+  process.env.JOBS ??= 'max';
   await promisify(require('prebuildify'))({
     cwd: ROOT,
     out,

@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # Builds the native core with warnings as errors and runs its tests: `plain`; with `sanitizers`; those with threads under
 # ThreadSanitizer (`tsan`); or for `neon` under qemu, where networks must also give the same bits as here.
-# `fuzz` runs libFuzzer on encoded programs, always with the same seed; `fuzz SECONDS` runs it that long with a new seed.
+# `fuzz` runs libFuzzer on encoded programs, always with the same seed; `fuzz SECONDS` runs it that long with a new seed. It
+# shares the build of `sanitizers`.
 set -euo pipefail
 kind=$1
-folder=build-ci-$kind
+folder=build-ci-${kind/fuzz/sanitizers}
 
+# build TARGETS OPTIONS...
 build() {
-  cmake -S . -B "$folder" -DRSKIP_WERROR=ON "$@"
-  cmake --build "$folder" -j 2
+  cmake -S . -B "$folder" -DRSKIP_WERROR=ON "${@:2}"
+  # shellcheck disable=SC2086
+  cmake --build "$folder" -j 2 --target $1
+}
+
+build_for_sanitizers() {
+  CXX=clang++-19 build "$1" -DRSKIP_FUZZ=ON -DRSKIP_SANITIZE=address,undefined
 }
 
 # hashes FOLDER [EMULATOR...]: for each program, its name and the hash of its outputs and traces.
@@ -35,7 +42,7 @@ compare_with_host() {
 # fuzz OPTIONS...: runs the fuzzer. New and failing inputs stay in the folder. The timeout for one program is five minutes, so
 # that a busy or paused machine doesn't count as a hang.
 fuzz() {
-  CXX=clang++-19 build -DRSKIP_FUZZ=ON -DRSKIP_SANITIZE=address,undefined
+  build_for_sanitizers 'fuzz_program fuzz_seeds'
   mkdir -p "$folder/found" "$folder/seeds" "$folder/failed"
   "$folder/fuzz_seeds" "$folder/seeds"
   if "$folder/fuzz_program" "$@" -max_len=16384 -timeout=300 -rss_limit_mb=4096 -malloc_limit_mb=256 -report_slow_units=5 \
@@ -61,10 +68,10 @@ if [[ $kind == fuzz ]]; then
   exit
 fi
 case $kind in
-  plain) build ;;
-  sanitizers) build -DRSKIP_SANITIZE=address,undefined ;;
-  tsan) build -DRSKIP_SANITIZE=thread ;;
-  neon) build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake ;;
+  plain) build all ;;
+  sanitizers) build_for_sanitizers native_tests ;;
+  tsan) build native_tests -DRSKIP_SANITIZE=thread ;;
+  neon) build 'native_tests program_hash' -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake ;;
 esac
 # Tests on a single thread have nothing to show to ThreadSanitizer.
 threaded=$([[ $kind == tsan ]] && echo 'Threads|Team|WorkerPool|PoolPolicy|ParallelFor|Runs|Weights|Fusing' || echo .)

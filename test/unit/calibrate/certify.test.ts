@@ -159,9 +159,9 @@ function simulate(
   let [broken, promised] = [0, 0];
   for (let repetition = 0; repetition < repetitions; repetition++) {
     // One number for each item: settings are tested on the same ones.
-    const items = Array.from({ length: groups }, () => Float64Array.from({ length: size }, random));
+    const items = Array.from({ length: groups }, () => new Float64Array(size).map(random));
     const passes = (row: readonly number[]) => {
-      const parts = items.map((own, g) => Array.from(own, (u) => draw(row[g]!, u)));
+      const parts = items.map((own, g) => [...own.map((u) => draw(row[g]!, u))]);
       return worstPValueOf(parts.flat(), parts, rule) <= rule.delta;
     };
     const failure = risks.findIndex((row) => !passes(row));
