@@ -19,7 +19,6 @@ import type { Work } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Program } from '../model/program/program.js';
 import type { Binding } from '../model/read/model.js';
-import { median } from '../numeric/statistics.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
 import { type AnyExit, modelExits } from '../skip/attach.js';
 import { exitInside, type FrontSpec, isInside } from '../skip/fronts.js';
@@ -71,8 +70,8 @@ export interface Found {
   readonly tried: readonly Tried[];
 }
 
-/** Each finalist is timed in several rounds, so that a pause of the machine doesn't decide. */
-const [ROUNDS, EFFORT] = [3, { items: 400, milliseconds: 1000 } satisfies Effort];
+/** Of timing a finalist. */
+const EFFORT: Effort = { items: 400, milliseconds: 1000, rounds: 3 };
 
 /** What all steps share. */
 export interface Setup {
@@ -304,10 +303,8 @@ export class Search {
       const stopwatch = new Stopwatch(engine, task.programs, task.guards, task.original);
       try {
         const thresholds = ladder.settings[ladder.boldest] ?? exits.map(() => NEVER);
-        const rounds = Array.from({ length: ROUNDS }, () =>
-          stopwatch.time(exitsOf(exits, thresholds), inputs, EFFORT),
-        );
-        const share = (of: Goal) => median(rounds.map(({ fullMs, policyMs }) => policyMs[of]! / fullMs[of]!));
+        const { fullMs, policyMs } = stopwatch.time(exitsOf(exits, thresholds), inputs, EFFORT);
+        const share = (of: Goal) => policyMs[of]! / fullMs[of]!;
         return { ladder, mean: share('mean'), time: share(goal) };
       } finally {
         stopwatch.release();
