@@ -36,7 +36,7 @@ import {
 } from './choose.js';
 import {
   type Candidate,
-  GivenFront,
+  type GivenFront,
   int8Network,
   joinable,
   lowerResolutions,
@@ -85,6 +85,7 @@ export interface Setup {
   /** Of the float network. */
   readonly programs: Programs;
   readonly float: Network;
+  readonly given: readonly GivenFront[];
   /** Nothing new is started after this time, by performance.now(). */
   readonly end: number;
 }
@@ -121,13 +122,10 @@ export class Search {
   }
 
   async run(
-    { front = [], int8 = true, for: goal }: Pick<SpeedupOptions, 'front' | 'int8' | 'for'>,
+    { int8 = true, for: goal }: Pick<SpeedupOptions, 'int8' | 'for'>,
     engine: Engine,
   ): Promise<Found> {
-    const { float, opened, work } = this.setup;
-    const taken = new Set(ownNames(float));
-    const given: GivenFront[] = [];
-    for (const path of front) given.push(await GivenFront.open(path, opened, taken));
+    const { float, given, work } = this.setup;
     const bytes = int8 ? await this.#int8(given, engine) : undefined;
     const inFloat = [...given.map((one) => one.candidate()), ...lowerResolutions(float)];
     const inBytes = bytes ? [...bytes.given, ...(bytes.own ? lowerResolutions(bytes.own) : [])] : [];
