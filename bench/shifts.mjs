@@ -1,7 +1,9 @@
 // What a promise becomes when the data shift: seeded noise, blur, contrast and JPEG in five strengths, in the manner of CIFAR-10-C
 // (Hendrycks and Dietterich 2019, arXiv 1903.12261; its constants for images of 32 x 32 pixels). Build first.
-//   node bench/shifts.mjs --data DIR [--items N] [--kinds KIND,...] MODEL...
+//   node bench/shifts.mjs --data DIR [--items N] [--kinds KIND,...] [--seeds N] MODEL...
 // Each MODEL is a folder with a policy. DIR has a folder of images for each class, named as the model's labels. Prints a table for each.
+// A seed gives the noise and the order of the items; of several seeds, means with the least and the largest value are printed, and of
+// alarms the median item and how many seeds had one.
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -9,15 +11,24 @@ import { parseArgs } from 'node:util';
 import sharp from 'sharp';
 import { ImageClassifier, watch } from '../dist/index.js';
 import { generator, shuffle } from '../dist/numeric/random.js';
+import { mean, median } from '../dist/numeric/statistics.js';
 import { table } from './harness.mjs';
 
 const { values: options, positionals } = parseArgs({
-  options: { data: { type: 'string' }, items: { type: 'string' }, kinds: { type: 'string' } },
+  options: {
+    data: { type: 'string' },
+    items: { type: 'string' },
+    kinds: { type: 'string' },
+    seeds: { type: 'string', default: '1' },
+  },
   allowPositionals: true,
 });
 if (!options.data || positionals.length === 0) {
-  throw new Error('usage: node bench/shifts.mjs --data DIR [--items N] [--kinds KIND,...] MODEL...');
+  throw new Error(
+    'usage: node bench/shifts.mjs --data DIR [--items N] [--kinds KIND,...] [--seeds N] MODEL...',
+  );
 }
+const SEEDS = Number(options.seeds);
 
 /** Of each strength: the standard deviation of noise, the radius of blur in pixels, the factor of contrast, the quality of JPEG. */
 const STRENGTHS = {
@@ -116,6 +127,20 @@ async function measure(model, shift, images) {
   }
 }
 
+/** A share of each seed's items. */
+function percents(shares, digits) {
+  if (shares.length === 1) return percent(shares[0], digits);
+  const [least, most] = [Math.min(...shares), Math.max(...shares)];
+  return `${percent(mean(shares), digits)} (${percent(least, digits)} to ${percent(most, digits)})`;
+}
+
+/** The item of each seed at which the monitor spoke, if it did. */
+function spoke(items) {
+  const known = items.filter((item) => item !== undefined);
+  if (known.length === 0) return 'silent';
+  return items.length === 1 ? known[0] : `${median(known)} (${known.length} of ${items.length})`;
+}
+
 const percent = (share, digits = 1) => `${(100 * (share ?? 0)).toFixed(digits)} %`;
 
 const images = imagesOf(options.data, options.items && Number(options.items));
@@ -128,21 +153,28 @@ for (const model of positionals) {
     ...['drift', 'test'],
   ];
   console.log(`${basename(model)}, ${images.length} images\n\n${table(head, [])}`);
-  for (const [seed, shift] of SHIFTS.entries()) {
+  for (const [place, shift] of SHIFTS.entries()) {
     if (options.kinds && !options.kinds.split(',').includes(shift.kind)) continue;
-    // In an order of its own, since the items at which the monitor speaks depend on it.
-    const order = [...images.keys()];
-    shuffle(order, generator(seed));
-    const { changed, full, skipping, saved, left, alarms } = await measure(
-      model,
-      shift,
-      order.map((i) => images[i]),
-    );
+    const runs = [];
+    for (let seed = 0; seed < SEEDS; seed++) {
+      // In an order of its own, since the items at which the monitor speaks depend on it.
+      const order = [...images.keys()];
+      shuffle(order, generator(place + seed * SHIFTS.length));
+      const seeded = order.map((i) => ({ ...images[i], seed: images[i].seed + seed * images.length }));
+      runs.push(await measure(model, shift, seeded));
+    }
+    const all = (of) => runs.map((run) => of(run) ?? 0);
     const cells = [
       shift.strength === 0 ? 'none' : `${shift.kind} ${shift.strength}`,
-      percent(changed, 2),
-      ...[full, skipping, 1 - saved, ...exits.map((name) => left[name])].map((share) => percent(share)),
-      ...['drift', 'trip'].map((name) => alarms[name] ?? 'silent'),
+      percents(
+        all(({ changed }) => changed),
+        2,
+      ),
+      percents(all(({ full }) => full)),
+      percents(all(({ skipping }) => skipping)),
+      percents(all(({ saved }) => 1 - saved)),
+      ...exits.map((name) => percents(all(({ left }) => left[name]))),
+      ...['drift', 'trip'].map((name) => spoke(runs.map(({ alarms }) => alarms[name]))),
     ];
     console.log(table(head, [cells]).split('\n').at(-1));
   }

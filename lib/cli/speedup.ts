@@ -135,6 +135,6 @@ function verdict(calibration: Speedup['calibration']): string {
     `mean ${milliseconds(ms.mean)} ms, median ${milliseconds(ms.p50)}, p95 ${milliseconds(ms.p95 ?? ms.mean)}`;
   return (
     `Certified on ${plural(promise!.items, 'item')}: ${wordPromise(promise!)}.\n` +
-    `${both(policyMs)}; in full and float ${both(fullMs)}: ${percent(1 - policyMs.mean / fullMs.mean)} of the mean saved.`
+    `${both(policyMs)}; the network as given ${both(fullMs)}: ${percent(1 - policyMs.mean / fullMs.mean)} of the mean saved.`
   );
 }

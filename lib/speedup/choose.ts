@@ -52,10 +52,11 @@ export function certifiable({ task }: Pool, items: number): number {
 
 /**
  * All ladders that can be made of a pool, also those that don't pay: any of its fronts, in their order, with and without exits in them and
- * in the network.
+ * in the network. One that pays, but uses the same exits as another with fewer, is left out.
  */
 export function laddersOf(pool: Pool, risk: number): Ladder[] {
   const ladders: Ladder[] = [];
+  const known = new Set<string>();
   for (const set of subsets([...Array(pool.own).keys()], MOST_FRONTS)) {
     const tried = new Set<number>();
     for (const [exits, inside] of KINDS) {
@@ -64,10 +65,21 @@ export function laddersOf(pool: Pool, risk: number): Ladder[] {
       if (tried.has(some.exits.length)) continue;
       tried.add(some.exits.length);
       // The network alone is no ladder, unless it is the 8-bit form of another.
-      if (some.exits.length > 0 || some.task.original) ladders.push(ladderOf(some, risk));
+      if (some.exits.length === 0 && !some.task.original) continue;
+      const ladder = ladderOf(some, risk);
+      const used = usedExits(ladder).join();
+      if (ladder.state === 'pays' && known.has(used)) continue;
+      if (ladder.state === 'pays') known.add(used);
+      ladders.push(ladder);
     }
   }
   return ladders;
+}
+
+/** Names of the exits that may answer in the boldest setting that may be certified. */
+function usedExits({ pool, settings, boldest }: Ladder): string[] {
+  const thresholds = settings[boldest] ?? [];
+  return pool.exits.filter((_, e) => (thresholds[e] ?? NEVER) < NEVER).map(({ after }) => after);
 }
 
 /** Whether the network keeps its exits, and whether its fronts do. */

@@ -105,6 +105,25 @@ export class GivenFront {
   ) {}
 
   /**
+   * Opens all of them before long work.
+   * @throws what `open` throws
+   */
+  static async all(
+    paths: readonly string[],
+    { name }: Network,
+    opened: DataModel,
+    work: Work,
+  ): Promise<GivenFront[]> {
+    const taken = new Set([name, nameOfInt8(name)]);
+    const fronts: GivenFront[] = [];
+    for (const path of paths) {
+      await noteOwnPolicy(`front ${path}`, path, work);
+      fronts.push(await GivenFront.open(path, opened, taken));
+    }
+    return fronts;
+  }
+
+  /**
    * @param path its ONNX file, or its folder
    * @param taken names of networks; its own is added
    * @throws ResidualSkipError INVALID_ARGUMENT for a network of other inputs or classes, and what loading it throws
@@ -134,6 +153,13 @@ export class GivenFront {
   candidate(network = this.network): Candidate {
     return { network, spec: specOf(network.name, network.name, network.model, this.more) };
   }
+}
+
+/** A search begins with networks alone. */
+export async function noteOwnPolicy(what: string, path: string, work: Work): Promise<void> {
+  const { policy } = await findModel(path);
+  if (policy === undefined) return;
+  work.note(`${what}: its own policy isn't used, only its network; exits and fronts are chosen anew`);
 }
 
 function unusedName(wanted: string, taken: Set<string>): string {

@@ -42,6 +42,7 @@ export interface Setup {
   /** Of the float network. */
   readonly programs: Programs;
   readonly float: Network;
+  readonly given: readonly GivenFront[];
   /** Nothing new is started after this time, by performance.now(). */
   readonly end: number;
 }

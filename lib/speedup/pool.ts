@@ -67,7 +67,7 @@ export class TimeCosts implements Costs {
 }
 
 /** Effort of timing one exit. All items take the same path, so that few are enough. */
-const EFFORT: Effort = { items: 60, milliseconds: 300 };
+const EFFORT: Effort = { items: 60, milliseconds: 300, rounds: 1 };
 
 /**
  * The time of each exit: measured by runs that all leave there, in alternation with the full network.

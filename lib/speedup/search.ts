@@ -6,7 +6,6 @@ import { programsOf } from '../calibrate/prepared.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import { ResidualSkipError } from '../errors.js';
-import { median } from '../numeric/statistics.js';
 import { type FrontSpec, isInside } from '../skip/fronts.js';
 import { NEVER } from '../skip/scores.js';
 import {
@@ -19,10 +18,10 @@ import {
   ranked,
   settingsToTest,
 } from './choose.js';
-import { type Candidate, GivenFront, lowerResolutions, type Network, specOf } from './networks.js';
+import { type Candidate, lowerResolutions, type Network, specOf } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import type { Pool } from './pool.js';
-import { type Engine, ownNames, PoolMaker, type Setup, usedBy } from './pool-maker.js';
+import { type Engine, PoolMaker, type Setup, usedBy } from './pool-maker.js';
 import {
   describe,
   type LadderRung,
@@ -47,8 +46,8 @@ export interface Found {
   readonly tried: readonly Tried[];
 }
 
-/** Each finalist is timed in several rounds, so that a pause of the machine doesn't decide. */
-const [ROUNDS, EFFORT] = [3, { items: 400, milliseconds: 1000 } satisfies Effort];
+/** Of timing a finalist. */
+const EFFORT: Effort = { items: 400, milliseconds: 1000, rounds: 3 };
 
 export class Search {
   readonly #maker: PoolMaker;
@@ -58,13 +57,10 @@ export class Search {
   }
 
   async run(
-    { front = [], int8 = true, for: goal }: Pick<SpeedupOptions, 'front' | 'int8' | 'for'>,
+    { int8 = true, for: goal }: Pick<SpeedupOptions, 'int8' | 'for'>,
     engine: Engine,
   ): Promise<Found> {
-    const { float, opened, work } = this.setup;
-    const taken = new Set(ownNames(float));
-    const given: GivenFront[] = [];
-    for (const path of front) given.push(await GivenFront.open(path, opened, taken));
+    const { float, given, work } = this.setup;
     const maker = this.#maker;
     const bytes = int8 ? await maker.int8(given, engine) : undefined;
     const inFloat = [...given.map((one) => one.candidate()), ...lowerResolutions(float)];
@@ -101,10 +97,8 @@ export class Search {
       const stopwatch = new Stopwatch(engine, task.programs, task.guards, task.original);
       try {
         const thresholds = ladder.settings[ladder.boldest] ?? exits.map(() => NEVER);
-        const rounds = Array.from({ length: ROUNDS }, () =>
-          stopwatch.time(exitsOf(exits, thresholds), inputs, EFFORT),
-        );
-        const share = (of: Goal) => median(rounds.map(({ fullMs, policyMs }) => policyMs[of]! / fullMs[of]!));
+        const { fullMs, policyMs } = stopwatch.time(exitsOf(exits, thresholds), inputs, EFFORT);
+        const share = (of: Goal) => policyMs[of]! / fullMs[of]!;
         return { ladder, mean: share('mean'), time: share(goal) };
       } finally {
         stopwatch.release();

@@ -16,7 +16,7 @@ import { Work, workShape } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
 import { isVectorMetric, type Metric } from '../skip/promise.js';
 import { parsePart } from '../util/validation.js';
-import { floatNetwork } from './networks.js';
+import { floatNetwork, GivenFront, noteOwnPolicy } from './networks.js';
 import { type SpeedupOptions, speedupShape } from './options.js';
 import { type Found, Search } from './search.js';
 
@@ -47,6 +47,8 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     const metric: Metric = own.metric ?? 'disagreement';
     if (isVectorMetric(metric) || !opened.labels) throw forClasses(metric);
     const float = await floatNetwork(opened.file);
+    await noteOwnPolicy('model', model, work);
+    const given = await GivenFront.all(own.front ?? [], float, opened, work);
     const asked = { ...own, metric };
     let promised: Promisable | undefined;
     const read = await readItems(opened, data, asked, work, (first, labelled) => {
@@ -57,7 +59,7 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     const prepared = await itemOptions(opened, read, asked, promised!, programs, work, unusable);
     const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
     const end = start + 60_000 * (own.minutes ?? Number.POSITIVE_INFINITY);
-    const search = new Search({ opened, read, work, engine, backend, prepared, programs, float, end });
+    const search = new Search({ opened, read, work, engine, backend, prepared, programs, float, given, end });
     const result = await search.run(own, rest);
     const { calibration } = result;
     return {

@@ -36,3 +36,29 @@ test('texts of many lengths are timed without the first run of each program', ()
   }
   stopwatch.release();
 });
+
+test('a pause of the machine in one of the rounds is no time of an item', () => {
+  const PAUSE_MS = 20;
+  const ITEMS = 10;
+  let runs = 0;
+  const backend = {
+    isa: 'test',
+    threads: 1,
+    compileSync: () => ({
+      // No item meets a pause in each of its rounds.
+      runSync: () => {
+        const end = performance.now() + (runs++ % 11 === 0 ? PAUSE_MS : 0);
+        while (performance.now() < end);
+      },
+      release: () => {},
+    }),
+  } as unknown as Backend;
+  const inputs = Array.from({ length: ITEMS }, () => new Float32Array(WIDTH));
+  const stopwatch = new Stopwatch(backend, programFor(inputs[0]!), []);
+  const effort = { items: ITEMS, milliseconds: 1000, rounds: 3 };
+  const { items, fullMs, policyMs } = stopwatch.time([], inputs, effort);
+  expect(items).toBe(ITEMS);
+  expect(Math.max(fullMs.mean, policyMs.mean)).toBeLessThan(PAUSE_MS / ITEMS);
+  expect(runs).toBeGreaterThan(2 * 3 * ITEMS);
+  stopwatch.release();
+});

@@ -128,7 +128,7 @@ const task = {
 } as unknown as Task;
 
 /** The surer an exit is of an item, the likelier it is right. */
-function poolOf(items = 500): Pool {
+function poolOf(items = 500, times = TIMES): Pool {
   const random = uniform(8);
   const exits = TIMES.map((_, e) => ({
     after: e,
@@ -142,7 +142,7 @@ function poolOf(items = 500): Pool {
     exits,
   );
   const names = TIMES.map((_, e) => ({ after: `b${e}` }));
-  return new Pool('model', task, names, [table], TIMES, OWN, WHOLE);
+  return new Pool('model', task, names, [table], times, OWN, WHOLE);
 }
 
 /** Risk, mean and 95th percentile, counted in the plainest way. */
@@ -206,6 +206,23 @@ test('ladders keep the risk that can be certified, and each is faster than the n
   expect(byMean[0]!.predicted.mean).toBe(Math.min(...ladders.map(({ predicted }) => predicted.mean)));
   expect(byP95[0]!.predicted.p95).toBe(Math.min(...ladders.map(({ predicted }) => predicted.p95)));
   for (const { state } of laddersOf(pool, -1)) expect(state).toBe('unsafe');
+});
+
+test('a front that answers nothing makes no ladder', () => {
+  const [front, ...others] = TIMES;
+  const pool = poolOf(500, [{ ...front!, reach: 0.9 }, ...others]);
+  const ladders = laddersOf(pool, certifiable(pool, 900)).filter(({ boldest }) => boldest >= 0);
+  const used = ladders.map(({ pool: own, settings, boldest }) =>
+    own.exits.flatMap(({ after }, e) => (settings[boldest]![e]! < NEVER ? [after] : [])),
+  );
+  expect(ladders.filter(({ state }) => state === 'pays').length).toBeGreaterThan(1);
+  expect(new Set(used.map((names) => names.join())).size).toBe(used.length);
+  for (const [i, names] of used.entries()) {
+    for (const network of new Set(ladders[i]!.pool.times.map((time) => time.network))) {
+      const own = ladders[i]!.pool.exits.filter((_, e) => ladders[i]!.pool.times[e]!.network === network);
+      expect(own.some(({ after }) => names.includes(after))).toBe(true);
+    }
+  }
 });
 
 test('what is told of ladders says why each was chosen, or not', () => {

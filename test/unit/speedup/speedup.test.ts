@@ -204,11 +204,45 @@ describe('fronts that are refused, or left out with a note', () => {
   const trying = (path: string, onNote: (note: string) => void = () => {}) =>
     speedup(model, items, { ...QUICK, int8: false, front: [path], onNote });
 
-  test('a file that is missing, before anything is tried', async () => {
-    await expect(trying(join(home, 'none.onnx'))).rejects.toMatchObject({
+  test('a file that is missing, before an item is read', async () => {
+    let read = 0;
+    const counted = {
+      *[Symbol.iterator]() {
+        for (const item of items) {
+          read++;
+          yield item;
+        }
+      },
+    };
+    const front = [join(home, 'none.onnx')];
+    await expect(speedup(model, counted, { ...QUICK, front })).rejects.toMatchObject({
       code: 'MODEL_NOT_FOUND',
       message: expect.stringContaining('none.onnx'),
     });
+    expect(read).toBe(0);
+  });
+
+  test('the policies of folders are left out, which is noted', async () => {
+    const notes: string[] = [];
+    const policy = JSON.stringify({ heads: { exits: [{ after: 'nowhere', threshold: 0.5 }] } });
+    const folders = folderOf({
+      'large/model.onnx': MODEL,
+      'large/policy.json': policy,
+      'small/model.onnx': FRONT,
+      'small/policy.json': policy,
+    });
+    const [large, small] = ['large', 'small'].map((name) => join(folders, name)) as [string, string];
+    const { tried } = await speedup(large, items, {
+      ...{ ...QUICK, int8: false, front: [small] },
+      onNote: (note) => void notes.push(note),
+    });
+    expect(tried.some(({ rungs }) => rungs.join() === 'small,model')).toBe(true);
+    expect(notes).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/^model: its own policy isn't used, only its network/),
+        `front ${small}: its own policy isn't used, only its network; exits and fronts are chosen anew`,
+      ]),
+    );
   });
 
   test.each<[string, Uint8Array, RegExp]>([
