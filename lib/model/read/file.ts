@@ -190,7 +190,8 @@ export function* hashed(bytes: Uint8Array): Sliced<string> {
   return hash.digest('hex');
 }
 
-const FLOAT = 1;
+/** Of TensorProto.DataType. */
+const [FLOAT, UINT8, INT8] = [1, 2, 3];
 /**
  * Smaller tensors are copied, which costs no more. A larger tensor is preceded by at least 3 bytes of its own: a tag
  * and a length.
@@ -198,7 +199,7 @@ const FLOAT = 1;
 const IN_PLACE_BYTES = 1 << 12;
 
 /**
- * Makes the large float32 tensors of a decoded file usable in place: moves each by up to 3 bytes, so that a
+ * Makes the large tensors of float32 and of bytes usable in place: moves the former by up to 3 bytes each, so that a
  * Float32Array can view it. This changes the file's bytes.
  * @param model decoded from bytes that nothing else uses
  * @returns the tensors in place
@@ -207,7 +208,9 @@ export function* alignInPlace(model: ModelProto): Sliced<ExternalData> {
   const placed = new Map<TensorProto, Uint8Array>();
   for (const tensor of tensorsOf(model.graph)) {
     const { rawData, dataType } = tensor;
-    if (!rawData || dataType !== FLOAT || rawData.byteLength < IN_PLACE_BYTES) continue;
+    if (!rawData || rawData.byteLength < IN_PLACE_BYTES) continue;
+    if (dataType === UINT8 || dataType === INT8) placed.set(tensor, rawData);
+    if (dataType !== FLOAT) continue;
     // Each call of a function holds the same tensors: what was moved once stays there.
     if (placed.has(tensor)) continue;
     const { buffer, byteOffset, byteLength } = rawData;
