@@ -6,7 +6,7 @@ import { inTurns } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
 import { requireSupported, unsupportedOperators } from './lower/unsupported.js';
 import { readExternalData } from './read/external.js';
-import { alignInPlace, hashed, type ModelFile, readModelFile } from './read/file.js';
+import { alignInPlace, hashed, type ModelFile, noteOffsets, readModelFile } from './read/file.js';
 import { BEGINNING_BYTES, kindOf, wayOut } from './read/foreign.js';
 import { inlineFunctions } from './read/functions.js';
 import { metadataOf } from './read/metadata.js';
@@ -76,7 +76,9 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
     const proto = await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
     const external = await readExternalData(proto, file && dirname(file.location.model));
     const aligned = await inTurns(alignInPlace(proto));
-    return { proto, ...(await inTurns(decodeModel(proto, new Map([...aligned, ...external])))) };
+    const decoded = await inTurns(decodeModel(proto, new Map([...aligned, ...external])));
+    if (file) noteOffsets(decoded.graph.constants.values(), aligned, file);
+    return { proto, ...decoded };
   } catch (error) {
     if (!(error instanceof ResidualSkipError) || error.code !== 'MODEL_CORRUPT') throw error;
     const subject = file ? `model '${file.location.model}'` : 'model';

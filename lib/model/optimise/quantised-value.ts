@@ -1,6 +1,7 @@
 /** What bytes of a region stand for, and the constants of integer steps. */
 import { runStep } from '../../kernels/index.js';
 import { sizeOf } from '../../numeric/shapes.js';
+import { recalled } from '../../tensor/recall.js';
 import {
   ARRAY_OF,
   contentOf,
@@ -150,7 +151,11 @@ const derived = new WeakMap<TensorData, Map<string, TensorData>>();
 export function derive(from: TensorData, key: string, compute: () => TensorData): TensorData {
   const known = derived.get(from) ?? new Map<string, TensorData>();
   derived.set(from, known);
-  const data = known.get(key) ?? compute();
+  let data = known.get(key);
+  if (!data) {
+    recalled(from);
+    data = compute();
+  }
   known.set(key, data);
   return data;
 }

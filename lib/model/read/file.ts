@@ -3,9 +3,11 @@ import { createHash } from 'node:crypto';
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { codeOfReading, ResidualSkipError } from '../../errors.js';
+import { rereadable, WeightFile } from '../../tensor/recall.js';
 import type { Sliced } from '../../util/slices.js';
 import { nearNames } from '../../util/suggest.js';
 import { type ExternalData, tensorsOf } from './external.js';
+import type { Constant } from './graph.js';
 import type { ModelProto, TensorProto } from './proto.js';
 
 /** Where a model and the files beside it are. */
@@ -23,6 +25,7 @@ export interface ModelFile {
   /** Hex SHA-256 of the bytes. */
   readonly sha256: string;
   readonly location: ModelLocation;
+  readonly file: WeightFile;
 }
 
 /** Bytes to read and hash at a time: small enough for the event loop and the cache. */
@@ -144,8 +147,9 @@ function isOfSystem(error: unknown): boolean {
   return typeof (error as NodeJS.ErrnoException).syscall === 'string';
 }
 
-async function readHashed(handle: FileHandle, path: string): Promise<{ bytes: Uint8Array; sha256: string }> {
-  const { size } = await handle.stat();
+async function readHashed(handle: FileHandle, path: string): Promise<Omit<ModelFile, 'location'>> {
+  const stamp = await handle.stat({ bigint: true });
+  const size = Number(stamp.size);
   const bytes = memoryFor(size, path);
   const hash = createHash('sha256');
   let next = readChunk(handle, bytes, 0);
@@ -154,7 +158,7 @@ async function readHashed(handle: FileHandle, path: string): Promise<{ bytes: Ui
     next = readChunk(handle, bytes, at + CHUNK);
     hash.update(chunk);
   }
-  return { bytes, sha256: hash.digest('hex') };
+  return { bytes, sha256: hash.digest('hex'), file: new WeightFile(path, stamp) };
 }
 
 /** Not from Buffer's pool: weights stay in this memory, which is freed as a whole. */
@@ -221,4 +225,21 @@ export function* alignInPlace(model: ModelProto): Sliced<ExternalData> {
     placed.set(tensor, aligned);
   }
   return placed;
+}
+
+/**
+ * Notes where in the file the constants are whose memory is the file's.
+ * @param aligned what alignInPlace returned
+ */
+export function noteOffsets(
+  constants: Iterable<Constant>,
+  aligned: ExternalData,
+  { bytes, file }: ModelFile,
+): void {
+  const offsets = new Map<number, number>();
+  for (const [{ rawData }, { byteOffset }] of aligned) offsets.set(byteOffset, rawData!.byteOffset);
+  for (const { data } of constants) {
+    const offset = data.buffer === bytes.buffer ? offsets.get(data.byteOffset) : undefined;
+    if (offset !== undefined) rereadable(data, file, offset - bytes.byteOffset);
+  }
 }
