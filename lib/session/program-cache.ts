@@ -194,7 +194,7 @@ export class ProgramCache {
     const resolved = new Map<SkipPolicy, CompiledPolicy>();
     const resolve = (policy: SkipPolicy): CompiledPolicy =>
       resolved.get(policy) ??
-      keepRecent(resolved, policy, new CompiledPolicy(policy, program, this.model.sha256));
+      keepRecent(resolved, policy, new CompiledPolicy(policy, program, () => this.model.sha256));
     return { program, compiled, results: new ResultPool(program), contexts: new Map(), resolve };
   }
 

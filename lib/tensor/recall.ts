@@ -1,7 +1,10 @@
 /**
- * Weights that can be read again. A backend has packed copies of them, and few programs are made from the originals again: meanwhile
+ * What can be read again of a file that was read: weights, and its hash.
+ *
+ * Weights: a backend has packed copies of them, and few programs are made from the originals again: meanwhile
  * their memory can be given back. Who reads elements of a constant that may be large calls `recalled` before.
  */
+import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorData } from './tensor-data.js';
@@ -18,7 +21,10 @@ export interface Stamp {
 
 const closed = new FinalizationRegistry<number>(closeSync);
 
-/** A file that stays open from the first time that memory is given back, so that it may be moved or replaced. */
+/** Bytes to hash at a time. */
+const CHUNK = 1 << 20;
+
+/** A file that stays open from when this first looks at it, so that it may be moved or replaced. */
 export class WeightFile {
   #fd: number | undefined;
 
@@ -41,17 +47,42 @@ export class WeightFile {
     }
   }
 
+  /** @throws ResidualSkipError READ_FAILED when it has changed */
   read(data: TensorData, offset: number): void {
-    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    for (let at = 0; this.isSame() && at < bytes.length; ) {
-      const read = readSync(this.#fd!, bytes, at, bytes.length - at, offset + at);
-      if (read === 0) break;
-      at += read;
-      if (at === bytes.length) return;
+    this.#fill(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
+    if (!this.isSame()) this.#changed();
+  }
+
+  /**
+   * Hex SHA-256 of the file.
+   * @throws ResidualSkipError READ_FAILED when it has changed
+   */
+  sha256(): string {
+    const hash = createHash('sha256');
+    const size = Number(this.stamp.size);
+    const bytes = new Uint8Array(Math.min(CHUNK, size));
+    for (let at = 0; at < size; at += CHUNK) {
+      const chunk = bytes.subarray(0, size - at);
+      this.#fill(chunk, at);
+      hash.update(chunk);
     }
+    if (!this.isSame()) this.#changed();
+    return hash.digest('hex');
+  }
+
+  #fill(bytes: Uint8Array, offset: number): void {
+    if (!this.isSame()) this.#changed();
+    for (let at = 0; at < bytes.length; ) {
+      const read = readSync(this.#fd!, bytes, at, bytes.length - at, offset + at);
+      if (read === 0) this.#changed();
+      at += read;
+    }
+  }
+
+  #changed(): never {
     throw new ResidualSkipError(
       'READ_FAILED',
-      `model ${this.path}: it changed after it was loaded, and its weights are needed again, for inputs of another shape; create another session`,
+      `model ${this.path}: it changed after it was loaded, and is needed again; create another session`,
     );
   }
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { appendFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { NativeBackend } from 'lib/backends/native.js';
@@ -39,8 +40,8 @@ async function givenBack(file: string): Promise<Float32Array> {
   } finally {
     backend.release();
   }
-  const [{ data }] = [...model.graph.constants.values()] as [{ data: Float32Array }];
-  return data;
+  const [constant] = model.graph.constants.values();
+  return constant!.data as Float32Array;
 }
 
 afterAll(removeFolders);
@@ -69,6 +70,42 @@ onLinux('weights of a file that were packed', () => {
     expect(() => recalled(lost)).toThrow(
       expect.objectContaining({ code: 'READ_FAILED', message: expect.stringContaining('changed after') }),
     );
+  });
+});
+
+describe('the hash of a file', () => {
+  const sha256 = createHash('sha256').update(openConvolution()).digest('hex');
+
+  it('is of what was loaded if another file takes its place, and an error if it changes', async () => {
+    const [replaced, changed] = [0, 1].map(() => fileOf(openConvolution())) as [string, string];
+    const [first, second] = await Promise.all(
+      [replaced, changed].map((file) => InferenceSession.create(file)),
+    );
+    writeFileSync(`${replaced}.new`, 'another');
+    renameSync(`${replaced}.new`, replaced);
+    expect(first!.model.sha256).toBe(sha256);
+    appendFileSync(changed, 'more');
+    expect(() => second!.model.sha256).toThrow(expect.objectContaining({ code: 'READ_FAILED' }));
+    expect(second!.model.opset).toBeGreaterThan(0);
+    await Promise.all([first, second].map((session) => session!.release()));
+  });
+
+  it('is taken while the file is read where a policy names the model, or an observer is told of it', async () => {
+    const policy = { default: 'run' as const, model: { sha256 } };
+    const observer = { onRun() {} };
+    for (const options of [{ policy }, { observers: [observer] }]) {
+      const file = fileOf(openConvolution());
+      const session = await InferenceSession.create(file, options);
+      appendFileSync(file, 'more');
+      expect(session.model.sha256).toBe(sha256);
+      await session.release();
+    }
+    const other = {
+      ...policy,
+      model: { sha256: sha256.replace(/^./, (digit) => (digit === '0' ? '1' : '0')) },
+    };
+    const created = InferenceSession.create(fileOf(openConvolution()), { policy: other });
+    await expect(created).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
   });
 });
 
