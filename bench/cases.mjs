@@ -12,6 +12,7 @@ import { auditLog, InferenceSession, loadPolicy, Tensor } from '../dist/index.js
 import { feedsOf, inRow, inRowSync, median, ratioOf, table, takeTurns } from './harness.mjs';
 import { operators } from './operators.mjs';
 import { photographs } from './photographs.mjs';
+import { published } from './published.mjs';
 import { newLengths, textBatch } from './texts.mjs';
 
 /** onnxruntime-node, from this folder unless RESIDUAL_SKIP_ONNXRUNTIME names another. */
@@ -173,6 +174,12 @@ const CASES = {
     about: 'JPEG to label beside sharp with onnxruntime-node, at two sizes',
     model: 'bench/models/mobilenet_v2.onnx',
     measure: (model, options) => photographs(model, options, onnxruntime()),
+  },
+  published: {
+    about:
+      'networks that others publish beside onnxruntime-node; MODEL: folders with them, separated by commas',
+    model: '',
+    measure: (folders, options) => published(folders, options, onnxruntime()),
   },
 };
 

@@ -59,6 +59,11 @@ export interface Backend {
    * empty. The program, and programs grown from it, still compile on this backend while the first is held.
    */
   dropConstants(program: Program): void;
+  /**
+   * Gives back the memory of a compiled program's constants that can be read again (lib/tensor/recall.ts), where the backend has its own
+   * copies. Other programs with these constants still compile.
+   */
+  forgetConstants?(program: Program): void;
   /** Encodes lines of the audit log between runs; undefined where the calling thread does this better. */
   readonly auditLines?: AuditLines | undefined;
   /** Frees what all programs share (packed weights, workers). Idempotent. */

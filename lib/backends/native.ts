@@ -1,6 +1,7 @@
 import { ERROR_CODES, type ErrorCode, ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program/program.js';
+import { NONE, type OpName, type Program } from '../model/program/program.js';
 import type { AuditLines } from '../skip/observer.js';
+import { forget, isForgotten, recalled } from '../tensor/recall.js';
 import type { TensorData } from '../tensor/tensor.js';
 import type { Backend, CompiledProgram, OnPacked, RunRequest } from './backend.js';
 import { loadBinding } from './binding.js';
@@ -31,6 +32,8 @@ interface NativeBinding {
   readonly Engine: new (threads: number, isa: string, maxMemory: number) => NativeEngine;
   /** Detaches a buffer, which frees its memory now rather than when garbage is collected. */
   discard(buffer: ArrayBuffer): void;
+  /** Gives the memory of an array's whole pages back, which loses their elements; false where that can't be done. */
+  forget(array: TensorData): boolean;
   info(): NativeInfo;
   /** Writes 32 bytes for each message. Undefined if the processor has no instructions for it. */
   sha256?(messages: readonly TensorData[], digests: Uint8Array): void;
@@ -132,9 +135,30 @@ export function nativeAuditLines(): ((...args: Parameters<AuditLines>) => Uint8A
 /** Smaller constants are not worth dropping. */
 const DROPPED_BYTES = 1 << 12;
 
+/** For native code an array without memory is one that it must have packed before. */
+const WITHOUT_MEMORY = new Float32Array(1);
+structuredClone(WITHOUT_MEMORY.buffer, { transfer: [WITHOUT_MEMORY.buffer] });
+
 function compileArguments(program: Program): CompileArguments {
   const { words, constants, ids } = encodeProgram(program);
-  return [words, constants, ids];
+  return [words, constants.map((data) => (isForgotten(data) ? WITHOUT_MEMORY : data)), ids];
+}
+
+/** Which input of these steps is a weight, or a table of which rows are picked. */
+const PACKED_OPERANDS: Partial<Record<OpName, number>> = {
+  conv: 1,
+  gemm: 1,
+  matmul: 1,
+  qconv: 1,
+  qmatmul: 1,
+  gather: 0,
+};
+
+/** Whether constants had been given back, and are here again. */
+function recallAll({ values }: Program): boolean {
+  const gone = values.filter(({ data }) => data && isForgotten(data));
+  for (const { data } of gone) recalled(data!);
+  return gone.length > 0;
 }
 
 /** Runs programs in C++, on worker threads of its own. All of its programs share packed weights. */
@@ -142,6 +166,8 @@ export class NativeBackend implements Backend {
   readonly name = 'native';
   private readonly engine: NativeEngine;
   private readonly queue: RunQueue;
+  /** Compilations in progress. */
+  private compiling = 0;
   readonly auditLines: AuditLines | undefined;
 
   /** Throws NATIVE_UNAVAILABLE, ISA_UNAVAILABLE when this machine can't run `isa`, OUT_OF_MEMORY. */
@@ -169,6 +195,18 @@ export class NativeBackend implements Backend {
   }
 
   async compile(program: Program, onPacked?: OnPacked): Promise<CompiledProgram> {
+    this.compiling++;
+    try {
+      return await this.compileOnce(program, onPacked).catch((error) => {
+        if (recallAll(program)) return this.compileOnce(program, onPacked);
+        throw error;
+      });
+    } finally {
+      this.compiling--;
+    }
+  }
+
+  private async compileOnce(program: Program, onPacked?: OnPacked): Promise<CompiledProgram> {
     const args = compileArguments(program);
     const progress = new Int32Array(2);
     const report = () => onPacked?.(progress[0]!, progress[1]!);
@@ -184,10 +222,10 @@ export class NativeBackend implements Backend {
   }
 
   compileSync(program: Program): CompiledProgram {
-    const args = compileArguments(program);
     try {
-      return new CompiledNative(this.engine.compileSync(...args), this.queue);
+      return new CompiledNative(this.engine.compileSync(...compileArguments(program)), this.queue);
     } catch (error) {
+      if (recallAll(program)) return this.compileSync(program);
       throw named(error, program);
     }
   }
@@ -196,6 +234,16 @@ export class NativeBackend implements Backend {
     const { discard } = binding();
     for (const { data } of program.values) {
       if (data && data.byteLength >= DROPPED_BYTES) discard(data.buffer as ArrayBuffer);
+    }
+  }
+
+  forgetConstants(program: Program): void {
+    // Another program may be packing what both have.
+    if (this.compiling > 0) return;
+    const { forget: free } = binding();
+    for (const { op, inputs } of program.steps) {
+      const data = program.values[inputs[PACKED_OPERANDS[op] ?? -1] ?? NONE]?.data;
+      if (data) forget(data, free);
     }
   }
 

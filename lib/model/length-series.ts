@@ -3,6 +3,7 @@
  * two lengths differ in numbers alone: after a few, the others follow by interpolation.
  */
 import { sizeOf } from '../numeric/shapes.js';
+import { recalled } from '../tensor/recall.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { atOnce, type Sliced } from '../util/slices.js';
 import { building } from './compile.js';
@@ -190,13 +191,14 @@ function withData(value: Omit<Value, 'data'> | undefined, data: TensorData | und
 function sameData(a: TensorData, b: TensorData): boolean {
   if (a === b) return true;
   if (a.length !== b.length) return false;
+  for (const data of [a, b]) recalled(data);
   for (let i = 0; i < a.length; i++) if (!Object.is(a[i], b[i])) return false;
   return true;
 }
 
 /** The elements of `data` whose positions are within `shape`, which is nowhere longer than `whole`. */
 function beginning(data: TensorData, whole: readonly number[], shape: readonly number[]): TensorData {
-  const part = data.slice(0, sizeOf(shape));
+  const part = recalled(data).slice(0, sizeOf(shape));
   const row = shape.at(-1) ?? 1;
   const at = new Array<number>(shape.length).fill(0);
   for (let to = 0; to < part.length; to += row) {

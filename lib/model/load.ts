@@ -6,7 +6,14 @@ import { inTurns } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
 import { requireSupported, unsupportedOperators } from './lower/unsupported.js';
 import { readExternalData } from './read/external.js';
-import { alignInPlace, hashed, type ModelFile, readModelFile } from './read/file.js';
+import {
+  alignInPlace,
+  hashed,
+  type ModelFile,
+  type ModelLocation,
+  noteOffsets,
+  readModelFile,
+} from './read/file.js';
 import { BEGINNING_BYTES, kindOf, wayOut } from './read/foreign.js';
 import { inlineFunctions } from './read/functions.js';
 import { metadataOf } from './read/metadata.js';
@@ -20,6 +27,8 @@ export { unsupportedOperators } from './lower/unsupported.js';
 export interface LoadOptions {
   /** Returns a model that can't run, so that it can be inspected. */
   readonly allowUnsupported?: boolean;
+  /** Whether the file's hash is needed for certain; if not, it is computed when it is first read. Always, when left out. */
+  readonly identified?: (location: ModelLocation) => boolean;
 }
 
 /**
@@ -43,13 +52,17 @@ export async function loadModel(
 }
 
 async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOptions): Promise<Model> {
-  const file = typeof source === 'string' ? await readModelFile(source) : undefined;
+  const file = typeof source === 'string' ? await readModelFile(source, options.identified) : undefined;
   const { bytes, sha256 } = file ?? (await copied(source as Uint8Array | ArrayBuffer));
   const { proto, opset, graph } = await decode(bytes, file);
   const runnable = unsupportedOperators({ graph }).length === 0;
   if (!runnable && !options.allowUnsupported) requireSupported(graph);
+  let known = sha256;
   return {
-    sha256,
+    get sha256() {
+      known ??= file!.file.sha256();
+      return known;
+    },
     ...(file && { location: file.location }),
     opset,
     metadata: metadataOf(proto),
@@ -76,7 +89,9 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
     const proto = await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
     const external = await readExternalData(proto, file && dirname(file.location.model));
     const aligned = await inTurns(alignInPlace(proto));
-    return { proto, ...(await inTurns(decodeModel(proto, new Map([...aligned, ...external])))) };
+    const decoded = await inTurns(decodeModel(proto, new Map([...aligned, ...external])));
+    if (file) noteOffsets(decoded.graph.constants.values(), aligned, file);
+    return { proto, ...decoded };
   } catch (error) {
     if (!(error instanceof ResidualSkipError) || error.code !== 'MODEL_CORRUPT') throw error;
     const subject = file ? `model '${file.location.model}'` : 'model';

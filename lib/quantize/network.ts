@@ -194,7 +194,7 @@ export function rename(node: NodeProto, from: string, to: string): void {
  * that is quantised already)
  */
 export async function readNetwork(path: string): Promise<Network> {
-  const file = await readModelFile(path);
+  const file = await readModelFile(path, () => false);
   const proto = decodeModelProto(file.bytes);
   const external = await readExternalData(proto, dirname(file.location.model));
   for (const tensor of tensorsOf(proto.graph)) {

@@ -167,6 +167,7 @@ export function overrideDimensions(model: Model, overrides: Readonly<Record<stri
       `options.freeDimensionOverrides: no input has a dimension '${name}'; ${suggest(name, [...symbols])}`,
     );
   }
+  if (Object.keys(overrides).length === 0) return model;
   return {
     ...model,
     inputs: model.inputs.map((port) => withOverrides(port, overrides)),

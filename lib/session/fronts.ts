@@ -73,7 +73,7 @@ function unreadable({ name }: FrontSpec, error: unknown): unknown {
  * throws
  */
 export async function loadFronts(policy: SkipPolicy, network: Model): Promise<LoadedFront[]> {
-  checkModel(policy, network.sha256);
+  checkModel(policy, () => network.sha256);
   const fronts: LoadedFront[] = [];
   for (const spec of frontsOf(policy)) {
     if (!network.location) {

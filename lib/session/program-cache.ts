@@ -27,8 +27,8 @@ export interface CachedProgram {
   resolve(policy: SkipPolicy): CompiledPolicy;
 }
 
-/** Programs that a session keeps besides the declared one. */
-const CAPACITY = 64;
+/** Programs that a session keeps besides the declared one: one for each length that most text models take. */
+const CAPACITY = 128;
 
 /** What a program is compiled for; built on demand. */
 interface Bound {
@@ -101,6 +101,7 @@ export class ProgramCache {
     this.#only = only;
     this.#declared = { key: this.#keyOf({ binding }, policy), binding: keyOf(binding), plain, entry };
     if (only) this.backend.dropConstants(plain);
+    else this.backend.forgetConstants?.(program);
     return entry;
   }
 
@@ -122,7 +123,9 @@ export class ProgramCache {
     const known = this.find(bound, policy);
     if (known) return known;
     const program = this.#program(bound, policy);
-    return this.#keep(this.#keyOf(bound, policy), program, this.backend.compileSync(program));
+    const entry = this.#keep(this.#keyOf(bound, policy), program, this.backend.compileSync(program));
+    this.backend.forgetConstants?.(program);
+    return entry;
   }
 
   /** The program alone, for descriptions: it need not be compiled, and this does not count as use. */
@@ -156,7 +159,9 @@ export class ProgramCache {
     const compiled = await this.backend.compile(program);
     const faster = this.#entries.get(key);
     if (faster) compiled.release();
-    return faster ?? this.#keep(key, program, compiled);
+    const entry = faster ?? this.#keep(key, program, compiled);
+    this.backend.forgetConstants?.(program);
+    return entry;
   }
 
   #program({ binding }: Bound, policy: SkipPolicy): Program {
@@ -190,7 +195,7 @@ export class ProgramCache {
     const resolved = new Map<SkipPolicy, CompiledPolicy>();
     const resolve = (policy: SkipPolicy): CompiledPolicy =>
       resolved.get(policy) ??
-      keepRecent(resolved, policy, new CompiledPolicy(policy, program, this.model.sha256));
+      keepRecent(resolved, policy, new CompiledPolicy(policy, program, () => this.model.sha256));
     return { program, compiled, results: new ResultPool(program), contexts: new Map(), resolve };
   }
 

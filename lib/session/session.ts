@@ -7,6 +7,7 @@ import { building } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
 import type { Ir } from '../model/program/ir.js';
 import type { Program } from '../model/program/program.js';
+import type { ModelLocation } from '../model/read/file.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
@@ -156,9 +157,14 @@ export class InferenceSession {
     const parsed = parseSessionOptions(options);
     const asked = parsed.policy === undefined ? undefined : ownPolicy(parsed.policy);
     const checked = checkSource(bytes);
+    const namesModel = asked && (asked.policy.model !== undefined || asked.policy.fronts !== undefined);
+    const identified = ({ policy }: ModelLocation) =>
+      parsed.observers !== undefined || parsed.original !== undefined || (namesModel ?? policy !== undefined);
     // The caller's bytes are copied before the first await.
     const load = async (from: typeof checked) => {
-      const loaded = await loadModel(from instanceof Blob ? new Uint8Array(await from.arrayBuffer()) : from);
+      const loaded = await loadModel(from instanceof Blob ? new Uint8Array(await from.arrayBuffer()) : from, {
+        identified,
+      });
       return overrideDimensions(loaded, parsed.freeDimensionOverrides ?? {});
     };
     const model = await load(checked);
@@ -222,9 +228,16 @@ export class InferenceSession {
 
   /** Facts about the model. */
   get model(): ModelInfo {
-    const { sha256, opset, metadata, parameters, batching, batchingReason = null } = this.#model;
+    const model = this.#model;
+    const { opset, metadata, parameters, batching, batchingReason = null } = model;
     const multiplyAdds = this.#shapes ? this.#program().cost.multiplyAdds : null;
-    return { sha256, opset, metadata, parameters, multiplyAdds, batching, batchingReason };
+    const facts = { opset, metadata, parameters, multiplyAdds, batching, batchingReason };
+    return {
+      get sha256() {
+        return model.sha256;
+      },
+      ...facts,
+    };
   }
 
   get backend(): 'native' | 'reference' {

@@ -121,7 +121,7 @@ export class CompiledPolicy implements Decisions {
   constructor(
     readonly policy: SkipPolicy,
     readonly program: Program,
-    sha256: string,
+    sha256: () => string,
   ) {
     checkModel(policy, sha256);
     this.parts = partsOf(policy);
@@ -175,11 +175,11 @@ export function layersOf({ steps, blocks, cost }: Program): number {
 }
 
 /** Throws POLICY_MISMATCH for a policy that was made for another model. */
-export function checkModel({ model }: SkipPolicy, sha256: string): void {
-  if (!model || model.sha256 === sha256) return;
+export function checkModel({ model }: SkipPolicy, sha256: () => string): void {
+  if (!model || model.sha256 === sha256()) return;
   throw new ResidualSkipError(
     'POLICY_MISMATCH',
-    `policy: it was made for the model with SHA-256 ${model.sha256}, but this one has ${sha256}; use that model, or calibrate this one`,
+    `policy: it was made for the model with SHA-256 ${model.sha256}, but this one has ${sha256()}; use that model, or calibrate this one`,
   );
 }
 

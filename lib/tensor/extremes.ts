@@ -1,3 +1,4 @@
+import { recalled } from './recall.js';
 import type { TensorData } from './tensor-data.js';
 
 /** Bounds of the elements of a tensor. */
@@ -14,6 +15,7 @@ export function extremesOf(data: TensorData): Range {
   if (known) return known;
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
+  recalled(data);
   for (let i = 0; i < data.length; i++) {
     const element = Number(data[i]);
     low = Math.min(low, element);
@@ -30,7 +32,7 @@ const uniform = new WeakMap<TensorData, { readonly element: number | undefined }
 export function uniformElement(data: TensorData): number | undefined {
   const known = uniform.get(data);
   if (known) return known.element;
-  const first = Number(data[0]);
+  const first = Number(recalled(data)[0]);
   const element = data.every((other: number | bigint) => Number(other) === first) ? first : undefined;
   uniform.set(data, { element });
   return element;

@@ -138,6 +138,11 @@ export function allocate(type: DataType, length: number): TensorData {
   }
 }
 
+/** The bytes as a string, for keys: equal for equal elements alone. Writing numbers as text would take a hundred times as long. */
+export function contentOf({ buffer, byteOffset, byteLength }: TensorData): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString('latin1');
+}
+
 /** A copy of `data`. The method of a Buffer, which is a Uint8Array, would return a view. */
 export function copyData(data: TensorData): TensorData {
   return Uint8Array.prototype.slice.call(data) as TensorData;

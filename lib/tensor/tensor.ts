@@ -20,6 +20,7 @@ export {
   ARRAY_OF,
   allocate,
   asType,
+  contentOf,
   copyData,
   DATA_TYPES,
   type DataType,

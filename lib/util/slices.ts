@@ -8,22 +8,39 @@ export type Sliced<T> = Generator<undefined, T, undefined>;
 /** How long a slice takes before the event loop has its turn. A step of the work may take longer. */
 const SLICE_MS = 4;
 
+/** When the slice under way should end. */
+let sliceEnd = Number.POSITIVE_INFINITY;
+
+/**
+ * Whether the slice under way should end. A loop of many small steps asks this before it yields: that goes through every generator
+ * around it.
+ */
+export function isDue(): boolean {
+  return performance.now() >= sliceEnd;
+}
+
 /** Does all work in one go, on the calling thread. */
 export function atOnce<T>(work: Sliced<T>): T {
-  for (;;) {
-    const { done, value } = work.next();
-    if (done) return value;
+  const outer = sliceEnd;
+  sliceEnd = Number.POSITIVE_INFINITY;
+  try {
+    for (;;) {
+      const { done, value } = work.next();
+      if (done) return value;
+    }
+  } finally {
+    sliceEnd = outer;
   }
 }
 
 /** Does the work in turns with the event loop. The first slice begins at once. */
 export async function inTurns<T>(work: Sliced<T>): Promise<T> {
   for (;;) {
-    const end = performance.now() + SLICE_MS;
+    sliceEnd = performance.now() + SLICE_MS;
     do {
       const { done, value } = work.next();
       if (done) return value;
-    } while (performance.now() < end);
+    } while (!isDue());
     await new Promise(setImmediate);
   }
 }

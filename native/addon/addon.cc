@@ -23,6 +23,8 @@
 #include <windows.h>
 #else
 #include <dlfcn.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace rskip {
@@ -349,6 +351,19 @@ void discard(const Napi::CallbackInfo& info) {
   if (info.Length() > 0 && info[0].IsArrayBuffer()) info[0].As<Napi::ArrayBuffer>().Detach();
 }
 
+// forget(array: TypedArray): boolean. Gives the memory of its whole pages back to the system, which loses their elements; false where that can't be done.
+Napi::Value forget(const Napi::CallbackInfo& info) {
+  const TypedBytes array = typed_bytes(info.Env(), info[0], "An array");
+  bool done = false;
+#if defined(__linux__)
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t start = reinterpret_cast<uintptr_t>(array.data);
+  const uintptr_t first = (start + page - 1) / page * page, end = (start + array.bytes) / page * page;
+  done = first < end && madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED) == 0;
+#endif
+  return Napi::Boolean::New(info.Env(), done);
+}
+
 // sha256(messages: TypedArray[], digests: Uint8Array): void. Fills in 32 bytes for each message.
 void sha256_all(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -413,6 +428,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Engine", EngineWrap::define(env));
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("discard", Napi::Function::New(env, discard, "discard"));
+  exports.Set("forget", Napi::Function::New(env, forget, "forget"));
   if (can_sha256()) {
     exports.Set("sha256", Napi::Function::New(env, sha256_all, "sha256"));
     exports.Set("auditLinesSync", Napi::Function::New(env, audit_lines_sync, "auditLinesSync"));

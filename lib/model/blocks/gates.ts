@@ -1,6 +1,6 @@
 import { sameShape, sizeOf } from '../../numeric/shapes.js';
 import type { ValueType } from '../../tensor/tensor.js';
-import type { Sliced } from '../../util/slices.js';
+import { isDue, type Sliced } from '../../util/slices.js';
 import { changesNothing, forgetRanges, rangeOf } from '../optimise/range.js';
 import type { Region, Select, WorkIf, WorkOp, WorkStep } from '../optimise/region.js';
 import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from '../program/program.js';
@@ -30,7 +30,7 @@ export function* recogniseGates(region: Region): Sliced<void> {
   forgetRanges(region);
   for (const op of region.ops.toReversed()) {
     if (region.effort.spent) break;
-    yield;
+    if (isDue()) yield;
     if (!region.has(op)) continue;
     const found = op.op === 'if' ? matchIf(region, tracer, op) : matchStep(region, tracer, op);
     if (found) region.removeDead();

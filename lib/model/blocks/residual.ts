@@ -1,5 +1,5 @@
 import { sameShape } from '../../numeric/shapes.js';
-import type { Sliced } from '../../util/slices.js';
+import { isDue, type Sliced } from '../../util/slices.js';
 import { type ByteType, bytesOf, isIdentity, numbersOf } from '../optimise/quantised-value.js';
 import { changesNothing, forgetRanges, rangeOf } from '../optimise/range.js';
 import type { Region, Select, WorkOp, WorkStep, WorkStepNamed } from '../optimise/region.js';
@@ -56,7 +56,7 @@ export function* findBlocks(
   let layersBefore = false;
   for (const op of region.ops) {
     if (region.effort.spent) break;
-    yield;
+    if (isDue()) yield;
     layersBefore ||= isLayer(op);
     const isSum = layersBefore && !taken.has(op) && !recurrent.has(op.node);
     const candidate = isSum ? sumCandidate(region, op, inputs) : undefined;

@@ -1,5 +1,6 @@
 import { sizeOf } from '../../numeric/shapes.js';
 import { uniformElement } from '../../tensor/extremes.js';
+import { recalled } from '../../tensor/recall.js';
 import { rangeOf } from '../optimise/range.js';
 import type { Region, WorkStepNamed } from '../optimise/region.js';
 import type { ValueId } from '../program/program.js';
@@ -51,7 +52,7 @@ export class Tracer {
     const { data, shape } = this.region.value(value);
     const at: Position = sizeOf(shape) === 1 ? 0 : position;
     if (data) {
-      const element = at === 'all' ? uniformElement(data) : Number(data[at]);
+      const element = at === 'all' ? uniformElement(data) : Number(recalled(data)[at]);
       return element === undefined ? undefined : constant(element);
     }
     const key = `${value}:${at}`;

@@ -1,6 +1,6 @@
 import { sameShape, sizeOf } from '../../numeric/shapes.js';
 import { uniformElement } from '../../tensor/extremes.js';
-import type { Sliced } from '../../util/slices.js';
+import { isDue, type Sliced } from '../../util/slices.js';
 import type { Region, WorkStep } from '../optimise/region.js';
 import type { Program, UnusableGate, ValueId } from '../program/program.js';
 import type { Model } from '../read/model.js';
@@ -19,7 +19,7 @@ export function* unusableGates(region: Region): Sliced<UnusableGate[]> {
   const tracer = new Tracer(region);
   const found = new Map<string, UnusableGate>();
   for (const op of region.ops) {
-    yield;
+    if (isDue()) yield;
     if (region.effort.spent) break;
     const decider = op.op === 'if' || op.op === 'select' ? undefined : deciderOf(region, tracer, op);
     if (decider === undefined) continue;

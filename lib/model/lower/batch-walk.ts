@@ -1,4 +1,5 @@
 import { type Shape, sameShape, sizeOf } from '../../numeric/shapes.js';
+import { recalled } from '../../tensor/recall.js';
 import { allocate, type TensorData } from '../../tensor/tensor.js';
 import type { IrBranch, IrOp, IrStep } from '../program/ir.js';
 import { NONE, type Value, type ValueId } from '../program/program.js';
@@ -74,7 +75,10 @@ export function differenceOf(item: LoweredGraph, other: LoweredGraph, loosely = 
 
 function sameElements(a: TensorData, b: TensorData): boolean {
   if (a === b) return true;
-  return a.length === b.length && a.every((x: number | bigint, i: number) => Object.is(x, b[i]));
+  return (
+    a.length === b.length &&
+    recalled(a).every((x: number | bigint, i: number) => Object.is(x, recalled(b)[i]))
+  );
 }
 
 class Walk {
@@ -188,6 +192,7 @@ class Walk {
 
   private repeats(data: TensorData, shape: Shape, batch: Batch): boolean {
     if ((shape[batch.axis] ?? 0) % (batch.post * this.items) !== 0) return false;
+    recalled(data);
     const { before, after } = this.extents(shape, batch);
     for (let block = 0; block < before; block++) {
       const start = block * this.items * after;
@@ -205,7 +210,7 @@ class Walk {
     const slice = allocate(dtype, before * after);
     for (let block = 0; block < before; block++) {
       const start = block * this.items * after;
-      slice.set(data!.subarray(start, start + after) as never, block * after);
+      slice.set(recalled(data!).subarray(start, start + after) as never, block * after);
     }
     return this.values.push({ name, dtype, shape: this.sliced(shape, batch), data: slice }) - 1;
   }

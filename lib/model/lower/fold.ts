@@ -1,5 +1,6 @@
 import { type KernelStep, type KernelTensor, runStep } from '../../kernels/index.js';
 import { sizeOf } from '../../numeric/shapes.js';
+import { recalled } from '../../tensor/recall.js';
 import { allocate, ELEMENT_BYTES, isBig, type TensorData, type ValueType } from '../../tensor/tensor.js';
 import type { Value } from '../program/program.js';
 import type { Graph } from '../read/graph.js';
@@ -230,7 +231,7 @@ function memoised<T extends TensorData[] | undefined>(
     const results = outputs.map((output) => tensor(output, allocate(output.dtype, sizeOf(output.shape))));
     runStep(
       step,
-      inputs.map((input) => input && tensor(input, input.data!)),
+      inputs.map((input) => input && tensor(input, recalled(input.data!))),
       results,
     );
     return results.map((result) => result.data);

@@ -1,5 +1,6 @@
 import { type ErrorCode, ResidualSkipError } from '../../errors.js';
 import { type Shape, sameShape } from '../../numeric/shapes.js';
+import { recalled } from '../../tensor/recall.js';
 import { ELEMENT_BYTES, type TensorData, type ValueType } from '../../tensor/tensor.js';
 import type { IrBranch, IrOp, IrStep, LoweredIr } from '../program/ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from '../program/program.js';
@@ -139,12 +140,13 @@ export class NodeLowering {
         `its ${what} '${value.name}' ${this.context.budget.refused ? 'takes too long to be computed before a run' : "is computed from the input's elements"}; only constants are supported`,
       );
     }
-    return { ...value, data: value.data };
+    return { ...value, data: recalled(value.data) };
   }
 
   /** The elements of a constant, which may be one in bytes; undefined if they are computed in the run. */
   known(id: ValueId): TensorData | undefined {
-    return this.value(id).data ?? this.context.dequantised.get(id)?.();
+    const { data } = this.value(id);
+    return data ? recalled(data) : this.context.dequantised.get(id)?.();
   }
 
   integers(id: ValueId, what: string): number[] {

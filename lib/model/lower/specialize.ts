@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../../errors.js';
-import { atOnce, type Sliced } from '../../util/slices.js';
+import { atOnce, isDue, type Sliced } from '../../util/slices.js';
 import type { IrBranch, IrOp, LoweredIr } from '../program/ir.js';
 import type { Port, Value, ValueId } from '../program/program.js';
 import type { Graph } from '../read/graph.js';
@@ -144,7 +144,7 @@ function* lowerInto(
     const first = values.length;
     firsts.push(first);
     const lowering = new NodeLowering(node, scope, context, ops);
-    yield;
+    if (isDue()) yield;
     const lowered = findOperator(node.op)?.lower(lowering) ?? lowering.unsupported('it is not implemented');
     const made = typeof lowered === 'object' && 'next' in lowered ? yield* lowered : lowered;
     const ids = typeof made === 'number' ? [made] : made;

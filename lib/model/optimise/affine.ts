@@ -1,4 +1,5 @@
 import { sizeOf } from '../../numeric/shapes.js';
+import { recalled } from '../../tensor/recall.js';
 import { NONE, type ValueId } from '../program/program.js';
 import type { Region, WorkStep, WorkStepNamed } from './region.js';
 
@@ -163,7 +164,7 @@ function fold(
   );
   if (known || made.length === MAX_FOLDS) return known;
   const unscaled = affine.scale.every((a) => a === 1);
-  const scaled = unscaled ? weight : scaledWeight(weight, affine.scale, kind);
+  const scaled = unscaled ? weight : scaledWeight(recalled(weight), affine.scale, kind);
   const shift = Float32Array.from(affine.shift, (b, c) => (bias?.[c] ?? 0) * affine.scale[c]! + b);
   const folded = { affine, bias, kind, weight: scaled, shift };
   made.push(folded);

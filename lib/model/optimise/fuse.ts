@@ -1,5 +1,5 @@
 import { sameShape } from '../../numeric/shapes.js';
-import { atOnce, type Sliced } from '../../util/slices.js';
+import { atOnce, isDue, type Sliced } from '../../util/slices.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../program/program.js';
 import { affineStep, asChannelAffine, foldIntoAffine, foldIntoLayer } from './affine.js';
 import { matchAttention } from './attention.js';
@@ -67,7 +67,7 @@ function* rewrite(region: Region, rules: readonly Rule[]): Sliced<void> {
     for (const op of region.ops) {
       if (region.effort.spent) break;
       region.effort.spend(RULES_EFFORT);
-      yield;
+      if (isDue()) yield;
       if (op.op === 'select') changed = (region.has(op) && sinkActivation(region, op)) || changed;
       else if (op.op === 'if') region.changeBranches(op, (branch) => atOnce(rewrite(branch, rules)));
       else changed = rules.some((rule) => region.has(op) && rule(region, op)) || changed;

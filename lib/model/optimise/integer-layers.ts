@@ -1,5 +1,5 @@
 /** Convolutions and products of matrices on bytes. */
-import { isBigData } from '../../tensor/tensor.js';
+import { contentOf, isBigData } from '../../tensor/tensor.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -71,7 +71,7 @@ function integerBias(region: Region, operands: Operands): ValueId | undefined {
   const scaleAt = (c: number) => scales[scales.length === 1 ? 0 : c]!;
   const given = found ? region.value(found.bytes).data : region.value(bias).data;
   if (!given || isBigData(given) || given.length !== channels) return undefined;
-  const key = `bias ${scales.join()} ${found ? `${found.scales.join()} ${Array.from(found.zeros).join()}` : ''}`;
+  const key = `bias ${contentOf(scales)} ${found ? `${contentOf(found.scales)} ${contentOf(found.zeros)}` : ''}`;
   const data = derive(given, key, () =>
     Int32Array.from({ length: channels }, (_, c) => {
       const at = found && found.scales.length > 1 ? c : 0;
@@ -107,7 +107,7 @@ export function signedWeight(
     : bytes;
   if (zeros.every((zero) => zero === 0)) return { weight, zero: NONE };
   const elements = dtype === 'int8' ? Int8Array.from(zeros) : Uint8Array.from(zeros);
-  const kept = data ? derive(data, `zeros ${zeros.join()}`, () => elements) : elements;
+  const kept = data ? derive(data, `zeros ${contentOf(elements)}`, () => elements) : elements;
   return { weight, zero: region.addValue(`${name}.zero`, dtype, [zeros.length], kept) };
 }
 
@@ -126,7 +126,7 @@ function integerLayer(
   const { op, x, w, transB } = operands;
   const { weight, zero } = signedWeight(region, w.bytes, w.zeros);
   const source = region.value(w.bytes).data ?? w.scales;
-  const kept = derive(source, `scales ${scales.join()}`, () => scales);
+  const kept = derive(source, `scales ${contentOf(scales)}`, () => scales);
   const scale = region.addValue(`${node}.scale`, 'float32', [scales.length], kept);
   const { zero: xZero } = x.term;
   const zeroOf = (byte: number) => (x.dtype === 'int8' ? Int8Array.of(byte) : Uint8Array.of(byte));

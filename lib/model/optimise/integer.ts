@@ -3,8 +3,8 @@
  * What can't be expressed in bytes stays as it is, on floats.
  */
 import { runStep } from '../../kernels/index.js';
-import type { TensorData } from '../../tensor/tensor.js';
-import type { Sliced } from '../../util/slices.js';
+import { contentOf, type TensorData } from '../../tensor/tensor.js';
+import { isDue, type Sliced } from '../../util/slices.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../program/program.js';
 import { Cone } from './cone.js';
 import { floatLayer, layer } from './integer-layers.js';
@@ -48,7 +48,7 @@ export function* integerise(region: Region): Sliced<void> {
     for (const op of region.ops) {
       if (!region.has(op)) continue;
       region.effort.spend(1);
-      yield;
+      if (isDue()) yield;
       if (op.op === 'quantize') changed = quantised(region, op) || changed;
       else if (op.op === 'dequantize') changed = sinkDequantize(region, op) || changed;
     }
@@ -56,7 +56,7 @@ export function* integerise(region: Region): Sliced<void> {
   }
   for (const op of region.ops)
     if (region.has(op) && op.op !== 'if' && op.op !== 'select') {
-      yield;
+      if (isDue()) yield;
       if (!floatPool(region, op)) floatLayer(region, op);
     }
   region.removeDead();
@@ -102,7 +102,7 @@ function numbered(): (data: TensorData) => number {
   return (data) => {
     let number = byList.get(data);
     if (number === undefined) {
-      const content = data.join();
+      const content = contentOf(data);
       number = byContent.get(content) ?? byContent.size;
       byContent.set(content, number);
       byList.set(data, number);

@@ -1,7 +1,16 @@
 /** What bytes of a region stand for, and the constants of integer steps. */
 import { runStep } from '../../kernels/index.js';
 import { sizeOf } from '../../numeric/shapes.js';
-import { ARRAY_OF, INTEGER_RANGE, isBigData, type TensorData, type ValueType } from '../../tensor/tensor.js';
+import { recalled } from '../../tensor/recall.js';
+import {
+  ARRAY_OF,
+  contentOf,
+  INTEGER_RANGE,
+  isBigData,
+  type NumberData,
+  type TensorData,
+  type ValueType,
+} from '../../tensor/tensor.js';
 import { type Activation, NONE, type Requantisation, type Term, type ValueId } from '../program/program.js';
 import type { Region, WorkStepNamed } from './region.js';
 
@@ -11,7 +20,7 @@ export const isByteType = (dtype: ValueType): dtype is ByteType => dtype === 'ui
 /** Scales and zero points that are known before any run: one, or one for each position of `axis`. */
 export interface Scaling {
   readonly scales: Float32Array;
-  readonly zeros: ArrayLike<number>;
+  readonly zeros: NumberData;
   readonly axis: number;
 }
 
@@ -26,9 +35,9 @@ function scalingOf(
   { inputs: [, scale = NONE, zero = NONE], attrs }: WorkStepNamed<'quantize' | 'dequantize'>,
 ): Scaling | undefined {
   const scales = region.value(scale).data;
-  const zeros = zero === NONE ? [0] : region.value(zero).data;
-  if (!(scales instanceof Float32Array) || !zeros || isBigData(zeros)) return undefined;
-  return { scales, zeros: zero === NONE ? zerosFor(scales) : zeros, axis: attrs.axis };
+  if (!(scales instanceof Float32Array)) return undefined;
+  const zeros = zero === NONE ? zerosFor(scales) : region.value(zero).data;
+  return zeros && !isBigData(zeros) ? { scales, zeros, axis: attrs.axis } : undefined;
 }
 
 const absent = new WeakMap<Float32Array, Int32Array>();
@@ -142,7 +151,11 @@ const derived = new WeakMap<TensorData, Map<string, TensorData>>();
 export function derive(from: TensorData, key: string, compute: () => TensorData): TensorData {
   const known = derived.get(from) ?? new Map<string, TensorData>();
   derived.set(from, known);
-  const data = known.get(key) ?? compute();
+  let data = known.get(key);
+  if (!data) {
+    recalled(from);
+    data = compute();
+  }
   known.set(key, data);
   return data;
 }
@@ -164,7 +177,7 @@ export function lookedUp(
 ): ValueId | undefined {
   const { data, name, shape } = region.value(bytes);
   if (!data) return undefined;
-  const key = `table ${dtype} ${table.join()}`;
+  const key = `table ${dtype} ${contentOf(table)}`;
   const made = derive(data, key, () =>
     new ARRAY_OF[dtype](data.length).map((_, i) => table[Number(data[i]) & 255]!),
   );
@@ -181,7 +194,7 @@ export function foldDequantised(region: Region): void {
     const found = op.op === 'dequantize' ? dequantised(region, op.outputs[0]!) : undefined;
     const { data, shape, dtype } = found ? region.value(found.bytes) : {};
     if (op.op !== 'dequantize' || !found || !data || !shape || !dtype) continue;
-    const key = `float ${found.axis} ${found.scales.join()} ${Array.from(found.zeros).join()}`;
+    const key = `float ${found.axis} ${contentOf(found.scales)} ${contentOf(found.zeros)}`;
     if (isExhausted(data, key)) continue;
     const floats = derive(data, key, () => {
       const to = new Float32Array(sizeOf(shape));

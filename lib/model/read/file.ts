@@ -3,9 +3,11 @@ import { createHash } from 'node:crypto';
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { codeOfReading, ResidualSkipError } from '../../errors.js';
+import { rereadable, WeightFile } from '../../tensor/recall.js';
 import type { Sliced } from '../../util/slices.js';
 import { nearNames } from '../../util/suggest.js';
 import { type ExternalData, tensorsOf } from './external.js';
+import type { Constant } from './graph.js';
 import type { ModelProto, TensorProto } from './proto.js';
 
 /** Where a model and the files beside it are. */
@@ -20,9 +22,10 @@ export interface ModelLocation {
 
 export interface ModelFile {
   readonly bytes: Uint8Array;
-  /** Hex SHA-256 of the bytes. */
-  readonly sha256: string;
+  /** Hex SHA-256 of the bytes; undefined if it wasn't asked for. */
+  readonly sha256: string | undefined;
   readonly location: ModelLocation;
+  readonly file: WeightFile;
 }
 
 /** Bytes to read and hash at a time: small enough for the event loop and the cache. */
@@ -116,9 +119,13 @@ function unreadable(what: string, cause: unknown): never {
 
 /**
  * Reads the model that `path` names, see `locateModel`. Reading and hashing overlap.
+ * @param identified whether its hash is needed: it takes 0.8 ms for each MB, a quarter of the time of loading many networks
  * @throws ResidualSkipError MODEL_NOT_FOUND, READ_FAILED, OUT_OF_MEMORY
  */
-export async function readModelFile(path: string): Promise<ModelFile> {
+export async function readModelFile(
+  path: string,
+  identified: (location: ModelLocation) => boolean = () => true,
+): Promise<ModelFile> {
   const location = await requireModel(path);
   const { model } = location;
   try {
@@ -129,7 +136,7 @@ export async function readModelFile(path: string): Promise<ModelFile> {
     }
     const handle = await open(model);
     try {
-      return { ...(await readHashed(handle, model)), location };
+      return { ...(await readAll(handle, model, identified(location))), location };
     } finally {
       await handle.close();
     }
@@ -144,17 +151,29 @@ function isOfSystem(error: unknown): boolean {
   return typeof (error as NodeJS.ErrnoException).syscall === 'string';
 }
 
-async function readHashed(handle: FileHandle, path: string): Promise<{ bytes: Uint8Array; sha256: string }> {
-  const { size } = await handle.stat();
+async function readAll(
+  handle: FileHandle,
+  path: string,
+  hashed: boolean,
+): Promise<Omit<ModelFile, 'location'>> {
+  const stamp = await handle.stat({ bigint: true });
+  const size = Number(stamp.size);
   const bytes = memoryFor(size, path);
-  const hash = createHash('sha256');
+  const hash = hashed ? createHash('sha256') : undefined;
   let next = readChunk(handle, bytes, 0);
   for (let at = 0; at < size; at += CHUNK) {
     const chunk = await next;
     next = readChunk(handle, bytes, at + CHUNK);
-    hash.update(chunk);
+    hash?.update(chunk);
   }
-  return { bytes, sha256: hash.digest('hex') };
+  const file = new WeightFile(path, stamp);
+  if (!hash && !file.isSame()) {
+    throw new ResidualSkipError(
+      'READ_FAILED',
+      `model ${path}: it changed while it was read; wait until it is written, and load it again`,
+    );
+  }
+  return { bytes, sha256: hash?.digest('hex'), file };
 }
 
 /** Not from Buffer's pool: weights stay in this memory, which is freed as a whole. */
@@ -190,7 +209,8 @@ export function* hashed(bytes: Uint8Array): Sliced<string> {
   return hash.digest('hex');
 }
 
-const FLOAT = 1;
+/** Of TensorProto.DataType. */
+const [FLOAT, UINT8, INT8] = [1, 2, 3];
 /**
  * Smaller tensors are copied, which costs no more. A larger tensor is preceded by at least 3 bytes of its own: a tag
  * and a length.
@@ -198,7 +218,7 @@ const FLOAT = 1;
 const IN_PLACE_BYTES = 1 << 12;
 
 /**
- * Makes the large float32 tensors of a decoded file usable in place: moves each by up to 3 bytes, so that a
+ * Makes the large tensors of float32 and of bytes usable in place: moves the former by up to 3 bytes each, so that a
  * Float32Array can view it. This changes the file's bytes.
  * @param model decoded from bytes that nothing else uses
  * @returns the tensors in place
@@ -207,7 +227,9 @@ export function* alignInPlace(model: ModelProto): Sliced<ExternalData> {
   const placed = new Map<TensorProto, Uint8Array>();
   for (const tensor of tensorsOf(model.graph)) {
     const { rawData, dataType } = tensor;
-    if (!rawData || dataType !== FLOAT || rawData.byteLength < IN_PLACE_BYTES) continue;
+    if (!rawData || rawData.byteLength < IN_PLACE_BYTES) continue;
+    if (dataType === UINT8 || dataType === INT8) placed.set(tensor, rawData);
+    if (dataType !== FLOAT) continue;
     // Each call of a function holds the same tensors: what was moved once stays there.
     if (placed.has(tensor)) continue;
     const { buffer, byteOffset, byteLength } = rawData;
@@ -218,4 +240,21 @@ export function* alignInPlace(model: ModelProto): Sliced<ExternalData> {
     placed.set(tensor, aligned);
   }
   return placed;
+}
+
+/**
+ * Notes where in the file the constants are whose memory is the file's.
+ * @param aligned what alignInPlace returned
+ */
+export function noteOffsets(
+  constants: Iterable<Constant>,
+  aligned: ExternalData,
+  { bytes, file }: ModelFile,
+): void {
+  const offsets = new Map<number, number>();
+  for (const [{ rawData }, { byteOffset }] of aligned) offsets.set(byteOffset, rawData!.byteOffset);
+  for (const { data } of constants) {
+    const offset = data.buffer === bytes.buffer ? offsets.get(data.byteOffset) : undefined;
+    if (offset !== undefined) rereadable(data, file, offset - bytes.byteOffset);
+  }
 }

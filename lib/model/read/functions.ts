@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../../errors.js';
-import type { Sliced } from '../../util/slices.js';
+import { isDue, type Sliced } from '../../util/slices.js';
 import type { AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto } from './proto.js';
 import { toBigInt } from './tensor-proto.js';
 
@@ -43,7 +43,7 @@ class Inliner {
     const called = this.functions.get(keyOf(node.domain, node.opType, node.overload));
     this.nodes += 1 + (called?.input?.length ?? 0) + (called?.output?.length ?? 0);
     if (this.nodes > MAX_NODES) invalid(`its functions expand to more than ${MAX_NODES} nodes`);
-    yield;
+    if (isDue()) yield;
     if (called) {
       for (const inner of this.call(node, called, depth + 1)) yield* this.node(inner, depth + 1, nodes);
       return;

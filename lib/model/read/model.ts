@@ -21,7 +21,7 @@ export interface ModelOutput extends ModelPort {
 
 /** A decoded model, independent of concrete shapes. Immutable; shared by all programs made from it. */
 export interface Model {
-  /** Hex SHA-256 of the model file's bytes. */
+  /** Hex SHA-256 of the model file's bytes. It may be computed, from the file, when it is first read. */
   readonly sha256: string;
   /** Where it was read from; absent if it was given as bytes. */
   readonly location?: ModelLocation;

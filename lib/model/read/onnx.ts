@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../../errors.js';
-import type { Sliced } from '../../util/slices.js';
+import { isDue, type Sliced } from '../../util/slices.js';
 import type { ExternalData } from './external.js';
 import type { Attribute, Constant, Dimension, Graph, ModelPort, Node, Unsupported } from './graph.js';
 import { checkedNodes, type Names, reachable } from './order.js';
@@ -73,7 +73,7 @@ class GraphDecoder {
 
   *decode(graph: GraphProto, outer: Names): Sliced<Graph> {
     for (const tensor of graph.initializer ?? []) {
-      yield;
+      if (isDue()) yield;
       this.define(tensor.name ?? '', tensor, `initialiser '${tensor.name ?? ''}'`);
     }
     for (const { values } of graph.sparseInitializer ?? []) {
@@ -91,7 +91,7 @@ class GraphDecoder {
     for (const proto of graph.node ?? []) {
       const node = yield* this.node(proto, visible);
       if (node) decoded.push(node);
-      yield;
+      if (isDue()) yield;
     }
     const outputs = (graph.output ?? []).map((info) => this.port(info, this.nested ? 'branch' : 'output'));
     const defined = new Set([...inputs.map(({ name }) => name), ...this.constants.keys()]);

@@ -5,7 +5,7 @@
  */
 import { BinaryReader, BinaryWriter, type IBinaryWriter } from '@protobuf-ts/runtime';
 import { ResidualSkipError } from '../../errors.js';
-import { atOnce, type Sliced } from '../../util/slices.js';
+import { atOnce, isDue, type Sliced } from '../../util/slices.js';
 
 /** An int64 on the wire: a number if it is a safe integer, otherwise two halves. */
 export type Int64 = number | { readonly low: number; readonly high: number };
@@ -278,7 +278,7 @@ function* decode(reader: BinaryReader, fields: Message, end: number, depth = 0):
       put(message, field, READ[field.type](reader));
     } else {
       put(message, field, yield* decode(reader, field.type(), delimitedEnd(reader, end), depth + 1));
-      if (depth < 2) yield;
+      if (depth < 2 && isDue()) yield;
     }
   }
   if (reader.pos !== end) corrupt('a field is longer than the message around it');

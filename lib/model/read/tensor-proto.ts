@@ -83,7 +83,8 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
     {
       dtype: 'uint8',
       bytes: 1,
-      fromRaw: (raw) => Uint8Array.from(raw),
+      fromRaw: (raw, own) =>
+        new Uint8Array(own ? raw.buffer : aligned(raw), own ? raw.byteOffset : 0, raw.byteLength),
       fromField: ({ int32Data = [] }) => Uint8Array.from(int32Data),
     },
   ],
@@ -92,7 +93,8 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
     {
       dtype: 'int8',
       bytes: 1,
-      fromRaw: (raw) => Int8Array.from(raw),
+      fromRaw: (raw, own) =>
+        new Int8Array(own ? raw.buffer : aligned(raw), own ? raw.byteOffset : 0, raw.byteLength),
       fromField: ({ int32Data = [] }) => Int8Array.from(int32Data),
     },
   ],

@@ -320,7 +320,7 @@ describe('specialisation', () => {
     expect(backend.log).toEqual(['compile 1x2', 'drop constants']);
   });
 
-  it('compiles for each shape when it is first fed, and keeps 64', async () => {
+  it('compiles for each shape when it is first fed, and keeps 128', async () => {
     model = fakeModel({ inputs: [fakeInput('x', { shape: ['batch', 'width'] })] });
     const session = await create();
     expect(backend.log).toEqual([]);
@@ -328,9 +328,9 @@ describe('specialisation', () => {
     expect(session.model.multiplyAdds).toBeNull();
     const run = (width: number) =>
       session.run({ x: new Tensor('float32', new Float32Array(width), [1, width]) });
-    for (const width of [...Array.from({ length: 64 }, (_, i) => i + 1), 1, 65, 1]) await run(width);
+    for (const width of [...Array.from({ length: 128 }, (_, i) => i + 1), 1, 129, 1]) await run(width);
     expect(session.blocks).toHaveLength(2);
-    expect(backend.log.filter((entry) => entry.startsWith('compile'))).toHaveLength(65);
+    expect(backend.log.filter((entry) => entry.startsWith('compile'))).toHaveLength(129);
     expect(backend.log.at(-1)).toBe('release 1x2');
   });
 

@@ -47,7 +47,7 @@ const PROGRAM: Program = {
 
 function modes(policy: PolicySource): string[] {
   const names = Object.entries(BlockMode);
-  const resolved = new CompiledPolicy(loadPolicy(policy), PROGRAM, SHA);
+  const resolved = new CompiledPolicy(loadPolicy(policy), PROGRAM, () => SHA);
   return [...resolved.modes].map((mode) => names.find(([, value]) => value === mode)![0]);
 }
 
@@ -84,7 +84,7 @@ describe('resolvePolicy', () => {
   });
 
   it("takes the gate's threshold or the policy's", () => {
-    const thresholds = (policy: SkipPolicy) => new CompiledPolicy(policy, PROGRAM, SHA).thresholds[1];
+    const thresholds = (policy: SkipPolicy) => new CompiledPolicy(policy, PROGRAM, () => SHA).thresholds[1];
     expect(thresholds({ blocks: {} })).toBe(0.25);
     expect(thresholds({ blocks: { 1: { threshold: -0.5 } } })).toBe(-0.5);
     expect(thresholds({ default: { threshold: 2 }, blocks: {} })).toBe(2);
@@ -101,14 +101,14 @@ describe('resolvePolicy', () => {
     [{ blocks: { 'layer2.0': 'skip' } }, "can't be skipped: its shortcut is a projection"],
     [{ blocks: { 3: 'skip' } }, 'values of its body are used elsewhere'],
   ])('refuses %j', (policy, message) => {
-    const error = failure(() => new CompiledPolicy(policy, PROGRAM, SHA));
+    const error = failure(() => new CompiledPolicy(policy, PROGRAM, () => SHA));
     expect(error.code).toBe('INVALID_POLICY');
     expect(error.message).toContain(message);
   });
 
   it('refuses a policy for another model', () => {
     const other = { model: { sha256: 'b'.repeat(64) }, blocks: {} };
-    const error = failure(() => new CompiledPolicy(other, PROGRAM, SHA));
+    const error = failure(() => new CompiledPolicy(other, PROGRAM, () => SHA));
     expect(error.code).toBe('POLICY_MISMATCH');
     expect(error.message).toContain('b'.repeat(64));
     expect(modes({ model: { sha256: SHA }, blocks: {} })).toEqual(modes('model'));
@@ -116,7 +116,7 @@ describe('resolvePolicy', () => {
 
   it('prefers a name to an index', () => {
     const program = { ...PROGRAM, blocks: [block('1'), block('x')] };
-    const { modes } = new CompiledPolicy({ blocks: { 1: 'skip' } }, program, SHA);
+    const { modes } = new CompiledPolicy({ blocks: { 1: 'skip' } }, program, () => SHA);
     expect([...modes]).toEqual([BlockMode.skip, BlockMode.run]);
   });
 });
@@ -238,7 +238,7 @@ describe('a policy that is given again', () => {
 
 describe('buildTrace', () => {
   it('says for every item and block what was done and why', () => {
-    const policy = new CompiledPolicy({ blocks: { 0: 'skip', 1: { threshold: 0.5 } } }, PROGRAM, SHA);
+    const policy = new CompiledPolicy({ blocks: { 0: 'skip', 1: { threshold: 0.5 } } }, PROGRAM, () => SHA);
     const outcomes = new Uint8Array([0, 1, 1, 1, 0, 0, 1, 1]);
     const scores = new Float32Array([NaN, 0.75, NaN, NaN, NaN, 0.25, NaN, NaN]);
     const trace = buildTrace({ items: 2, policy, outcomes, scores });
@@ -256,7 +256,7 @@ describe('buildTrace', () => {
   });
 
   it("calls it the policy's doing when a gated block always runs", () => {
-    const policy = new CompiledPolicy(loadPolicy('full'), PROGRAM, SHA);
+    const policy = new CompiledPolicy(loadPolicy('full'), PROGRAM, () => SHA);
     const trace = buildTrace({
       items: 1,
       policy,

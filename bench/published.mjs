@@ -1,0 +1,81 @@
+// Networks that others publish, beside onnxruntime-node: published.json has the packages, and the shapes that files leave open.
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { InferenceSession, Tensor } from '../dist/index.js';
+import { inRow, inRowSync, median, ratioOf, table, takeTurns } from './harness.mjs';
+
+const { packages, leftOut, inputs, tokens, side } = JSON.parse(
+  readFileSync(new URL('published.json', import.meta.url), 'utf8'),
+);
+
+/** A network is slow from here on. */
+const SLOW = 0.9;
+
+const matches = (pattern, text) => new RegExp(pattern).test(text);
+
+function filesIn(folder) {
+  const entries = readdirSync(folder, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile() && entry.name.endsWith('.onnx'));
+  return files.map((entry) => join(entry.parentPath, entry.name)).filter((file) => !matches(leftOut, file));
+}
+
+/** Waves for floats, ones for whole numbers, or what published.json says. */
+function feedsOf({ inputMetadata }, file) {
+  return inputMetadata.map(({ name, type, shape }) => {
+    const given = inputs.find((each) => matches(each.file, file) && matches(`^(${each.name})$`, name)) ?? {};
+    const open = shape.length === 4 && type === 'float32' ? side : tokens;
+    const dims =
+      given.dims ?? shape.map((dim, axis) => (typeof dim === 'number' ? dim : axis === 0 ? 1 : open));
+    const size = dims.reduce((product, length) => product * length, 1);
+    const values = Array.from({ length: size }, (_, i) => (type.startsWith('float') ? Math.sin(i) : 1));
+    return { name, tensor: new Tensor(type, given.values ?? values, dims) };
+  });
+}
+
+async function ratioOn(file, { rounds, threads, isa }, ort) {
+  const own = await InferenceSession.create(file, { threads, policy: 'full', isa });
+  const peer = await ort.InferenceSession.create(file, { intraOpNumThreads: threads, interOpNumThreads: 1 });
+  try {
+    const feeds = feedsOf(own, file);
+    const ours = Object.fromEntries(feeds.map(({ name, tensor }) => [name, tensor]));
+    const theirs = Object.fromEntries(
+      feeds.map(({ name, tensor: { type, data, dims } }) => [name, new ort.Tensor(type, data, dims)]),
+    );
+    const variants = [{ runs: inRowSync(() => own.runSync(ours)) }, { runs: inRow(() => peer.run(theirs)) }];
+    await takeTurns(variants, { rounds, turnMs: 30 });
+    const [ms, peerMs] = variants.map(({ turns }) => median(turns.map(({ cpuMs }) => cpuMs)));
+    return { ms, peerMs, ratio: ratioOf(variants[1], variants[0], 'cpuMs')[0] };
+  } finally {
+    await Promise.all([own, peer].map((session) => session.release()));
+  }
+}
+
+/** @param folders separated by commas; all ONNX files in them are measured, in CPU time */
+export async function published(folders, { rounds, threads, isa }, ort) {
+  if (folders === '')
+    return ['give folders with ONNX files, separated by commas; packages that have some:', ...packages];
+  const options = { rounds: Number(rounds), threads: Number(threads), isa };
+  const found = [];
+  const failed = [];
+  for (const file of folders.split(',').flatMap(filesIn)) {
+    const name = file.split('/').slice(-2).join('/');
+    try {
+      found.push({ name, ...(await ratioOn(file, options, ort)) });
+    } catch (error) {
+      failed.push(`${name}: ${String(error.message).split('\n')[0]}`);
+    }
+  }
+  const sorted = found.toSorted((a, b) => a.ratio - b.ratio);
+  const rows = sorted.map(({ name, ms, peerMs, ratio }) => [
+    name,
+    ms.toFixed(2),
+    peerMs.toFixed(2),
+    ratio.toFixed(2),
+  ]);
+  const slow = found.filter(({ ratio }) => ratio < SLOW).length;
+  return [
+    table(['CPU ms of a run', 'residual-skip', 'onnxruntime-node', 'times as fast'], rows),
+    `${found.length} networks, median ${median(found.map(({ ratio }) => ratio)).toFixed(2)}, ${slow} below ${SLOW}`,
+    ...failed,
+  ];
+}

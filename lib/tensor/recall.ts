@@ -1,0 +1,123 @@
+/**
+ * What can be read again of a file that was read: weights, and its hash.
+ *
+ * Weights: a backend has packed copies of them, and few programs are made from the originals again: meanwhile
+ * their memory can be given back. Who reads elements of a constant that may be large calls `recalled` before.
+ */
+import { createHash } from 'node:crypto';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { ResidualSkipError } from '../errors.js';
+import type { TensorData } from './tensor-data.js';
+
+/** Smaller arrays are not worth it, and vectors are read by many rules. */
+const LEAST_BYTES = 1 << 16;
+
+/** What changes with a file's content. */
+export interface Stamp {
+  readonly ino: bigint;
+  readonly size: bigint;
+  readonly mtimeNs: bigint;
+}
+
+const closed = new FinalizationRegistry<number>(closeSync);
+
+/** Bytes to hash at a time. */
+const CHUNK = 1 << 20;
+
+/** A file that stays open from when this first looks at it, so that it may be moved or replaced. */
+export class WeightFile {
+  #fd: number | undefined;
+
+  constructor(
+    private readonly path: string,
+    private readonly stamp: Stamp,
+  ) {}
+
+  /** Whether it is still what was read. */
+  isSame(): boolean {
+    try {
+      if (this.#fd === undefined) {
+        this.#fd = openSync(this.path, 'r');
+        closed.register(this, this.#fd);
+      }
+      const { ino, size, mtimeNs } = fstatSync(this.#fd, { bigint: true });
+      return ino === this.stamp.ino && size === this.stamp.size && mtimeNs === this.stamp.mtimeNs;
+    } catch {
+      return false;
+    }
+  }
+
+  /** @throws ResidualSkipError READ_FAILED when it has changed */
+  read(data: TensorData, offset: number): void {
+    this.#fill(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
+    if (!this.isSame()) this.#changed();
+  }
+
+  /**
+   * Hex SHA-256 of the file.
+   * @throws ResidualSkipError READ_FAILED when it has changed
+   */
+  sha256(): string {
+    const hash = createHash('sha256');
+    const size = Number(this.stamp.size);
+    const bytes = new Uint8Array(Math.min(CHUNK, size));
+    for (let at = 0; at < size; at += CHUNK) {
+      const chunk = bytes.subarray(0, size - at);
+      this.#fill(chunk, at);
+      hash.update(chunk);
+    }
+    if (!this.isSame()) this.#changed();
+    return hash.digest('hex');
+  }
+
+  #fill(bytes: Uint8Array, offset: number): void {
+    if (!this.isSame()) this.#changed();
+    for (let at = 0; at < bytes.length; ) {
+      const read = readSync(this.#fd!, bytes, at, bytes.length - at, offset + at);
+      if (read === 0) this.#changed();
+      at += read;
+    }
+  }
+
+  #changed(): never {
+    throw new ResidualSkipError(
+      'READ_FAILED',
+      `model ${this.path}: it changed after it was loaded, and is needed again; create another session`,
+    );
+  }
+}
+
+interface Source {
+  readonly file: WeightFile;
+  readonly offset: number;
+}
+
+const sources = new WeakMap<TensorData, Source>();
+const forgotten = new WeakSet<TensorData>();
+
+/** Says where the elements are in a file. Nothing but `recalled` may write to the array. */
+export function rereadable(data: TensorData, file: WeightFile, offset: number): void {
+  if (data.byteLength >= LEAST_BYTES) sources.set(data, { file, offset });
+}
+
+/** @param free gives back the memory of an array, whose elements are then lost; false if it can't */
+export function forget(data: TensorData, free: (data: TensorData) => boolean): void {
+  const source = sources.get(data);
+  if (source && !forgotten.has(data) && source.file.isSame() && free(data)) forgotten.add(data);
+}
+
+export function isForgotten(data: TensorData): boolean {
+  return forgotten.has(data);
+}
+
+/**
+ * The array, with its elements.
+ * @throws ResidualSkipError READ_FAILED when they were given back, and the file has changed since
+ */
+export function recalled<T extends TensorData>(data: T): T {
+  if (!forgotten.has(data)) return data;
+  const { file, offset } = sources.get(data)!;
+  file.read(data, offset);
+  forgotten.delete(data);
+  return data;
+}

@@ -1,0 +1,139 @@
+import { createHash } from 'node:crypto';
+import { appendFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { NativeBackend } from 'lib/backends/native.js';
+import { compileModel } from 'lib/model/compile.js';
+import { loadModel } from 'lib/model/load.js';
+import { InferenceSession } from 'lib/session/session.js';
+import { isForgotten, recalled } from 'lib/tensor/recall.js';
+import { Tensor } from 'lib/tensor/tensor.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
+import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { randomFloats } from '../../helpers/random.js';
+
+const CHANNELS = 64;
+const weights = randomFloats(CHANNELS * CHANNELS * 9, 1);
+
+/** A convolution of maps of any size: whether it is packed for Winograd's algorithm, and for which form, depends on the size. */
+function openConvolution(): Uint8Array {
+  const graph = new GraphBuilder();
+  const x = graph.input('x', ['batch', CHANNELS, 'height', 'width']);
+  const weight = graph.constant(tensor(weights, [CHANNELS, CHANNELS, 3, 3]));
+  const y = graph.node('Conv', [x, weight], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] });
+  return modelBytes(graph.output(y, ['batch', CHANNELS, 'height', 'width']));
+}
+
+const fileOf = (bytes: Uint8Array) => join(folderOf({ 'model.onnx': bytes }), 'model.onnx');
+const feedsOf = (side: number) => {
+  const dims = [1, CHANNELS, side, side];
+  return { x: new Tensor('float32', randomFloats(CHANNELS * side * side, side), dims) };
+};
+
+/** A file's weights, packed once and given back. */
+async function givenBack(file: string): Promise<Float32Array> {
+  const model = await loadModel(file);
+  const program = compileModel(model, new Map([['x', { shape: [1, CHANNELS, 14, 14] }]]));
+  const backend = new NativeBackend({ threads: 1 });
+  try {
+    backend.compileSync(program);
+    backend.forgetConstants(program);
+  } finally {
+    backend.release();
+  }
+  const [constant] = model.graph.constants.values();
+  return constant!.data as Float32Array;
+}
+
+afterAll(removeFolders);
+
+// Other systems keep the memory.
+const onLinux = process.platform === 'linux' ? describe : describe.skip;
+onLinux('weights of a file that were packed', () => {
+  it('take no memory, and are read again where a rule asks for them', async () => {
+    const data = await givenBack(fileOf(openConvolution()));
+    expect(isForgotten(data)).toBe(true);
+    expect(data.filter((element) => element !== 0).length).toBeLessThan(weights.length / 10);
+    expect(recalled(data)).toEqual(weights);
+    expect(isForgotten(data)).toBe(false);
+  });
+
+  it('are those of the file that was loaded if another takes its place, and an error if it changes', async () => {
+    const file = fileOf(openConvolution());
+    const data = await givenBack(file);
+    writeFileSync(`${file}.new`, 'another');
+    renameSync(`${file}.new`, file);
+    expect(recalled(data)).toEqual(weights);
+
+    const changing = fileOf(openConvolution());
+    const lost = await givenBack(changing);
+    appendFileSync(changing, 'more');
+    expect(() => recalled(lost)).toThrow(
+      expect.objectContaining({ code: 'READ_FAILED', message: expect.stringContaining('changed after') }),
+    );
+  });
+});
+
+describe('the hash of a file', () => {
+  const sha256 = createHash('sha256').update(openConvolution()).digest('hex');
+
+  it('is of what was loaded if another file takes its place, and an error if it changes', async () => {
+    const [replaced, changed] = [0, 1].map(() => fileOf(openConvolution())) as [string, string];
+    const [first, second] = await Promise.all(
+      [replaced, changed].map((file) => InferenceSession.create(file)),
+    );
+    writeFileSync(`${replaced}.new`, 'another');
+    renameSync(`${replaced}.new`, replaced);
+    expect(first!.model.sha256).toBe(sha256);
+    appendFileSync(changed, 'more');
+    expect(() => second!.model.sha256).toThrow(expect.objectContaining({ code: 'READ_FAILED' }));
+    expect(second!.model.opset).toBeGreaterThan(0);
+    await Promise.all([first, second].map((session) => session!.release()));
+  });
+
+  it('is taken while the file is read where a policy names the model, or an observer is told of it', async () => {
+    const policy = { default: 'run' as const, model: { sha256 } };
+    const observer = { onRun() {} };
+    for (const options of [{ policy }, { observers: [observer] }]) {
+      const file = fileOf(openConvolution());
+      const session = await InferenceSession.create(file, options);
+      appendFileSync(file, 'more');
+      expect(session.model.sha256).toBe(sha256);
+      await session.release();
+    }
+    const other = {
+      ...policy,
+      model: { sha256: sha256.replace(/^./, (digit) => (digit === '0' ? '1' : '0')) },
+    };
+    const created = InferenceSession.create(fileOf(openConvolution()), { policy: other });
+    await expect(created).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
+  });
+});
+
+it('a session from a file answers as one from its bytes, whatever sizes follow each other', async () => {
+  const bytes = openConvolution();
+  const sessions = [fileOf(bytes), bytes].map((source) => InferenceSession.create(source, { threads: 1 }));
+  for (const [i, side] of [7, 28, 3, 56, 7, 14].entries()) {
+    const answers = [];
+    for (const session of await Promise.all(sessions)) {
+      const { ...outputs } = i % 2 ? session.runSync(feedsOf(side)) : await session.run(feedsOf(side));
+      answers.push(Object.values(outputs)[0]!.data);
+    }
+    expect(answers[0]).toEqual(answers[1]);
+    expect((answers[0] as Float32Array).some((element) => element !== 0)).toBe(true);
+  }
+  for (const session of sessions) await (await session).release();
+});
+
+it('programs that are compiled at the same time keep what they share until all are', async () => {
+  const bytes = openConvolution();
+  const [file, whole] = await Promise.all(
+    [fileOf(bytes), bytes].map((source) => InferenceSession.create(source, { threads: 2 })),
+  );
+  const sides = [7, 28, 14, 56, 9];
+  const together = await Promise.all(sides.map((side) => file!.run(feedsOf(side))));
+  for (const [i, side] of sides.entries()) {
+    const expected = Object.values(await whole!.run(feedsOf(side)))[0]!.data;
+    expect(Object.values(together[i]!)[0]!.data).toEqual(expected);
+  }
+  await Promise.all([file, whole].map((session) => session!.release()));
+});
