@@ -64,7 +64,11 @@ function qLinearConcat(node: NodeLowering): ValueId {
   if (!Number.isInteger(count) || count < 1)
     node.invalid('its inputs are not tensors with scales and zero points');
   const parts = Array.from({ length: count }, (_, i) => operand(node, 2 + 3 * i));
-  return quantized(node, concatenate(node, parts), scaling(node, 0));
+  return quantized(
+    node,
+    concatenate(node, parts, node.axis(node.number('axis', 0), node.rank(parts[0]!))),
+    scaling(node, 0),
+  );
 }
 
 /** An operator on one tensor: x, its scale and zero point, then those of y. */
