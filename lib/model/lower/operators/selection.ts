@@ -3,6 +3,7 @@ import { sizeOf } from '../../../numeric/shapes.js';
 import type { TensorData } from '../../../tensor/tensor.js';
 import type { Sliced } from '../../../util/slices.js';
 import type { Value, ValueId } from '../../program/program.js';
+import { checkShape } from '../../read/tensor-proto.js';
 import type { NodeLowering } from '../lowering.js';
 import type { OperatorTable } from './operator.js';
 
@@ -117,7 +118,7 @@ function* nonMaxSuppression(node: NodeLowering): Sliced<readonly ValueId[]> {
   return [int64s(node, [rows.length / 3, 3], rows)];
 }
 
-/** One row of samples: where each reads, and with which weight. NaN and what is far outside read nothing. */
+/** Where the samples of all bins along one axis read; undefined far outside, where they are 0. */
 function samplesOf(start: number, bin: number, bins: number, each: number, length: number) {
   return Array.from({ length: bins * each }, (_, k) => {
     const at = start + Math.floor(k / each) * bin + ((k % each) + 0.5) * (bin / each);
@@ -128,65 +129,81 @@ function samplesOf(start: number, bin: number, bins: number, each: number, lengt
   });
 }
 
-/** Bilinear samples in each cell of each region, of which the mean or the largest counts (He et al. 2017). */
+/** Four pixels for each sample, those of a bin one behind the other: their offsets in a plane, and weights. */
+function tapsOf(
+  [ys, xs]: readonly [ReturnType<typeof samplesOf>, ReturnType<typeof samplesOf>],
+  [down, across]: readonly [number, number],
+  width: number,
+) {
+  const offsets = new Int32Array(4 * ys.length * xs.length);
+  const weights = new Float64Array(offsets.length);
+  let tap = 0;
+  for (let i = 0; i < ys.length; i += down) {
+    for (let j = 0; j < xs.length; j += across) {
+      for (let sample = 0; sample < down * across; sample++, tap += 4) {
+        const [v, u] = [ys[i + Math.floor(sample / across)], xs[j + (sample % across)]];
+        if (!u || !v) continue;
+        const [upper, lower] = [v.low * width, v.high * width];
+        offsets.set([upper + u.low, upper + u.high, lower + u.low, lower + u.high], tap);
+        const [above, left] = [1 - v.share, 1 - u.share];
+        weights.set([above * left, above * u.share, v.share * left, v.share * u.share], tap);
+      }
+    }
+  }
+  return { offsets, weights };
+}
+
+/** Bilinear samples in each bin of each region, of which the mean or the largest counts (He et al. 2017). */
 function* roiAlign(node: NodeLowering): Sliced<readonly ValueId[]> {
   const [x, rois] = [floats(node, 0, 'input'), floats(node, 1, 'rois')];
   const images = node.integers(node.input(2), 'batch_indices');
   const [batch = 0, channels = 0, height = 0, width = 0] = x.shape;
   const [count = 0, sides] = rois.shape;
-  if (
-    x.shape.length !== 4 ||
-    sides !== 4 ||
-    images.length !== count ||
-    images.some((i) => i < 0 || i >= batch)
-  )
+  const fits = x.shape.length === 4 && sides === 4 && images.length === count;
+  if (!fits || images.some((image) => image < 0 || image >= batch))
     node.invalid(`its input [${x.shape}], rois [${rois.shape}] and batch_indices don't fit together`);
   const [rows, columns] = [node.number('output_height', 1), node.number('output_width', 1)];
   const [ratio, scale] = [node.number('sampling_ratio', 0), node.number('spatial_scale', 1)];
   const mode = node.string('mode', 'avg');
   if (mode !== 'avg' && mode !== 'max') node.invalid(`its mode '${mode}' is unknown`);
-  const form = node.string(
-    'coordinate_transformation_mode',
-    node.opset < 16 ? 'output_half_pixel' : 'half_pixel',
-  );
-  const offset = form === 'half_pixel' ? 0.5 : 0;
+  const fallback = node.opset < 16 ? 'output_half_pixel' : 'half_pixel';
+  const isHalf = node.string('coordinate_transformation_mode', fallback) === 'half_pixel';
   const shape = [count, channels, rows, columns];
-  node.afford('float32', sizeOf(shape), 16);
+  checkShape(shape, (problem) => node.invalid(problem));
+  node.afford('float32', sizeOf(shape));
   const y = new Float32Array(sizeOf(shape));
-  const least = offset === 0 ? 1 : Number.NEGATIVE_INFINITY;
-  let out = 0;
+  const [bins, least] = [rows * columns, isHalf ? Number.NEGATIVE_INFINITY : 1];
   for (let roi = 0; roi < count; roi++) {
-    const [left, top, right, bottom] = Array.from(
-      rois.data.subarray(roi * 4, roi * 4 + 4),
-      (side) => Math.fround(side * scale) - offset,
-    ) as [number, number, number, number];
+    const corners = rois.data.subarray(roi * 4, roi * 4 + 4);
+    const at = Array.from(corners, (side) => side * scale - (isHalf ? 0.5 : 0));
+    const [left, top, right, bottom] = at as [number, number, number, number];
     const [h, w] = [Math.max(bottom - top, least) / rows, Math.max(right - left, least) / columns];
-    const perBin = (side: number) => (ratio > 0 ? ratio : Math.max(Math.ceil(side), 0));
-    const [down, across] = [perBin(h), perBin(w)];
-    node.afford('float32', 1, rows * down * columns * across * 8);
-    const ys = samplesOf(top, h, rows, down, height);
-    const xs = samplesOf(left, w, columns, across, width);
+    const [down, across] = [h, w].map((side) => (ratio > 0 ? ratio : Math.max(Math.ceil(side), 0) || 0)) as [
+      number,
+      number,
+    ];
+    const each = 4 * down * across;
+    node.afford('int32', 1, each * bins * channels);
+    const axes = [samplesOf(top, h, rows, down, height), samplesOf(left, w, columns, across, width)] as const;
+    const { offsets, weights } = tapsOf(axes, [down, across], width);
     for (let c = 0; c < channels; c++) {
       const plane = (images[roi]! * channels + c) * height * width;
-      for (let bin = 0; bin < rows * columns; bin++) {
-        const [row, column] = [Math.floor(bin / columns), bin % columns];
-        let [sum, largest] = [0, Number.NEGATIVE_INFINITY];
-        for (let i = row * down; i < (row + 1) * down; i++) {
-          for (let j = column * across; j < (column + 1) * across; j++) {
-            const [v, u] = [ys[i], xs[j]];
-            let [top, bottom] = [0, 0];
-            if (u && v) {
-              const [upper, lower] = [plane + v.low * width, plane + v.high * width];
-              top = x.data[upper + u.low]! * (1 - u.share) + x.data[upper + u.high]! * u.share;
-              bottom = x.data[lower + u.low]! * (1 - u.share) + x.data[lower + u.high]! * u.share;
-            }
-            const value = v ? top * (1 - v.share) + bottom * v.share : 0;
-            sum += value;
-            largest = Math.max(largest, value);
-          }
+      const out = (roi * channels + c) * bins;
+      for (let bin = 0; bin < bins; bin++) {
+        const [first, end] = [bin * each, (bin + 1) * each];
+        if (mode === 'avg') {
+          let sum = 0;
+          for (let tap = first; tap < end; tap++) sum += x.data[plane + offsets[tap]!]! * weights[tap]!;
+          y[out + bin] = sum / Math.max(each / 4, 1);
+          continue;
         }
-        const samples = down * across;
-        y[out++] = mode === 'avg' ? sum / Math.max(samples, 1) : samples > 0 ? largest : 0;
+        let largest = each > 0 ? Number.NEGATIVE_INFINITY : 0;
+        for (let tap = first; tap < end; tap += 4) {
+          let sum = 0;
+          for (let k = tap; k < tap + 4; k++) sum += x.data[plane + offsets[k]!]! * weights[k]!;
+          largest = Math.max(largest, sum);
+        }
+        y[out + bin] = largest;
       }
     }
     yield;
