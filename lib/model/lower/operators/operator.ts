@@ -22,5 +22,8 @@ export interface Operator {
   readonly unsupported?: (node: Node) => string | undefined;
 }
 
+/** The index of an input that an operator doesn't have. */
+export const NO_INPUT = -1;
+
 /** By ONNX operator name. */
 export type OperatorTable = Readonly<Record<string, Operator>>;
