@@ -138,6 +138,8 @@ function cut(graph: Graph, { ofNode, ofValue }: Numbered, last: number): SplitGr
     if (part.nodes.length > 0) stages.unshift({ isProgram: stage % 2 === 0, graph: part });
   }
   const left = [...wanted].filter((name) => (ofValue.get(name) ?? 0) === 0 && !inputs.has(name));
+  // A program has an output.
+  if (left.length === 0) left.push(...[...inputs].slice(0, 1));
   return {
     body: reachable({
       ...graph,

@@ -95,6 +95,7 @@ function* loop(node: NodeLowering): Sliced<readonly ValueId[]> {
 }
 
 function* scan(node: NodeLowering): Sliced<readonly ValueId[]> {
+  if (node.opset < 9) node.unsupported('opset 8, which scans each item of a batch, is not supported');
   const body = node.graph('body');
   const scanned = node.number('num_scan_inputs', 1);
   const inputs = node.inputs();
@@ -147,9 +148,5 @@ function choosesItsEnd({ attributes }: Node): boolean {
 export const CONTROL: OperatorTable = {
   If: { lower: conditional, choosingInputs: [0] },
   Loop: { lower: loop, constantInputs: [0, 1], dataDependent: choosesItsEnd },
-  Scan: {
-    lower: scan,
-    unsupported: ({ opset, attributes }) =>
-      attributes.has('directions') || (opset ?? 9) < 9 ? 'of opset 8' : undefined,
-  },
+  Scan: { lower: scan },
 };

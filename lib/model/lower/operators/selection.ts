@@ -198,11 +198,9 @@ function* roiAlign(node: NodeLowering): Sliced<readonly ValueId[]> {
           continue;
         }
         let largest = each > 0 ? Number.NEGATIVE_INFINITY : 0;
-        for (let tap = first; tap < end; tap += 4) {
-          let sum = 0;
-          for (let k = tap; k < tap + 4; k++) sum += x.data[plane + offsets[k]!]! * weights[k]!;
-          largest = Math.max(largest, sum);
-        }
+        // Of the addends of samples, as ONNX's case and onnxruntime have it.
+        for (let tap = first; tap < end; tap++)
+          largest = Math.max(largest, x.data[plane + offsets[tap]!]! * weights[tap]!);
         y[out + bin] = largest;
       }
     }
