@@ -13,9 +13,10 @@ import type { Binding, Model } from '../model/read/model.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { bindFeeds } from '../session/feeds.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
+import type { Tail } from '../session/tail.js';
 import { answerOf, readerOf } from '../skip/losses.js';
 import type { TensorMap } from '../skip/observer.js';
-import { type Part, partOf } from '../skip/parts.js';
+import { type Part, partOf, partsTogether } from '../skip/parts.js';
 import { isOfLabels, isOfNumbers, type Metric } from '../skip/promise.js';
 import { type CustomLoss, checkedLoss } from '../skip/run-loss.js';
 import { meaningOf } from '../skip/scores.js';
@@ -110,6 +111,7 @@ export async function itemOptions(
   programs: Programs,
   work: Work,
   unusable: Unusable,
+  staged?: Staged,
 ): Promise<CalibrationOptions> {
   const asked = {
     ...{ ...options, metric, about: Object.keys(about).length > 0 ? about : undefined },
@@ -120,9 +122,12 @@ export async function itemOptions(
   };
   const labels = (opened.labelsKnown && opened.labels) || undefined;
   if (byBlocks) {
+    const promised = { metric, indices, boxes: about.boxes };
     return {
       ...{ ...asked, labels: isOfLabels(metric) ? labels : undefined, pools: poolsVectors(opened, metric) },
-      vectorOf: readingOf(opened, programs, typical, { metric, indices, boxes: about.boxes }),
+      vectorOf: staged
+        ? stagedReading(opened, programs, typical, promised, staged)
+        : readingOf(opened, programs, typical, promised),
       lossOf: loss ? customLoss(loss, opened, programs, typical, indices, byHash) : ownLossOf(metric),
     };
   }
@@ -214,6 +219,28 @@ function readingOf(
   });
   const read = readerOf(metric, forms, boxes);
   return ({ outputs: found }, input) => read(partsOfRun(found, input));
+}
+
+/** The same of a network with stages behind its program, which run for each item. */
+function stagedReading(
+  opened: DataModel,
+  programs: Programs,
+  typical: Tensor,
+  { metric, indices, boxes }: Pick<Promisable, 'metric' | 'indices' | 'boxes'>,
+  { model, tail }: Staged,
+): VectorOf {
+  return ({ outputs }, input) => {
+    const { tensors } = bindFeeds(model, opened.feeds(preparedOf(opened, input, typical)));
+    const answers = tail.runSync({ program: programs.at(input), tensors, outputs });
+    const parts = partsTogether(indices.map((index) => answers[model.outputs[index]!.name]!));
+    return readerOf(metric, parts, boxes)(parts);
+  };
+}
+
+/** A network with stages behind its program. */
+export interface Staged {
+  readonly model: Model;
+  readonly tail: Tail;
 }
 
 /** Whether the vector of a text is pooled from those of its tokens. */

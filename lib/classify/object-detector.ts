@@ -5,9 +5,8 @@ import { InferenceSession } from '../session/session.js';
 import { boxReader } from '../skip/boxes.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
-import { partOf } from '../skip/parts.js';
+import { partsTogether } from '../skip/parts.js';
 import { BOX_FORMS, type Boxes } from '../skip/promise.js';
-import type { Tensor } from '../tensor/tensor.js';
 import { parseStrict } from '../util/validation.js';
 import { firstOutput } from './class-scores.js';
 import { ImageClassifier, type ImageClassifierOptions } from './image-classifier.js';
@@ -148,7 +147,7 @@ export class ObjectDetector {
     threshold = DEFAULT_THRESHOLD,
   ): DetectedObject[] {
     const { form, logits } = this.reading;
-    const parts = partsOf(this.reading.outputs.map((name) => outputs[name]!));
+    const parts = partsTogether(this.reading.outputs.map((name) => outputs[name]!));
     const score = logits ? Math.log(threshold / (1 - threshold)) : threshold;
     const read = boxReader(parts, { form, score });
     if (!read) throw unreadable(this.images.name, this.session);
@@ -182,12 +181,6 @@ export class ObjectDetector {
 }
 
 const corners = (rows: Float32Array) => rows.filter((_, i) => i % 6 < 4);
-
-/** Without the axis of the batch, which all outputs have or none. */
-function partsOf(tensors: readonly Tensor[]) {
-  const batched = tensors.some(({ dims }) => dims.length > 2);
-  return tensors.map(({ data, dims }) => partOf(data, batched ? dims : [1, ...dims]));
-}
 
 /** What the names and shapes of the outputs say. */
 function readingOf(

@@ -52,7 +52,7 @@ import {
   type Verifier,
 } from './run.js';
 import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
-import { Tail } from './tail.js';
+import { endedRun, Tail } from './tail.js';
 
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
 const PATIENCE_MS = 250;
@@ -308,7 +308,7 @@ export class InferenceSession {
     const call = prepareRun(bound, cached, fetches, this.#profiler, signal);
     const start = performance.now();
     const guarded = await execute(call, this.#verifier);
-    const answers = await this.#tail?.run(call);
+    const answers = await this.#tail?.run(endedRun(call));
     const milliseconds = performance.now() - start;
     return this.#finish(call, { inputsKept: true, milliseconds, guarded, answers }, answer);
   }
@@ -335,7 +335,7 @@ export class InferenceSession {
     const call = prepareRun(bound, cached, fetches, this.#profiler);
     const start = performance.now();
     const guarded = executeSync(call, this.#verifier);
-    const answers = this.#tail?.runSync(call);
+    const answers = this.#tail?.runSync(endedRun(call));
     const milliseconds = performance.now() - start;
     return this.#finish(call, { inputsKept: false, milliseconds, guarded, answers }, answer);
   }
@@ -439,7 +439,7 @@ export class InferenceSession {
     const cached = await programs.get(bound.feeds, bound.applied);
     const call = prepareRun(bound, cached, fetches);
     await execute(call, this.#verifier);
-    const answers = await this.#tail?.run(call);
+    const answers = await this.#tail?.run(endedRun(call));
     const outputs = answers
       ? collectAnswers(answers, fetches)
       : collectOutputs(cached.program, call.results, fetches);

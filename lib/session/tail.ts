@@ -31,18 +31,33 @@ interface Prepared {
   readonly compiled: CompiledProgram;
 }
 
-/** What a finished run of the program knows: its inputs and outputs, by the graph's names. */
-function knownOf({ inputs }: Model, { cached: { program }, results, feeds }: PreparedRun): Values {
+/** A run of the program before the stages, which has ended. */
+export interface EndedRun {
+  readonly program: Program;
+  /** Its inputs, as `bindFeeds` returns them. */
+  readonly tensors: TensorMap;
+  /** Its outputs, in their order. They are not written to afterwards. */
+  readonly outputs: readonly TensorData[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What is known then, by the graph's names. */
+function knownOf({ inputs }: Model, { program, tensors, outputs }: EndedRun): Values {
   const given = inputs.map(({ name, dtype }): [string, Known] => {
-    const { data, dims } = feeds.tensors[name]!;
+    const { data, dims } = tensors[name]!;
     return [name, { dtype, shape: dims, data }];
   });
   const made = program.outputs.map(({ name, value }, index): [string, Known] => {
     const { dtype, shape } = program.values[value]!;
-    return [name, { dtype, shape, data: keptOutput(results, index) }];
+    return [name, { dtype, shape, data: outputs[index]! }];
   });
   return new Map([...given, ...made]);
 }
+
+export const endedRun = ({ cached: { program }, results, feeds, request }: PreparedRun): EndedRun => ({
+  ...{ program, tensors: feeds.tensors, signal: request.signal },
+  outputs: program.outputs.map((_, index) => keptOutput(results, index)),
+});
 
 /** Runs the stages of one model. */
 export class Tail {
@@ -53,13 +68,10 @@ export class Tail {
     private readonly backend: Backend,
   ) {}
 
-  /**
-   * All outputs of the model.
-   * @param before the run of the program before, which has ended
-   */
-  async run(before: PreparedRun): Promise<TensorMap> {
+  /** All outputs of the model. */
+  async run(before: EndedRun): Promise<TensorMap> {
     const values = knownOf(this.model, before);
-    const { signal } = before.request;
+    const { signal } = before;
     for (const { isProgram, graph } of this.model.stages ?? []) {
       if (signal?.aborted) {
         throw new ResidualSkipError('ABORTED', 'run: it was aborted', { cause: signal.reason });
@@ -79,7 +91,7 @@ export class Tail {
   }
 
   /** The same on the calling thread. */
-  runSync(before: PreparedRun): TensorMap {
+  runSync(before: EndedRun): TensorMap {
     const values = knownOf(this.model, before);
     for (const { isProgram, graph } of this.model.stages ?? []) {
       if (!isProgram || readsNothing(graph, values)) {
