@@ -89,11 +89,16 @@ export class ObjectDetector {
     const session = await InferenceSession.create(path, sessionOptions);
     const images = await ImageClassifier.over(session, files, rest, firstOutput);
     try {
-      return new ObjectDetector(images, readingOf(session, images, form));
+      return ObjectDetector.over(images, form);
     } catch (error) {
       await session.release();
       throw error;
     }
+  }
+
+  /** @internal */
+  static over(images: ImageClassifier, form?: Boxes['form']): ObjectDetector {
+    return new ObjectDetector(images, readingOf(images, form));
   }
 
   get session(): InferenceSession {
@@ -184,8 +189,7 @@ const corners = (rows: Float32Array) => rows.filter((_, i) => i % 6 < 4);
 
 /** What the names and shapes of the outputs say. */
 function readingOf(
-  session: InferenceSession,
-  { labels, labelsKnown, name }: ImageClassifier,
+  { session, labels, labelsKnown, name }: ImageClassifier,
   asked: Boxes['form'] | undefined,
 ): Reading {
   const { outputMetadata, outputNames, policy } = session;

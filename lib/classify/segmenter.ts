@@ -85,12 +85,22 @@ export class Segmenter {
     const files = await findModel(path);
     const session = await InferenceSession.create(path, sessionOptions);
     const images = await ImageClassifier.over(session, files, options, answerOutput);
-    const { shape, type } = session.outputMetadata.find(({ name }) => name === images.output)!;
-    if (shape.length >= 3 && shape.length <= 4) return new Segmenter(images);
-    await session.release();
+    try {
+      return Segmenter.over(images);
+    } catch (error) {
+      await session.release();
+      throw error;
+    }
+  }
+
+  /** @internal */
+  static over(images: ImageClassifier): Segmenter {
+    const { name, output, session } = images;
+    const { shape, type } = session.outputMetadata.find((port) => port.name === output)!;
+    if (shape.length === 3 || shape.length === 4) return new Segmenter(images);
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `${files.name}: output '${images.output}' (${type}[${shape.join(', ')}]) holds no map, floats [batch, classes, height, width] or ` +
+      `${name}: output '${output}' (${type}[${shape.join(', ')}]) holds no map, floats [batch, classes, height, width] or ` +
         'integers [batch, height, width]',
     );
   }

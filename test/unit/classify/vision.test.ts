@@ -1,9 +1,10 @@
 /** ObjectDetector and Segmenter on networks whose answers are constants, or the pixels themselves. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { ObjectDetector, type ObjectDetectorOptions, Segmenter } from 'lib/index.js';
 import sharp from 'sharp';
+import { cli } from '../../helpers/cli.js';
 import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 
 interface Answer {
@@ -222,5 +223,52 @@ describe('Segmenter', () => {
     ]);
     const row = answering([1, 3, 2, 2], { out: { dims: [1, 5], data: [1, 2, 3, 4, 5] } });
     await expect(Segmenter.from(row)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+});
+
+describe('run', () => {
+  const PICTURE = resolve('examples/images/cat-0000.jpg');
+
+  test('shows objects, and their boxes as JSON', async () => {
+    const folder = answering([3, 50, 50], {
+      boxes: { dims: [1, 4], data: [5, 10, 15, 30] },
+      scores: { dims: [1], data: [0.75] },
+    });
+    const table = await cli('run', folder, PICTURE, '--backend', 'reference');
+    expect(table.out).toMatch(/objects/);
+    expect(table.out).toMatch(/0 75 %/);
+    const { width, height } = await sharp(PICTURE).metadata();
+    const json = await cli('run', folder, PICTURE, '--json', '--backend', 'reference');
+    const [only, ...others] = JSON.parse(json.out)[0].objects;
+    expect(others).toEqual([]);
+    expect(only).toMatchObject({ index: 0, label: '0', score: 0.75 });
+    expect(only.box.x).toBeCloseTo(width! * 0.1);
+    expect(only.box.y).toBeCloseTo(height! * 0.2);
+    expect(only.box.width).toBeCloseTo(width! * 0.2);
+    expect(only.box.height).toBeCloseTo(height! * 0.4);
+    const refused = await cli('run', folder, PICTURE, '-o', folder);
+    expect([refused.code, refused.err]).toEqual([
+      1,
+      expect.stringMatching(/--output: it is for networks that/),
+    ]);
+  });
+
+  test('shows the classes of pixels, and writes the mask as a PNG', async () => {
+    const map = answering(
+      [1, 3, 2, 2],
+      { out: { dims: [1, 2, 2], data: [7, 7, 3, 7], integers: true } },
+      {
+        'config.json': { architectures: ['TestForSemanticSegmentation'] },
+      },
+    );
+    const out = join(map, 'masks');
+    const table = await cli('run', map, PICTURE, '-o', out, '--backend', 'reference');
+    expect(table.out).toMatch(/classes/);
+    expect(table.out).toMatch(/7 75 %, 3 25 %/);
+    const [mask, picture] = await Promise.all([
+      sharp(join(out, 'cat-0000.png')).metadata(),
+      sharp(PICTURE).metadata(),
+    ]);
+    expect([mask.width, mask.height]).toEqual([picture.width, picture.height]);
   });
 });
