@@ -44,7 +44,19 @@ export {
 } from './classify/image-classifier.js';
 export type { ImageSource, SharpLike } from './classify/image-source.js';
 export type { DataOptions, Images, LabelledImage } from './classify/images.js';
+export {
+  type DetectedObject,
+  type DetectOptions,
+  ObjectDetector,
+  type ObjectDetectorOptions,
+} from './classify/object-detector.js';
 export { type RankedDocument, type RankOptions, Reranker } from './classify/reranker.js';
+export {
+  Segmentation,
+  type SegmentedClass,
+  Segmenter,
+  type SegmentOptions,
+} from './classify/segmenter.js';
 export type { TaskName, TaskOptions } from './classify/task.js';
 export {
   type ClassifyTextOptions,

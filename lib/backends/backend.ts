@@ -1,7 +1,8 @@
 import type { Program } from '../model/program/program.js';
-import type { Decisions } from '../skip/compiled-policy.js';
+import { sizeOf } from '../numeric/shapes.js';
+import { type Decisions, decisionsIn } from '../skip/compiled-policy.js';
 import type { AuditLines } from '../skip/observer.js';
-import type { TensorData } from '../tensor/tensor.js';
+import { allocate, type TensorData } from '../tensor/tensor.js';
 
 export { BlockMode, type Decisions, decisionsIn } from '../skip/compiled-policy.js';
 
@@ -26,6 +27,18 @@ export interface RunRequest {
    * `CompiledProgram.profiled`. Filled by the run; zeros for what did not run.
    */
   readonly times?: Float64Array | undefined;
+}
+
+/** What a run of some items fills. */
+export function requestFor(program: Program, items: number, policy: Decisions): Omit<RunRequest, 'inputs'> {
+  const { outputs, values } = program;
+  const decisions = items * decisionsIn(program);
+  return {
+    ...{ items, policy },
+    outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, items * sizeOf(values[value]!.shape))),
+    outcomes: new Uint8Array(decisions),
+    scores: new Float32Array(decisions).fill(Number.NaN),
+  };
 }
 
 /** A program ready to run. Immutable and shared: any number of runs may be in progress at once. */

@@ -11,6 +11,7 @@ import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
 import type { Program } from '../model/program/program.js';
+import { Tail } from '../session/tail.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { isVectorMetric, type Promised } from '../skip/promise.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -86,16 +87,18 @@ export async function calibrate(
     });
     const engine = engineOf(rest);
     const unusable = new Unusable([], opened.what);
+    const staged = loaded.stages && { model: loaded, tail: new Tail(loaded, engine) };
     try {
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
       const programs = programsOf(loaded, opened, read.typical);
-      const prepared = await itemOptions(opened, read, asked, promised!, programs, work, unusable);
+      const prepared = await itemOptions(opened, read, asked, promised!, programs, work, unusable, staged);
       const count = own.dryRun ? undefined : counting(work);
       const result = await calibrateItems(backend, programs, loaded.sha256, read.items, prepared, count);
       return await withThumbnails(result, read.byHash);
     } finally {
       const leftOut = unusable.describe();
       if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
+      staged?.tail.release();
       engine.release();
     }
   } finally {

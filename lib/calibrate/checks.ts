@@ -2,6 +2,7 @@
 
 import type { DataModel } from '../classify/data-model.js';
 import {
+  architectureTask,
   defaultMetric,
   doubtOf,
   metricsInstead,
@@ -10,7 +11,7 @@ import {
   type TaskName,
 } from '../classify/task.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program, ValueId } from '../model/program/program.js';
+import { NONE, type Program, type ValueId } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import {
   complete,
@@ -72,14 +73,17 @@ export function promisable(
   program: Program,
   labelled: boolean,
 ): Promisable {
-  const names = program.outputs.map(({ name }) => name);
+  const names = opened.session.outputNames;
+  // Behind the program, stages make outputs whose lengths only a run knows.
+  const staged = names.some((name) => !program.outputs.some((output) => output.name === name));
   const unknown = asked.outputs?.find((name) => !names.includes(name));
   if (unknown !== undefined)
     throw refused(`outputs: the model has no output '${unknown}'; ${suggest(unknown, names)}`);
   // What is known of one output says nothing of another.
   const model = { ...opened, output: asked.outputs?.[0] ?? opened.output };
   const task = model.task ?? (asked.loss && asked.metric === undefined ? 'custom' : undefined);
-  const given = asked.metric ?? defaultMetric(task ?? inferred(model, program, labelled));
+  const given =
+    asked.metric ?? defaultMetric(task ?? (staged ? namedTask(model) : inferred(model, program, labelled)));
   const instead = task && metricsInstead(task, given);
   if (instead !== undefined)
     throw refused(`metric: '${given}' isn't about the task ${task}; take ${instead}`);
@@ -90,14 +94,21 @@ export function promisable(
         : "loss: the metric 'custom' needs it; give a function (full, skipped, item) => 0 to 1",
     );
   }
+  if (staged && (!isVectorMetric(given) || given === 'custom')) {
+    throw refused(
+      `metric: '${given}' needs answers of known lengths, but those of ${model.name} depend on the input; take boxes for a detector`,
+    );
+  }
   if (!isVectorMetric(given)) checkClasses(given, model, program, labelled);
   const all = given === 'custom' || partsOf(given).name === 'boxes';
   const outputs = asked.outputs ?? (all ? names : [model.output]);
   const indices = outputs.map((name) => names.indexOf(name));
-  const value = program.outputs[indices[0]!]!.value;
-  const channels = program.values[value]!.shape[1] ?? 1;
+  const value = staged ? NONE : program.outputs[indices[0]!]!.value;
+  const channels = program.values[value]?.shape[1] ?? 1;
   const byChannel = ['pixels', 'miou'].includes(partsOf(given).name) && channels > 1;
-  const metric = byChannel ? given : complete(given, endOf(program, value) === 'sigmoid' ? 0.5 : 0);
+  const metric = byChannel
+    ? given
+    : complete(given, !staged && endOf(program, value) === 'sigmoid' ? 0.5 : 0);
   const others = names.filter((name) => !outputs.includes(name));
   const boxes = {
     ...DEFAULT_BOXES,
@@ -105,7 +116,7 @@ export function promisable(
     ...(asked.score !== undefined && { score: asked.score }),
   };
   return {
-    ...{ metric, indices, byBlocks: leavesOutBlocks(metric, program, asked) },
+    ...{ metric, indices, byBlocks: staged || leavesOutBlocks(metric, program, asked) },
     ...(names.length > 1 && { outputs: [...outputs] }),
     ...(others.length > 0 && { notPromised: others }),
     ...(partsOf(metric).name === 'boxes' && { boxes }),
@@ -119,6 +130,13 @@ function leavesOutBlocks(metric: Metric, main: Program, options: CalibrateOption
   const needsClasses =
     main.ownExits || hasGates(main) || fit || original || guards || perClass || budget !== undefined;
   return !needsClasses && main.blocks.some(({ skippable }) => skippable) && exitPoints(main, 0).length === 0;
+}
+
+/** What the files beside a network with stages say; nothing in its program does. */
+function namedTask({ architecture, name }: DataModel): TaskName {
+  const named = architectureTask(architecture);
+  if (named) return named;
+  throw refused(`task: nothing says what the outputs of ${name} are; say so, --task (task) detection`);
 }
 
 /** @throws ResidualSkipError INVALID_ARGUMENT, with the way out */

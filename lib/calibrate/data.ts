@@ -12,7 +12,7 @@ import type { Tensor, TensorData } from '../tensor/tensor.js';
 import type { Promisable } from './checks.js';
 import type { CalibrateOptions, CalibrationItem, CalibrationOptions, FitImages } from './options.js';
 import { programsOf } from './prepared.js';
-import { customLoss, ownLossOf, poolsVectors, readingOf } from './promised.js';
+import { customLoss, ownLossOf, poolsVectors, readingOf, type Staged, stagedReading } from './promised.js';
 import type { Programs } from './run/evaluator.js';
 import { contentHash, dryRunItems } from './split.js';
 
@@ -94,6 +94,7 @@ export async function itemOptions(
   programs: Programs,
   work: Work,
   unusable: Unusable,
+  staged?: Staged,
 ): Promise<CalibrationOptions> {
   const asked = {
     ...{ ...options, metric, about: Object.keys(about).length > 0 ? about : undefined },
@@ -104,9 +105,12 @@ export async function itemOptions(
   };
   const labels = (opened.labelsKnown && opened.labels) || undefined;
   if (byBlocks) {
+    const promised = { metric, indices, boxes: about.boxes };
     return {
       ...{ ...asked, labels: isOfLabels(metric) ? labels : undefined, pools: poolsVectors(opened, metric) },
-      vectorOf: readingOf(opened, programs, typical, { metric, indices, boxes: about.boxes }),
+      vectorOf: staged
+        ? stagedReading(opened, programs, typical, promised, staged)
+        : readingOf(opened, programs, typical, promised),
       lossOf: loss ? customLoss(loss, opened, programs, typical, indices, byHash) : ownLossOf(metric),
     };
   }

@@ -2,10 +2,13 @@
 import type { DataModel } from '../classify/data-model.js';
 import type { Item } from '../classify/images.js';
 import type { Program } from '../model/program/program.js';
+import type { Model } from '../model/read/model.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { bindFeeds } from '../session/feeds.js';
+import type { Tail } from '../session/tail.js';
 import { answerOf, readerOf } from '../skip/losses.js';
 import type { TensorMap } from '../skip/observer.js';
-import { type Part, partOf } from '../skip/parts.js';
+import { type Part, partOf, partsTogether } from '../skip/parts.js';
 import { isOfNumbers, type Metric } from '../skip/promise.js';
 import { type CustomLoss, checkedLoss } from '../skip/run-loss.js';
 import { meaningOf } from '../skip/scores.js';
@@ -43,6 +46,28 @@ export function readingOf(
   });
   const read = readerOf(metric, forms, boxes);
   return ({ outputs: found }, input) => read(partsOfRun(found, input));
+}
+
+/** The same of a network with stages behind its program, which run for each item. */
+export function stagedReading(
+  opened: DataModel,
+  programs: Programs,
+  typical: Tensor,
+  { metric, indices, boxes }: Pick<Promisable, 'metric' | 'indices' | 'boxes'>,
+  { model, tail }: Staged,
+): VectorOf {
+  return ({ outputs }, input) => {
+    const { tensors } = bindFeeds(model, opened.feeds(preparedOf(opened, input, typical)));
+    const answers = tail.runSync({ program: programs.at(input), tensors, outputs });
+    const parts = partsTogether(indices.map((index) => answers[model.outputs[index]!.name]!));
+    return readerOf(metric, parts, boxes)(parts);
+  };
+}
+
+/** A network with stages behind its program. */
+export interface Staged {
+  readonly model: Model;
+  readonly tail: Tail;
 }
 
 /** Whether the vector of a text is pooled from those of its tokens. */

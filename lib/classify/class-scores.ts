@@ -69,6 +69,9 @@ export function classOutput(
   return { output: chosen.name, classes };
 }
 
+/** The first output, of a network whose answers are spread over all. */
+export const firstOutput: typeof answerOutput = ([first]) => ({ output: first!.name, classes: undefined });
+
 /**
  * The output with the answer of a network of any task: `logits`, or else the first of floats of at least two dimensions, or else the
  * first. `classes` is undefined where it is no row of scores.

@@ -7,12 +7,12 @@ import { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import { isVectorMetric } from '../skip/promise.js';
 import { isFloat, isFloatType, isTensorLike, type Tensor, toFloat32 } from '../tensor/tensor.js';
-import { answerOutput, type Prediction, predictions } from './class-scores.js';
+import { answerOutput, firstOutput, type Prediction, predictions } from './class-scores.js';
 import { Embedder } from './embedder.js';
 import { FeedReader, type FeedSource, holdsArrays, isFeeds } from './feed-source.js';
 import { ImageClassifier, type ImageClassifierOptions, imageInput } from './image-classifier.js';
 import { type DataOptions, type Images, type Items, openItems } from './images.js';
-import type { TaskOptions } from './task.js';
+import { architectureTask, type TaskOptions } from './task.js';
 import { TextClassifier } from './text-classifier.js';
 import { TextModel } from './text-model.js';
 import { openTexts, type TextReader, type Texts } from './texts.js';
@@ -83,7 +83,9 @@ export async function openDataModel(
     const session = await InferenceSession.create(file, rest);
     if (data?.isFeeds || (data?.isTensor && !takesImages(session, files.name)))
       return ofFeeds(session, files, own, about(session));
-    return ofImages(await ImageClassifier.over(session, files, options, answerOutput), about(session));
+    const ofBoxes = task === 'detection' || architectureTask(architecture) === 'detection';
+    const outputOf = ofBoxes ? firstOutput : answerOutput;
+    return ofImages(await ImageClassifier.over(session, files, options, outputOf), about(session));
   }
   if (options.preprocessor) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `options.preprocessor: ${path} is a network of texts`);

@@ -89,6 +89,8 @@ export class ImageClassifier {
     /** Name of the output that holds the scores. */
     readonly output: string,
     private readonly maxPixels: number | undefined,
+    /** Whether the network takes one image without an axis for the batch. */
+    private readonly alone: boolean,
   ) {}
 
   /**
@@ -121,7 +123,7 @@ export class ImageClassifier {
     try {
       const maxPixels = checkMaxPixels(ownLimit);
       const known = ownLabels ?? files.labels;
-      const { name: input, ...image } = imageInput(session.inputMetadata, files.name);
+      const { name: input, alone, ...image } = imageInput(session.inputMetadata, files.name);
       const { output, classes } = outputOf(session.outputMetadata, known?.length, files.name, {
         labelsFrom: ownLabels ? 'options.labels' : 'config.json',
       });
@@ -144,6 +146,7 @@ export class ImageClassifier {
         input,
         output,
         maxPixels,
+        alone,
       );
     } catch (error) {
       await session.release();
@@ -191,9 +194,20 @@ export class ImageClassifier {
     return new Tensor('float32', data, shape);
   }
 
+  /**
+   * Prepares an image that is decoded at its own size, which the answer is about. Throws the same errors as `classify`.
+   * @internal
+   */
+  async prepareWhole(source: ImageSource, name: string, signal?: AbortSignal): Promise<WholeImage> {
+    const image = await toRawImage(source, name, { signal, maxPixels: this.maxPixels });
+    const { width, height } = image;
+    return { width, height, tensor: await this.prepareRaw(image, name) };
+  }
+
   /** The feeds of `session.run` for prepared images. */
   feeds(tensor: Tensor): { readonly [input: string]: Tensor } {
-    return { [this.input]: tensor };
+    const { type, data, dims } = tensor;
+    return { [this.input]: this.alone ? (new Tensor(type, data as never, dims.slice(1)) as Tensor) : tensor };
   }
 
   /** The scores of each item in the outputs of `session.run`. */
@@ -296,7 +310,16 @@ function checkMaxPixels(value: unknown): number | undefined {
   });
 }
 
+/** @internal */
+export interface WholeImage {
+  /** Of the image. */
+  readonly width: number;
+  readonly height: number;
+  readonly tensor: Tensor<'float32'>;
+}
+
 interface NamedImageInput {
+  readonly alone: boolean;
   readonly name: string;
   readonly channels: number;
   readonly height?: number;
@@ -305,15 +328,27 @@ interface NamedImageInput {
 
 export function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImageInput {
   const [first] = inputs;
-  if (inputs.length !== 1 || first === undefined || first.shape.length !== 4 || !isFloatType(first.type)) {
+  if (
+    inputs.length !== 1 ||
+    first === undefined ||
+    ![3, 4].includes(first.shape.length) ||
+    !isFloatType(first.type)
+  ) {
     const found = inputs.map(({ name, type, shape }) => `${name}: ${type}[${shape.join(', ')}]`).join('; ');
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      `${model}: it takes ${found || 'nothing'}; images need one input of floats [batch, channels, height, width], and calibrate and ` +
+      `${model}: it takes ${found || 'nothing'}; images need one input of floats, [batch, channels, height, width] or [channels, height, width], and calibrate and ` +
         'evaluate also take tensors by input, { name: tensor }, or .npz files',
     );
   }
-  const [, channels, height, width] = first.shape;
+  const [channels, height, width] = first.shape.slice(-3);
   const known = (length: string | number | undefined) => (typeof length === 'number' ? length : undefined);
-  return { name: first.name, channels: known(channels) ?? 3, height: known(height), width: known(width) };
+  const alone = first.shape.length === 3;
+  return {
+    name: first.name,
+    alone,
+    channels: known(channels) ?? 3,
+    height: known(height),
+    width: known(width),
+  };
 }

@@ -91,6 +91,10 @@ const ARCHITECTURES: readonly (readonly [RegExp, TaskName])[] = [
   [/ForDepthEstimation$/, 'regression'],
 ];
 
+/** What the name of a network's class in Hugging Face's library says. */
+export const architectureTask = (architecture = ''): TaskName | undefined =>
+  ARCHITECTURES.find(([pattern]) => pattern.test(architecture))?.[1];
+
 /**
  * Why nothing says that each item belongs to the class of its largest score; undefined where something does.
  * @param scores the output with class scores; null if there is none
@@ -132,8 +136,8 @@ export function provenTask(
   program: Program,
 ): TaskName | undefined {
   if (problem !== undefined && problem in OTHER_PROBLEMS) return OTHER_PROBLEMS[problem];
-  const named = ARCHITECTURES.find(([pattern]) => pattern.test(architecture));
-  if (named) return named[1];
+  const named = architectureTask(architecture);
+  if (named) return named;
   const { value } = program.outputs.find(({ name }) => name === output)!;
   const { shape, dtype } = program.values[value]!;
   const isRow = shape.length > 1 && shape[1]! > 1 && shape[1] === sizeOf(shape.slice(1));

@@ -1,6 +1,7 @@
 import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Prediction } from '../classify/class-scores.js';
+import type { WholeImage } from '../classify/image-classifier.js';
 import { doubtOf } from '../classify/task.js';
 import { textsOfArguments } from '../classify/texts.js';
 import { kindOf, listImagesBelow } from '../data/files.js';
@@ -16,23 +17,25 @@ import { openClassifier, wordPolicy } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, type ReadingOptions } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
+import { type Sight, sightsOf, wordSight } from './sights.js';
 import { type Column, formatTable, milliseconds, percent, plural, shortened } from './table.js';
 
 interface RunOptions extends EngineOptions, ReadingOptions {
   readonly full?: boolean;
   readonly top?: number;
   readonly json?: boolean;
+  readonly output?: string;
 }
 
 /** One image or text of `run --json`. */
-export interface RunResult {
+export interface RunResult extends Sight {
   readonly input: string;
   /** `model`, `full` or the path of the policy that ran. */
   readonly policy: string | null;
   /** What it promises: a limit on a metric; null for nothing. */
   readonly promise: Pick<Promised, 'metric' | 'limit' | 'confidence'> | null;
   readonly top: readonly Prediction[];
-  /** Of the vector from that of the full network; for a network without classes, which has no `top`. */
+  /** Of the vector from that of the full network; for a network without classes, objects or maps, which has no `top`. */
   readonly cosineDistance?: number;
   readonly blocks: { total: number; skippable: number; skipped: number; pattern: string };
   /** Medians of alternating runs: with the policy, and with every block run. */
@@ -54,6 +57,8 @@ interface RunItem {
   readonly path: string;
   readonly shown: string;
   prepare(): Promise<Tensor>;
+  /** Of an image that is prepared. */
+  whole?(): WholeImage | undefined;
 }
 
 /** Most pairs of timed runs for one image, and the time after which no further pair starts. */
@@ -72,6 +77,10 @@ export function addRunCommand(program: Command, io: Io): void {
         'image files, or folders of them; for a network of texts, texts or files (.jsonl, .csv, .tsv)',
       )
       .addOption(new Option('--full', 'run every block; the same as --policy full').conflicts('policy'))
+      .option(
+        '-o, --output <folder>',
+        'write the mask of each image there, as a PNG; for networks that give each pixel a class',
+      )
       .option('--top <k>', `classes to show (default: 1, with --json ${JSON_TOP})`, positiveInteger),
   ).action((model: string, images: string[], options: RunOptions) => run(model, images, options, io));
 }
@@ -80,13 +89,16 @@ async function run(model: string, given: readonly string[], options: RunOptions,
   const policy = options.full ? 'full' : options.policy;
   const classifier = await openClassifier(model, { ...options, policy }, io);
   try {
-    const items = await itemsOf(classifier, given, options);
+    const sight = sightsOf(classifier.model, options.output);
+    const items = await itemsOf(classifier, given, options, sight !== undefined);
     const progress = startProgress(io, items.length, 'Running', options.json !== true);
     const rows: Row[] = [];
     try {
       for await (const { item, tensor } of classifier.prepare(items)) {
         if (rows.length === 0) classifier.warmUp(tensor);
-        rows.push(measure(classifier, item, tensor, options, io));
+        const whole = item.whole?.();
+        const seen = sight && whole && (await sight(whole, item.path));
+        rows.push(measure(classifier, item, tensor, options, io, seen));
         progress.advance();
       }
     } finally {
@@ -95,7 +107,7 @@ async function run(model: string, given: readonly string[], options: RunOptions,
     classifier.unusable.checkSome(rows.length);
     const { model: answers, session } = classifier;
     const doubt = doubtOf(answers, session.context.classScores, false);
-    if (doubt && answers.labels && rows.length > 0)
+    if (doubt && answers.labels && !sight && rows.length > 0)
       io.err(`note: what is shown as classes may be something else: ${doubt.reason}\n`);
     if (options.json)
       io.out(
@@ -116,14 +128,22 @@ async function itemsOf(
   { model: { images, reader } }: TimedClassifier,
   given: readonly string[],
   { maxBytes }: DataLimits,
+  wholly: boolean,
 ): Promise<readonly RunItem[]> {
   if (reader) {
     const texts = await textsOfArguments(given, reader, { maxBytes });
     return texts.map(({ name, prepare }) => ({ path: name, shown: shortened(name), prepare }));
   }
   const items: RunItem[] = [];
-  const add = (path: string, shown: string) =>
-    items.push({ path, shown, prepare: () => images!.prepare(path) });
+  const add = (path: string, shown: string) => {
+    let whole: WholeImage | undefined;
+    const prepare = async () => {
+      if (!wholly) return images!.prepare(path);
+      whole = await images!.prepareWhole(path, path);
+      return whole.tensor;
+    };
+    items.push({ path, shown, prepare, whole: () => whole });
+  };
   for (const path of given) {
     if ((await kindOf(path)) !== 'folder') {
       add(path, path);
@@ -142,6 +162,7 @@ function measure(
   tensor: Tensor,
   options: RunOptions,
   io: Io,
+  seen: Sight | undefined,
 ): Row {
   // These two runs also warm the caches, so that the steady state is timed.
   const { scores, trace } = classifier.classify(tensor);
@@ -160,8 +181,8 @@ function measure(
     input: item.path,
     policy: source,
     promise: promise && { metric: promise.metric, limit: promise.limit, confidence: promise.confidence },
-    top: classifier.predict(scores, options.top ?? (options.json ? JSON_TOP : 1)),
-    ...(classifier.model.labels === null && { cosineDistance: cosineDistance(scores, full) }),
+    top: seen ? [] : classifier.predict(scores, options.top ?? (options.json ? JSON_TOP : 1)),
+    ...(seen ?? (classifier.model.labels === null && { cosineDistance: cosineDistance(scores, full) })),
     blocks: {
       total: blocks.length,
       skippable: blocks.filter(({ skippable }) => skippable).length,
@@ -193,11 +214,19 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
         { title: 'saved', align: 'right' },
       ];
   const { what, labels } = classifier.model;
-  const answer = labels === null ? 'cosine distance' : 'class';
+  const seen = rows[0]?.result;
+  const answer = seen?.objects
+    ? 'objects'
+    : seen?.classes
+      ? 'classes'
+      : labels === null
+        ? 'cosine distance'
+        : 'class';
   const columns: Column[] = [{ title: what }, { title: answer }, { title: 'blocks' }, ...timeColumns];
   const cells = rows.map(({ result, shown, drawn }) => {
     const classes = result.top.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ');
-    const said = result.cosineDistance === undefined ? classes : result.cosineDistance.toPrecision(3);
+    const sight = result.objects || result.classes ? wordSight(result) : classes;
+    const said = result.cosineDistance === undefined ? sight : result.cosineDistance.toPrecision(3);
     return [shown, said, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
   });
   const idle =

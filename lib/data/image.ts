@@ -240,6 +240,11 @@ export async function encodeThumbnail({ width, height, channels, data }: RawImag
   return `data:image/jpeg;base64,${bytes.toString('base64')}`;
 }
 
+/** An image as a PNG file. */
+export async function encodePng({ width, height, channels, data }: RawImage): Promise<Uint8Array> {
+  return new Uint8Array(await loadSharp()(data, { raw: { width, height, channels } }).png().toBuffer());
+}
+
 async function toRaw(pipeline: Sharp): Promise<RawImage> {
   const { data, info } = await pipeline
     .toColourspace('srgb')

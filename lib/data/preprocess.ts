@@ -17,7 +17,14 @@ export const preprocessorConfigSchema = z.looseObject({
   image_processor_type: z.string().optional(),
   feature_extractor_type: z.string().optional(),
   do_resize: z.boolean().optional(),
-  size: z.union([length, rectangle, z.strictObject({ shortest_edge: length })]).optional(),
+  size: z
+    .union([
+      length,
+      rectangle,
+      z.strictObject({ shortest_edge: length, longest_edge: length.optional() }),
+      z.strictObject({ max_height: length, max_width: length }),
+    ])
+    .optional(),
   resample: z.int().nullish(),
   crop_pct: z.number().positive().max(1).nullish(),
   do_center_crop: z.boolean().nullish(),
@@ -28,7 +35,10 @@ export const preprocessorConfigSchema = z.looseObject({
   image_mean: perChannel.nullish(),
   image_std: perChannel.nullish(),
   do_flip_channel_order: z.boolean().optional(),
-  do_pad: z.literal(false).nullish(),
+  do_pad: z.boolean().nullish(),
+  pad_size: rectangle.nullish(),
+  pad_value: z.int().min(0).max(255).optional(),
+  pad_center: z.boolean().optional(),
   rescale_offset: z.literal(false).nullish(),
   include_top: z.literal(false).nullish(),
 });
@@ -67,7 +77,25 @@ export interface Size {
   readonly height: number;
   readonly width: number;
 }
-type Resize = Size | { readonly shortestEdge: number } | undefined;
+type Resize =
+  | Size
+  | { readonly shortestEdge: number; readonly longestEdge?: number | undefined }
+  | { readonly within: Size }
+  | undefined;
+
+/** What lies around an image that is smaller than the network's input. */
+interface Padding extends Size {
+  /** The pixel value; undefined for the number 0 behind the normalisation. */
+  readonly pixel: number | undefined;
+  /** The image is in the middle; otherwise at the top left. */
+  readonly centred: boolean;
+}
+
+/** Where an image lies in what the network sees: position * scale + offset, for x and y. */
+export interface Placement extends Size {
+  readonly scale: readonly [number, number];
+  readonly offset: readonly [number, number];
+}
 
 /** Kernels by PIL's filter numbers. Its box (4) and Hamming (5) filters have no counterpart in sharp. */
 const KERNELS: ReadonlyMap<number, ResizeKernel> = new Map([
@@ -87,6 +115,7 @@ export class Preprocessor {
   readonly #resize: Resize;
   readonly #kernel: ResizeKernel;
   readonly #crop: Size | undefined;
+  readonly #padding: Padding | undefined;
   /** For every output channel, the prepared value of each of the 256 pixel values. */
   readonly #tables: readonly Float32Array[];
   readonly #flip: boolean;
@@ -106,6 +135,7 @@ export class Preprocessor {
     const { resize, crop } = this.#geometry(config);
     this.#resize = resize;
     this.#crop = crop;
+    this.#padding = this.#paddingOf(config);
     const kernel = KERNELS.get(config.resample ?? 2);
     if (kernel === undefined) {
       throw this.#invalid(`resample ${config.resample} is not one of ${[...KERNELS.keys()].join(', ')}`);
@@ -121,7 +151,8 @@ export class Preprocessor {
 
   /** The size of every prepared image; undefined if it depends on the image. */
   get outputSize(): Size | undefined {
-    if (this.#crop !== undefined) return this.#crop;
+    const framed = this.#crop ?? this.#padding;
+    if (framed !== undefined) return { height: framed.height, width: framed.width };
     return this.#resize !== undefined && 'height' in this.#resize ? this.#resize : undefined;
   }
 
@@ -154,14 +185,56 @@ export class Preprocessor {
       );
     }
     sized = await resizeImage(sized, target.width, target.height, this.#kernel);
-    const { height, width } = this.#crop ?? sized;
+    const { height, width } = this.#crop ?? this.#padding ?? sized;
+    const origin = this.#originOf(sized);
     this.#checkSize(name, height, width);
     const data = new Float32Array(channels * height * width);
     for (const [c, table] of this.#tables.entries()) {
       const plane = data.subarray(c * height * width, (c + 1) * height * width);
-      fillPlane(plane, { height, width }, sized, this.#flip ? channels - 1 - c : c, table);
+      const pixel = this.#padding ? this.#padding.pixel : 0;
+      const around = pixel === undefined ? 0 : table[pixel]!;
+      const channel = this.#flip ? channels - 1 - c : c;
+      fillPlane(plane, { height, width }, { image: sized, channel, table, around, ...origin });
     }
     return { data, shape: [1, channels, height, width] };
+  }
+
+  /** Where `apply` puts an image of this size. */
+  placementOf(image: Size): Placement {
+    const target = targetSize(image, this.#resize);
+    const { height, width } = this.#crop ?? this.#padding ?? target;
+    const { left, top } = this.#originOf(target);
+    return {
+      ...{ height, width, offset: [left, top] },
+      scale: [target.width / image.width, target.height / image.height],
+    };
+  }
+
+  #originOf(image: Size): { left: number; top: number } {
+    if (this.#crop) {
+      const half = (whole: number, own: number) => Math.ceil((whole - own) / 2);
+      return { left: half(this.#crop.width, image.width), top: half(this.#crop.height, image.height) };
+    }
+    if (!this.#padding?.centred) return { left: 0, top: 0 };
+    const half = (whole: number, own: number) => Math.floor((whole - own) / 2);
+    return { left: half(this.#padding.width, image.width), top: half(this.#padding.height, image.height) };
+  }
+
+  /** One image isn't padded to the size of others: only to a given size, or that of the network's input. */
+  #paddingOf({ do_pad, pad_size, pad_value, pad_center }: PreprocessorConfig): Padding | undefined {
+    if (!do_pad) return undefined;
+    const { height, width } = this.#input;
+    const size = pad_size ?? (height !== undefined && width !== undefined ? { height, width } : undefined);
+    const keeps =
+      this.#resize === undefined ||
+      'within' in this.#resize ||
+      ('shortestEdge' in this.#resize && this.#resize.longestEdge);
+    if (this.#crop || !keeps) {
+      throw this.#invalid(
+        'do_pad needs a size with shortest_edge and longest_edge, or max_height and max_width, and no crop',
+      );
+    }
+    return size && { ...size, pixel: pad_value, centred: pad_center ?? false };
   }
 
   /** Of each channel, by pixel value (0 to 255): what it is multiplied by, and what is added then. */
@@ -202,10 +275,7 @@ export class Preprocessor {
     const cropPct = config.crop_pct ?? (type.startsWith('ConvNext') ? 224 / 256 : undefined);
     if (cropPct !== undefined) return cropResize(size!, cropPct, (why) => this.#invalid(why));
     if (typeof size === 'number' && crops) return { resize: { shortestEdge: size }, crop };
-    if (typeof size === 'object' && 'shortest_edge' in size) {
-      return { resize: { shortestEdge: size.shortest_edge }, crop };
-    }
-    return { resize: square(size!), crop };
+    return { resize: resizeTo(size!), crop };
   }
 
   #normalising(config: PreprocessorConfig) {
@@ -243,8 +313,21 @@ function withPreset(
   // A crop to a square would not fit an input that is none.
   const { crop_size: _, ...uncropped } = made;
   const isOblong = fixed && height !== width && typeof size !== 'number';
-  const own = isOblong ? { ...uncropped, size: { height, width } } : made;
+  const keeps = typeof made.size === 'object' && 'max_height' in made.size;
+  const oblong = { height: height!, width: width! };
+  const sizes = keeps
+    ? { size: { max_height: height!, max_width: width! }, pad_size: oblong }
+    : { size: oblong };
+  const own = isOblong ? { ...uncropped, ...sizes } : made;
   return { ...own, ...(typeof size === 'object' && { size }), ...rest };
+}
+
+function resizeTo(size: NonNullable<PreprocessorConfig['size']>): Resize {
+  if (typeof size === 'object' && 'shortest_edge' in size)
+    return { shortestEdge: size.shortest_edge, longestEdge: size.longest_edge };
+  if (typeof size === 'object' && 'max_height' in size)
+    return { within: { height: size.max_height, width: size.max_width } };
+  return square(size);
 }
 
 function square(size: number | Size): Size {
@@ -260,7 +343,8 @@ function cropResize(
   cropPct: number,
   invalid: (why: string) => Error,
 ): { resize: Resize; crop: Size | undefined } {
-  if (typeof size === 'object' && 'height' in size) throw invalid('crop_pct needs a size with shortest_edge');
+  if (typeof size === 'object' && !('shortest_edge' in size))
+    throw invalid('crop_pct needs a size with shortest_edge');
   const edge = typeof size === 'number' ? size : size.shortest_edge;
   if (edge >= 384) return { resize: square(edge), crop: undefined };
   return { resize: { shortestEdge: Math.floor(edge / cropPct) }, crop: square(edge) };
@@ -268,29 +352,48 @@ function cropResize(
 
 function targetSize(image: Size, resize: Resize): Size {
   if (resize === undefined) return image;
+  if ('within' in resize) {
+    const { within } = resize;
+    const scale = Math.min(within.height / image.height, within.width / image.width);
+    // A product may be a little below a whole number.
+    const scaled = (side: number) => Math.max(1, Math.trunc(side * scale + 1e-6));
+    return { height: scaled(image.height), width: scaled(image.width) };
+  }
   if (!('shortestEdge' in resize)) return resize;
-  const { shortestEdge } = resize;
-  const longest = (long: number, short: number) => Math.max(1, Math.trunc((shortestEdge * long) / short));
+  const [short, long] = [Math.min(image.height, image.width), Math.max(image.height, image.width)];
+  const { longestEdge = Number.POSITIVE_INFINITY } = resize;
+  // Before it is rounded.
+  const edge =
+    (long / short) * resize.shortestEdge > longestEdge ? (longestEdge * short) / long : resize.shortestEdge;
+  const shortestEdge = Math.max(1, Math.round(edge));
+  const longest = (long: number, short: number) => Math.max(1, Math.trunc((edge * long) / short));
   return image.height <= image.width
     ? { height: shortestEdge, width: longest(image.width, image.height) }
     : { height: longest(image.height, image.width), width: shortestEdge };
 }
 
-/** Centres channel `channel` of `image` in a plane of `size`: the excess is cropped, missing pixels are black. */
+interface Filling {
+  readonly image: RawImage;
+  readonly channel: number;
+  /** Prepared values by pixel value. */
+  readonly table: Float32Array;
+  /** The prepared value of missing pixels. */
+  readonly around: number;
+  readonly left: number;
+  readonly top: number;
+}
+
+/** Puts a channel of an image into a plane of `size`; what goes beyond is cropped. */
 function fillPlane(
   plane: Float32Array,
   size: Size,
-  image: RawImage,
-  channel: number,
-  table: Float32Array,
+  { image, channel, table, around, left, top }: Filling,
 ): void {
-  const top = Math.ceil((size.height - image.height) / 2);
-  const left = Math.ceil((size.width - image.width) / 2);
   const { data, channels } = image;
   const source = channels === 1 ? 0 : channel;
   const [firstRow, rows] = [Math.max(top, 0), Math.min(size.height, top + image.height)];
   const [first, end] = [Math.max(left, 0), Math.min(size.width, left + image.width)];
-  if (rows - firstRow < size.height || end - first < size.width) plane.fill(table[0]!);
+  if (rows - firstRow < size.height || end - first < size.width) plane.fill(around);
   for (let y = firstRow; y < rows; y++) {
     let from = ((y - top) * image.width + first - left) * channels + source;
     for (let to = y * size.width + first; to < y * size.width + end; to++, from += channels) {

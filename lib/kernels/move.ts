@@ -10,7 +10,7 @@ import type { Operations, PadMode } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import { broadcastStrides, denseStrides, type KernelTensor, splitAt } from './tensor.js';
 
-function numbers(tensor: KernelTensor): Float32Array {
+export function numbers(tensor: KernelTensor): Float32Array {
   return tensor.data as Float32Array;
 }
 

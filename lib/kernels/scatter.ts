@@ -1,19 +1,27 @@
 /** Operators that read or write elements at positions given by other tensors. They throw INVALID_ARGUMENT when one is out of range. */
 import { sizeOf } from '../numeric/shapes.js';
 import { isBig } from '../tensor/tensor.js';
-import { copy, resolveIndex } from './move.js';
+import { copy, numbers, resolveIndex } from './move.js';
 import type { Operations, ScatterKind } from './operations.js';
 import { denseStrides, type KernelTensor } from './tensor.js';
 
 /** For every index of `indices`, in order: the offset in `data` of the element that it names on `axis`. */
 function elementOffsets(op: string, data: KernelTensor, indices: KernelTensor, axis: number): Int32Array {
   const strides = denseStrides(data.shape);
+  const [along, others] = [strides[axis]!, strides.with(axis, 0)];
   const counter = indices.shape.map(() => 0);
   const offsets = new Int32Array(sizeOf(indices.shape));
+  // Of the element at 0 of `axis`.
+  let base = 0;
   for (let i = 0; i < offsets.length; i++) {
     const index = resolveIndex(op, Number(indices.data[i]!), data.shape[axis]!, axis);
-    offsets[i] = strides.reduce((sum, stride, d) => sum + stride * (d === axis ? index : counter[d]!), 0);
-    for (let d = counter.length - 1; d >= 0 && ++counter[d]! === indices.shape[d]; d--) counter[d] = 0;
+    offsets[i] = base + along * index;
+    for (let d = counter.length - 1; d >= 0; d--) {
+      base += others[d]!;
+      if (++counter[d]! < indices.shape[d]!) break;
+      base -= others[d]! * counter[d]!;
+      counter[d] = 0;
+    }
   }
   return offsets;
 }
@@ -42,9 +50,9 @@ export function gatherElements(
   y: KernelTensor,
   axis: number,
 ): void {
-  for (const [i, offset] of elementOffsets('gatherElements', data, indices, axis).entries()) {
-    y.data[i] = data.data[offset]!;
-  }
+  const offsets = elementOffsets('gatherElements', data, indices, axis);
+  const [target, source] = [numbers(y), numbers(data)];
+  for (let i = 0; i < offsets.length; i++) target[i] = source[offsets[i]!]!;
 }
 
 export function gatherNd(
@@ -66,7 +74,9 @@ export function scatterElements(
 ): void {
   const offsets = elementOffsets('scatterElements', data, indices, axis);
   copy(data, 0, y, 0, sizeOf(y.shape));
-  for (const [i, offset] of offsets.entries()) update(y, offset, updates, i, 1, reduction);
+  const [target, source] = [numbers(y), numbers(updates)];
+  if (reduction === 'set') for (let i = 0; i < offsets.length; i++) target[offsets[i]!] = source[i]!;
+  else for (const [i, offset] of offsets.entries()) update(y, offset, updates, i, 1, reduction);
 }
 
 export function scatterNd(

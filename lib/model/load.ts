@@ -2,8 +2,9 @@ import { dirname } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { copyData } from '../tensor/tensor.js';
-import { inTurns } from '../util/slices.js';
+import { inTurns, type Sliced } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
+import { type SplitGraph, splitGraph } from './lower/split.js';
 import { requireSupported, unsupportedOperators } from './lower/unsupported.js';
 import { readExternalData } from './read/external.js';
 import {
@@ -16,6 +17,7 @@ import {
 } from './read/file.js';
 import { BEGINNING_BYTES, kindOf, wayOut } from './read/foreign.js';
 import { inlineFunctions } from './read/functions.js';
+import type { Graph } from './read/graph.js';
 import { metadataOf } from './read/metadata.js';
 import type { Model } from './read/model.js';
 import { type DecodedModel, decodeModel } from './read/onnx.js';
@@ -66,9 +68,41 @@ async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOpti
     ...(file && { location: file.location }),
     opset,
     metadata: metadataOf(proto),
-    ...(await inTurns(analyseBatching(graph, opset, runnable))),
+    ...(await inTurns(analysed(graph, opset, runnable))),
     parameters: parametersOf(proto.graph),
-    graph,
+  };
+}
+
+type Analysed = Pick<
+  Model,
+  'graph' | 'stages' | 'inputs' | 'outputs' | 'batching' | 'batchingReason' | 'loweredItems'
+>;
+
+/** The graph, cut where lengths depend on elements, and how its batches can run. */
+function* analysed(graph: Graph, opset: number, runnable: boolean): Sliced<Analysed> {
+  const split = runnable ? splitGraph(graph) : undefined;
+  try {
+    if (split) return yield* inStages(graph, split, opset);
+    return { graph, ...(yield* analyseBatching(graph, opset, runnable)) };
+  } catch (error) {
+    // Something else than a number of results may be computed from the inputs.
+    const further = runnable && isUnsupported(error) ? splitGraph(graph, true) : undefined;
+    if (!further) throw error;
+    return yield* inStages(graph, further, opset);
+  }
+}
+
+const isUnsupported = (error: unknown) =>
+  error instanceof ResidualSkipError && error.code === 'UNSUPPORTED_MODEL';
+
+function* inStages(graph: Graph, { body, stages }: SplitGraph, opset: number): Sliced<Analysed> {
+  const first = stages[0]!.graph.nodes[0]!;
+  const mixes = `node '${first.name}' (${first.op}) has a result whose length depends on the input's elements`;
+  const batching = yield* analyseBatching(body, opset, true, mixes);
+  return {
+    ...batching,
+    ...{ graph: body, stages },
+    outputs: graph.outputs.map((port) => ({ ...port, batched: false })),
   };
 }
 

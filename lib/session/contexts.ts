@@ -48,7 +48,8 @@ export class Contexts {
       multiplyAdds: program.cost.multiplyAdds,
       layers: layersOf(program),
       blocks: describeBlocks(program),
-      classScores: classScoresOf(program),
+      // The program's outputs aren't those of a model with stages behind it.
+      classScores: this.model.stages ? null : classScoresOf(program),
     };
     this.#last = { program, context };
     return context;

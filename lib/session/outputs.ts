@@ -153,44 +153,62 @@ interface Preallocated {
   readonly tensor: Tensor;
 }
 
-/** The tensor of `fetches` for `port`, checked to fit; null if a new tensor is requested. */
-function preallocated(port: Port, program: Program, items: number, fetches: FetchMap): Preallocated | null {
-  const given = fetches.get(port.name);
+/** The tensor of `fetches` for an output, checked to fit; null if a new tensor is requested. */
+function preallocated(
+  name: string,
+  type: DataType,
+  shape: readonly number[],
+  fetches: FetchMap,
+): Preallocated | null {
+  const given = fetches.get(name);
   if (!given) return null;
-  const tensor = toTensor(`fetches '${port.name}'`, given);
-  const type = typeOf(port, program);
-  const shape = shapeOf(port, program, items);
+  const tensor = toTensor(`fetches '${name}'`, given);
   const compared = `expected ${describeTensor(type, shape)}, received ${describeTensor(tensor.type, tensor.dims)}`;
-  if (tensor.type !== type)
-    throw new ResidualSkipError('INVALID_DTYPE', `fetches '${port.name}': ${compared}`);
+  if (tensor.type !== type) throw new ResidualSkipError('INVALID_DTYPE', `fetches '${name}': ${compared}`);
   if (!ArrayBuffer.isView(given.data)) {
-    throw new ResidualSkipError('INVALID_ARGUMENT', `fetches '${port.name}': expected a typed array to fill`);
+    throw new ResidualSkipError('INVALID_ARGUMENT', `fetches '${name}': expected a typed array to fill`);
   }
   if (tensor.dims.join() !== shape.join()) {
-    throw new ResidualSkipError('INVALID_SHAPE', `fetches '${port.name}': ${compared}`);
+    throw new ResidualSkipError('INVALID_SHAPE', `fetches '${name}': ${compared}`);
   }
   return { given, tensor };
 }
 
 /** Throws INVALID_ARGUMENT, INVALID_DTYPE or INVALID_SHAPE unless the tensors in `fetches` fit a run of `items`. */
 export function checkFetches(program: Program, items: number, fetches: FetchMap): void {
-  for (const port of program.outputs) preallocated(port, program, items, fetches);
+  for (const port of program.outputs)
+    preallocated(port.name, typeOf(port, program), shapeOf(port, program, items), fetches);
 }
 
 /** The requested outputs as tensors; fills those of the caller, now that the run has succeeded. */
 export function collectOutputs(program: Program, results: Results, fetches: FetchMap): TensorMap {
-  const given = program.outputs.map((port) => preallocated(port, program, results.items, fetches));
+  const given = program.outputs.map((port) =>
+    preallocated(port.name, typeOf(port, program), shapeOf(port, program, results.items), fetches),
+  );
   const outputs: Record<string, Tensor> = {};
   for (const [index, port] of program.outputs.entries()) {
     if (!fetches.has(port.name)) continue;
     const filled = given[index];
-    if (filled) {
-      const data = asType(filled.tensor.type, results.outputs[index]!);
-      (filled.tensor.data as { set(from: TensorData): void }).set(data);
-    }
+    if (filled) fill(filled, results.outputs[index]!);
     outputs[port.name] = (filled?.given as Tensor | undefined) ?? newOutput(program, results, index);
   }
   return outputs;
+}
+
+/** The same of tensors whose shapes only the run knows. */
+export function collectAnswers(answers: TensorMap, fetches: FetchMap): TensorMap {
+  const wanted = Object.entries(answers).filter(([name]) => fetches.has(name));
+  const given = wanted.map(([name, { type, dims }]) => preallocated(name, type, dims, fetches));
+  const outputs = wanted.map(([name, tensor], i) => {
+    const filled = given[i];
+    if (filled) fill(filled, tensor.data);
+    return [name, filled?.given ?? tensor];
+  });
+  return Object.fromEntries(outputs) as TensorMap;
+}
+
+function fill({ tensor }: Preallocated, from: TensorData): void {
+  (tensor.data as { set(from: TensorData): void }).set(asType(tensor.type, from));
 }
 
 function newOutput(program: Program, results: Results, index: number): Tensor {

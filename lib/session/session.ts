@@ -30,7 +30,14 @@ import {
   type SessionOptions,
 } from './options.js';
 import { checkOriginal, checkSamePorts } from './original.js';
-import { allOutputs, collectOutputs, type Fetches, type FetchMap, parseFetches } from './outputs.js';
+import {
+  allOutputs,
+  collectAnswers,
+  collectOutputs,
+  type Fetches,
+  type FetchMap,
+  parseFetches,
+} from './outputs.js';
 import { namingFiles, type OwnPolicy, ownPolicy, type PolicyInfo } from './own-policy.js';
 import { type Profile, Profiler } from './profile.js';
 import { ProgramCache } from './program-cache.js';
@@ -46,6 +53,7 @@ import {
   type Verifier,
 } from './run.js';
 import { checkSource, type ModelSource, parseSourceArguments } from './source.js';
+import { endedRun, Tail } from './tail.js';
 
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
 const PATIENCE_MS = 250;
@@ -71,6 +79,8 @@ interface Ended {
   readonly inputsKept: boolean;
   readonly milliseconds: number;
   readonly guarded: readonly number[] | undefined;
+  /** All outputs of a model with stages behind its program. */
+  readonly answers: TensorMap | undefined;
 }
 
 function createBackend({ backend = 'native', ...options }: SessionOptions): Backend {
@@ -88,6 +98,7 @@ export class InferenceSession {
   readonly #programs: ProgramCache;
   readonly #verifier: Verifier;
   readonly #contexts: Contexts;
+  readonly #tail: Tail | undefined;
   readonly #policy: SkipPolicy;
   readonly #policyInfo: PolicyInfo;
   readonly #originalSha256: string | undefined;
@@ -127,6 +138,7 @@ export class InferenceSession {
           isOriginal: true,
         }
       : { programs: this.#programs, isOriginal: false };
+    this.#tail = model.stages && new Tail(model, backend);
     this.#originalSha256 = original?.sha256;
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = own.policy;
@@ -309,8 +321,9 @@ export class InferenceSession {
     const call = prepareRun(bound, cached, fetches, this.#profiler, signal);
     const start = performance.now();
     const guarded = await execute(call, this.#verifier);
+    const answers = await this.#tail?.run(endedRun(call));
     const milliseconds = performance.now() - start;
-    return this.#finish(call, { inputsKept: true, milliseconds, guarded }, answer);
+    return this.#finish(call, { inputsKept: true, milliseconds, guarded, answers }, answer);
   }
 
   /** Like `run`, but on the calling thread, which it blocks: for scripts. */
@@ -335,8 +348,9 @@ export class InferenceSession {
     const call = prepareRun(bound, cached, fetches, this.#profiler);
     const start = performance.now();
     const guarded = executeSync(call, this.#verifier);
+    const answers = this.#tail?.runSync(endedRun(call));
     const milliseconds = performance.now() - start;
-    return this.#finish(call, { inputsKept: false, milliseconds, guarded }, answer);
+    return this.#finish(call, { inputsKept: false, milliseconds, guarded, answers }, answer);
   }
 
   /**
@@ -380,6 +394,7 @@ export class InferenceSession {
     await this.#notifier.release();
     await this.#running.settled();
     this.#programs.release();
+    this.#tail?.release();
     if (this.#verifier.isOriginal) this.#verifier.programs.release();
     this.#backend.release();
   }
@@ -437,7 +452,10 @@ export class InferenceSession {
     const cached = await programs.get(bound.feeds, bound.applied);
     const call = prepareRun(bound, cached, fetches);
     await execute(call, this.#verifier);
-    const outputs = collectOutputs(cached.program, call.results, fetches);
+    const answers = await this.#tail?.run(endedRun(call));
+    const outputs = answers
+      ? collectAnswers(answers, fetches)
+      : collectOutputs(cached.program, call.results, fetches);
     cached.results.giveBack(call.results);
     return outputs;
   }
@@ -479,19 +497,21 @@ export class InferenceSession {
   }
 
   /** For observers: the caller's outputs if it requested all of them, otherwise all outputs again. */
-  #allOutputs({ cached, results, fetches }: PreparedRun, outputs: TensorMap): TensorMap {
+  #allOutputs({ cached, results, fetches }: PreparedRun, { answers }: Ended, outputs: TensorMap): TensorMap {
     const all = this.#everything;
     if (this.#notifier.nobody || fetches === all) return outputs;
-    return collectOutputs(cached.program, results, all);
+    return answers ? answers : collectOutputs(cached.program, results, all);
   }
 
   #finish<T>(call: PreparedRun, ended: Ended, answer: Answer<T>): T {
     const { program } = call.cached;
     if (!this.#programs.hasDeclared) this.#shapes = call.feeds.binding;
-    const outputs = collectOutputs(program, call.results, call.fetches);
+    const outputs = ended.answers
+      ? collectAnswers(ended.answers, call.fetches)
+      : collectOutputs(program, call.results, call.fetches);
     const outcome = new RunOutcome(call, ended.guarded);
     const { inputsKept, milliseconds } = ended;
-    const all = this.#allOutputs(call, outputs);
+    const all = this.#allOutputs(call, ended, outputs);
     this.#notifier.notify(call, { inputsKept, milliseconds, outputs: all, outcome });
     const ran = answer(outputs, outcome);
     if (this.#notifier.nobody) call.cached.results.giveBack(call.results);

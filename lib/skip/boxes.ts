@@ -20,7 +20,8 @@ interface Candidates {
 
 /** Reads boxes as rows, the highest score first; undefined if outputs of this form aren't boxes with scores. */
 export function boxReader(form: readonly Form[], { form: kind, score: least }: Boxes): Reader | undefined {
-  const candidates = kind === 'yolo' ? inColumns(form) : inRows(form, kind === 'detr');
+  const joined = kind === 'corners' ? inOneRow(form) : undefined;
+  const candidates = joined ?? (kind === 'yolo' ? inColumns(form) : inRows(form, kind === 'detr'));
   if (!candidates) return undefined;
   return (parts) => {
     const { count, coordinate, judge } = candidates(parts);
@@ -39,6 +40,17 @@ export function boxReader(form: readonly Form[], { form: kind, score: least }: B
 }
 
 type Opened = (parts: readonly Part[]) => Candidates;
+
+/** One output, floats [boxes, 6] of corners, score and class, as networks with their own suppression write it. */
+function inOneRow([first, ...others]: readonly Form[]): Opened | undefined {
+  const fits = first && !first.whole && first.dims.length === 2 && first.dims[1] === 6;
+  if (!fits || others.length > 0) return undefined;
+  return ([part]) => ({
+    count: part!.dims[0]!,
+    coordinate: (box, k) => part!.data[box * 6 + k]!,
+    judge: (box) => [part!.data[box * 6 + 5]!, part!.data[box * 6 + 4]!],
+  });
+}
 
 /** Floats [boxes, 4], scores [boxes] or [boxes, classes], and in the first case classes, integers [boxes], if there are several. */
 function inRows(form: readonly Form[], detr: boolean): Opened | undefined {

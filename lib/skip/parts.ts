@@ -27,5 +27,13 @@ export function partOf(data: TensorData, dims: readonly number[], meaning: Meani
   };
 }
 
+/** Parts of outputs whose lengths differ from item to item: either all have the axis of the batch, or none; the boxes have two others. */
+export function partsTogether(
+  tensors: readonly { readonly data: TensorData; readonly dims: readonly number[] }[],
+): Part[] {
+  const batched = tensors.some(({ dims }) => dims.length > 2);
+  return tensors.map(({ data, dims }) => partOf(data, batched ? dims : [1, ...dims]));
+}
+
 /** Reads what is promised. */
 export type Reader = (parts: readonly Part[]) => Float32Array;

@@ -3,7 +3,7 @@ import { ResidualSkipError } from '../errors.js';
 import { isFloat, toFloat32 } from '../tensor/tensor.js';
 import { lossOf, readerOf } from './losses.js';
 import type { TensorMap } from './observer.js';
-import { partOf } from './parts.js';
+import { partOf, partsTogether } from './parts.js';
 import { isVectorMetric, type Promised } from './promise.js';
 import type { ClassScores } from './scores.js';
 
@@ -62,12 +62,14 @@ export function runLoss(
   }
   const loss = lossOf(metric);
   if (!loss || (ofClasses && !classScores) || (!outputs && promised.length > 1)) return undefined;
-  const partsOfRun = (all: TensorMap) =>
-    promised.map((name) => {
-      const tensor = all[name]!;
-      const { data, dims } = isFloat(tensor) ? toFloat32(tensor) : tensor;
+  const tensorOf = (tensor: TensorMap[string]) => (isFloat(tensor) ? toFloat32(tensor) : tensor);
+  const partsOfRun = (all: TensorMap) => {
+    if (boxes) return partsTogether(promised.map((name) => tensorOf(all[name]!)));
+    return promised.map((name) => {
+      const { data, dims } = tensorOf(all[name]!);
       return partOf(data, dims, name === classScores?.name ? classScores.meaning : 'logits');
     });
+  };
   return (skipping, full) => {
     const parts = partsOfRun(full);
     const read = readerOf(metric, parts, boxes);

@@ -20,6 +20,7 @@ export const FORMS = [
   'class map',
   'boxes',
   'columns',
+  'kept boxes',
   'tokens',
   'steps',
   'ranking',
@@ -143,7 +144,7 @@ export function taskNetwork(form: FormName, seed = 1): Uint8Array {
     const wide = graph.node('Expand', [graph.node('Clip', [length, least]), graph.node('Shape', [vector])]);
     end('Div', [vector, wide], 'embedding', ['n', 16]);
   }
-  if (form === 'boxes' || form === 'columns') {
+  if (form === 'boxes' || form === 'columns' || form === 'kept boxes') {
     // Centres and sizes between 0 and 1, and three classes.
     const parts = (to: number, shape: readonly number[]) =>
       graph.node('Sigmoid', [graph.node('Reshape', [scores(to), graph.constant(int64s(...shape))])]);
@@ -154,6 +155,14 @@ export function taskNetwork(form: FormName, seed = 1): Uint8Array {
         { axis: 1 },
       );
       end('Identity', [columns], 'columns', ['n', 7, BOXES]);
+    } else if (form === 'kept boxes') {
+      // How many there are depends on the input.
+      const [boxes, judged] = [parts(4 * BOXES, [BOXES, 4]), parts(3 * BOXES, [BOXES, 3])];
+      const best = graph.node('ReduceMax', [judged], { axes: [1], keepdims: 0 });
+      const marks = graph.node('Greater', [best, graph.constant(tensor(Float32Array.of(0.6), []))]);
+      const kept = graph.node('Reshape', [graph.node('NonZero', [marks]), graph.constant(int64s(-1))]);
+      end('Gather', [boxes, kept], 'boxes', ['k', 4]);
+      end('Gather', [judged, kept], 'scores', ['k', 3]);
     } else {
       end('Identity', [parts(4 * BOXES, [-1, BOXES, 4])], 'boxes', ['n', BOXES, 4]);
       end('Identity', [parts(3 * BOXES, [-1, BOXES, 3])], 'scores', ['n', BOXES, 3]);

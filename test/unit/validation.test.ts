@@ -47,7 +47,7 @@ const CASES: readonly [() => unknown, string][] = [
   [configured({ size: { height: 3 } }), 'p.json.size.width: expected a number, received nothing'],
   [configured({ size: 0 }), 'p.json.size: expected a number above 0, received 0'],
   [configured({ crop_pct: 2 }), 'p.json.crop_pct: expected a number of at most 1, received 2'],
-  [configured({ do_pad: true }), 'p.json.do_pad: expected false, received true'],
+  [configured({ rescale_offset: true }), 'p.json.rescale_offset: expected false, received true'],
   [configured({ do_resize: 'yes' }), "p.json.do_resize: expected true or false, received 'yes'"],
   [configured({ resample: 1.5 }), 'p.json.resample: expected a whole number, received 1.5'],
   [

@@ -1,6 +1,6 @@
-import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
+import { type Backend, type CompiledProgram, requestFor } from '../../backends/backend.js';
+
 import type { Program } from '../../model/program/program.js';
-import { sizeOf } from '../../numeric/shapes.js';
 import { BlockMode, type Decisions, decisionsFor, decisionsIn } from '../../skip/compiled-policy.js';
 import { allocate, type TensorData } from '../../tensor/tensor.js';
 import { append } from '../../util/maps.js';
@@ -156,18 +156,6 @@ export class Evaluator {
       scores: request.scores.slice(i * decisions, i * decisions + blocks),
     }));
   }
-}
-
-/** What a run of some items fills. */
-export function requestFor(program: Program, items: number, policy: Decisions): Omit<RunRequest, 'inputs'> {
-  const { outputs, values } = program;
-  const decisions = items * decisionsIn(program);
-  return {
-    ...{ items, policy },
-    outputs: outputs.map(({ value }) => allocate(values[value]!.dtype, items * sizeOf(values[value]!.shape))),
-    outcomes: new Uint8Array(decisions),
-    scores: new Float32Array(decisions).fill(Number.NaN),
-  };
 }
 
 /** Every block runs. */

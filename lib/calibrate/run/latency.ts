@@ -1,5 +1,5 @@
 /** The time that a setting saves on this machine: the full network and the setting alternate on the same items. */
-import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
+import { type Backend, type CompiledProgram, type RunRequest, requestFor } from '../../backends/backend.js';
 import type { Program } from '../../model/program/program.js';
 import { mean, median, quantile } from '../../numeric/statistics.js';
 import { attachExits } from '../../skip/attach.js';
@@ -9,7 +9,7 @@ import { isGuarded, type ResolvedGuard } from '../../skip/guards.js';
 import type { Latency } from '../../skip/promise.js';
 import { meaningOf } from '../../skip/scores.js';
 import type { TensorData } from '../../tensor/tensor.js';
-import { gatesOf, Programs, requestFor, runAll } from './evaluator.js';
+import { gatesOf, Programs, runAll } from './evaluator.js';
 
 export interface Effort {
   /** Most items to time. */

@@ -32,15 +32,29 @@ const MAX_LOWERINGS = 4;
  * Determines whether the items of a batch can run one by one: lowers the graph for several and follows the batch axis from the
  * inputs to the outputs. What is then left for one item must not depend on the number of items.
  * @param runnable false for a graph that can't be lowered because parts of it are not implemented
+ * @param mixes what mixes the items behind the graph, if anything does
  * @throws ResidualSkipError MODEL_INVALID, UNSUPPORTED_MODEL when the graph can't be lowered for any shape
  */
-export function* analyseBatching(graph: Graph, opset: number, runnable: boolean): Sliced<Batching> {
+export function* analyseBatching(
+  graph: Graph,
+  opset: number,
+  runnable: boolean,
+  mixes?: string,
+): Sliced<Batching> {
   const { needed, withChoices } = decidingInputs(graph);
-  if (withChoices.size === needed.size) return yield* analyse(graph, opset, runnable, needed);
+  const given = { graph, opset, runnable, mixes };
+  if (withChoices.size === needed.size) return yield* analyse(given, needed);
   // Of branches that an input chooses, one may not fit where the other does: which is known for fixed shapes only.
-  if (hasOpenAxes(graph) || needed.size > 0) return yield* analyse(graph, opset, runnable, withChoices);
-  const both = yield* attempt(analyse(graph, opset, runnable, needed));
-  return both instanceof ResidualSkipError ? yield* analyse(graph, opset, runnable, withChoices) : both;
+  if (hasOpenAxes(graph) || needed.size > 0) return yield* analyse(given, withChoices);
+  const both = yield* attempt(analyse(given, needed));
+  return both instanceof ResidualSkipError ? yield* analyse(given, withChoices) : both;
+}
+
+interface Given {
+  readonly graph: Graph;
+  readonly opset: number;
+  readonly runnable: boolean;
+  readonly mixes: string | undefined;
 }
 
 /** Whether an axis other than the batch has no fixed length. */
@@ -49,12 +63,7 @@ function hasOpenAxes(graph: Graph): boolean {
   return graph.inputs.some(({ shape }) => shape.some((dim) => typeof dim === 'string' && dim !== batch));
 }
 
-function* analyse(
-  graph: Graph,
-  opset: number,
-  runnable: boolean,
-  bound: ReadonlySet<string>,
-): Sliced<Batching> {
+function* analyse({ graph, opset, runnable, mixes }: Given, bound: ReadonlySet<string>): Sliced<Batching> {
   const inputs = graph.inputs.map((port) => ({
     ...port,
     batched: false,
@@ -76,12 +85,12 @@ function* analyse(
       const binding = trialBinding(graph.inputs, batch, items, length);
       return attempt(lowerGraph(graph, opset, binding, 'MODEL_INVALID', { budget, items }));
     };
-    const result = yield* tryBatches({ graph, inputs, batch, open, lower });
+    const result = yield* tryBatches({ graph, inputs, batch, open, mixes, lower });
     if (result instanceof ResidualSkipError) {
       if (open && result.code !== 'UNSUPPORTED_MODEL') continue;
       const traced = open ? undefined : yield* tracedBatch(graph, batch, lower);
       if (!traced) throw result;
-      return yield* analyse(traced, opset, runnable, bound);
+      return yield* analyse({ graph: traced, opset, runnable, mixes }, bound);
     }
     if (result.batching === 'item') return result;
     failed ??= result;
@@ -129,19 +138,22 @@ interface Trial {
   readonly batch: Dimension | undefined;
   /** Axes other than the batch have no fixed length. */
   readonly open: boolean;
+  /** What mixes the items behind the graph. */
+  readonly mixes: string | undefined;
   /** The graph lowered for a number of items. */
   readonly lower: (items: number) => Sliced<LoweredGraph | ResidualSkipError>;
 }
 
 /** @returns the error when the graph can't be lowered at all */
 function* tryBatches(trial: Trial): Sliced<Batching | ResidualSkipError> {
-  const { graph, inputs, batch, open, lower } = trial;
+  const { graph, inputs, batch, open, mixes, lower } = trial;
   const fixed = typeof batch === 'number' && batch > 1;
   const declared = yield* lower(fixed ? batch : 1);
   const alone = (reason: string) =>
     declared instanceof ResidualSkipError
       ? declared
       : whole(graph, inputs, reason, declared, open || typeof batch === 'string');
+  if (mixes !== undefined) return alone(mixes);
   if (batch === undefined) return alone('no input begins with an axis of length 1 or of any length');
   if (typeof batch === 'string' && graph.inputs.some(({ shape }) => shape.indexOf(batch, 1) > 0)) {
     return alone(`axis '${batch}' is also a later axis of an input`);

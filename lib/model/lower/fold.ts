@@ -7,6 +7,8 @@ import type { Graph } from '../read/graph.js';
 
 /** No step may take more elementary operations than this: nothing interrupts it. */
 const MAX_WORK = 2 ** 26;
+/** The same for a step that a run asks for: about a third of a second. */
+const MAX_RUN_WORK = 2 ** 28;
 
 /** An operation on a BigInt takes as long as so many on numbers. */
 const BIGINT_WORK = 16;
@@ -31,11 +33,18 @@ export class LoweringBudget {
   private steps = 0;
   private allSteps: number;
 
-  /** @param lowerings how often all steps of the model may be lowered within the budget */
-  constructor({ elements, bytes }: FoldCache, lowerings = 1) {
-    this.maxWork = Math.min(2 ** 23 + 4 * elements, MAX_WORK);
-    this.work = 2 ** 26 + 16 * elements;
-    this.bytes = 2 ** 25 + 16 * bytes;
+  /**
+   * @param lowerings how often all steps of the model may be lowered within the budget
+   * @param inRun lowering computes what a run asks for, for which it may take longer
+   */
+  constructor(
+    { elements, bytes }: FoldCache,
+    lowerings = 1,
+    readonly inRun = false,
+  ) {
+    this.maxWork = inRun ? MAX_RUN_WORK : Math.min(2 ** 23 + 4 * elements, MAX_WORK);
+    this.work = inRun ? 2 ** 36 : 2 ** 26 + 16 * elements;
+    this.bytes = inRun ? 2 ** 32 : 2 ** 25 + 16 * bytes;
     this.maxSteps = 2 ** 14 + bytes / 64;
     this.allSteps = lowerings * this.maxSteps;
   }
@@ -193,7 +202,7 @@ export function fold(
 ): TensorData[] | undefined {
   if (inputs.some((input) => input && !input.data)) return undefined;
   // Constants of bytes stay bytes until integer steps have been made.
-  if (step.op === 'dequantize') return undefined;
+  if (step.op === 'dequantize' && !budget.inRun) return undefined;
   if (step.op === 'reshape') return [inputs[0]!.data!];
   const bytes = outputs.reduce((sum, { dtype, shape }) => sum + sizeOf(shape) * ELEMENT_BYTES[dtype], 0);
   const allowed = () => budget.spend(workOf(step, inputs, outputs), bytes);

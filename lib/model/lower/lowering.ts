@@ -2,6 +2,7 @@ import { type ErrorCode, ResidualSkipError } from '../../errors.js';
 import { type Shape, sameShape } from '../../numeric/shapes.js';
 import { recalled } from '../../tensor/recall.js';
 import { ELEMENT_BYTES, type TensorData, type ValueType } from '../../tensor/tensor.js';
+import type { Sliced } from '../../util/slices.js';
 import type { IrBranch, IrOp, IrStep, LoweredIr } from '../program/ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from '../program/program.js';
 import { type Constant, type Graph, isConstant, isGraph, type Node } from '../read/graph.js';
@@ -46,7 +47,7 @@ export interface Lowering {
   /** How many items of a batch are lowered at once; the condition of an If may be one bool for each of them. */
   readonly items: number;
   /** Lowers a subgraph inside `scope`. */
-  readonly lowerBranch: (graph: Graph, scope: Scope) => IrBranch;
+  readonly lowerBranch: (graph: Graph, scope: Scope) => Sliced<IrBranch>;
 }
 
 /** A graph lowered for concrete input shapes. */
@@ -241,6 +242,17 @@ export class NodeLowering {
   }
 
   /**
+   * Counts a step.
+   * @throws ResidualSkipError there are too many
+   */
+  count(): void {
+    if (this.context.budget.spendStep()) return;
+    this.invalid(
+      'it and the nodes before it become more steps than a model with such small weights may have',
+    );
+  }
+
+  /**
    * Adds a step with one output, or computes it at once when all of its inputs are constant.
    * @returns the output
    */
@@ -260,11 +272,7 @@ export class NodeLowering {
     outputs: readonly OutputType[],
     attrs: StepNamed<Op>['attrs'],
   ): ValueId[] {
-    if (!this.context.budget.spendStep()) {
-      this.invalid(
-        'it and the nodes before it become more steps than a model with such small weights may have',
-      );
-    }
+    this.count();
     for (const { shape } of outputs) checkShape(shape, (problem) => this.invalid(problem));
     // The parameters tie op and attrs together; TypeScript doesn't see it through the union.
     const step = { op, attrs } as IrStep;

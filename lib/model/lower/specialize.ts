@@ -37,12 +37,17 @@ export function* specializing(model: Model, binding: Binding): Sliced<LoweredIr>
       const { batched, widened } = given.get(name)!;
       return { name, value, batched, ...(widened && { widened }) };
     }),
-    outputs: model.outputs.map((output, i) => outputPort(output, lowered.outputs[i]!, lowered.values)),
+    outputs: outputsOf(model).map((output, i) => outputPort(output, lowered.outputs[i]!, lowered.values)),
     batching: model.batching,
     recurrent: lowered.recurrent,
     scope: lowered.scope,
     firsts: lowered.firsts,
   };
+}
+
+/** Those of the program. */
+function outputsOf({ outputs, graph, stages }: Model): readonly ModelOutput[] {
+  return stages ? graph.outputs.map((port) => ({ ...port, batched: false })) : outputs;
 }
 
 /** The graph as one item sees it. */
@@ -95,14 +100,13 @@ export function* lowerGraph(
   const values: Value[] = [];
   const scope = new Scope();
   const inputs = new Map<string, ValueId>();
-  for (const { name, dtype } of graph.inputs) {
-    const { shape, data } = boundInput(name, binding.get(name));
+  for (const { name, dtype: declared } of graph.inputs) {
+    const { shape, data, dtype = declared } = boundInput(name, binding.get(name));
     const id = values.push({ name, dtype, shape, ...(data && { data }) }) - 1;
     scope.set(name, id);
     if (!data) inputs.set(name, id);
   }
-  const lowerBranch = (subgraph: Graph, outer: Scope) =>
-    atOnce(lowerInto(subgraph, new Scope(outer), context));
+  const lowerBranch = (subgraph: Graph, outer: Scope) => lowerInto(subgraph, new Scope(outer), context);
   const context: Lowering = {
     opset,
     values,

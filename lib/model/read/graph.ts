@@ -49,6 +49,13 @@ export interface Graph {
   readonly unsupported: readonly Unsupported[];
 }
 
+/** A part of a graph that runs behind its program; the types and shapes of its inputs are known in a run. */
+export interface Stage {
+  /** Whether its layers are worth a program, which the backend runs; otherwise lowering computes it. */
+  readonly isProgram: boolean;
+  readonly graph: Graph;
+}
+
 /** Something that a model uses and that is not implemented. */
 export interface Unsupported {
   /** An operator's name, with the attribute or element type if only that is the problem. */

@@ -1,6 +1,6 @@
-import type { TensorData } from '../../tensor/tensor.js';
+import type { TensorData, ValueType } from '../../tensor/tensor.js';
 import type { ModelLocation } from './file.js';
-import type { Graph, ModelPort } from './graph.js';
+import type { Graph, ModelPort, Stage } from './graph.js';
 import type { ModelMetadata } from './metadata.js';
 
 /** An input of the model that a program is specialised on. */
@@ -39,13 +39,18 @@ export interface Model {
   readonly loweredItems?: number;
   /** Number of elements in all initialisers. */
   readonly parameters: number;
+  /** Up to the first length that depends on the elements of an input; `graph.outputs` are then what the stages read. */
   readonly graph: Graph;
+  /** What follows, in order; see `splitGraph`. */
+  readonly stages?: readonly Stage[];
 }
 
 /** What a program is specialised on, for one input. */
 export interface InputBinding {
   /** Concrete shape. Axis 0 of a batched input is 1. */
   readonly shape: readonly number[];
+  /** Of an input whose type the file doesn't say. */
+  readonly dtype?: ValueType;
   /** Required where `boundByValue`. */
   readonly data?: TensorData;
 }

@@ -48,7 +48,7 @@ export function checkedNodes(
 }
 
 /** What a node reads: its inputs, and what its subgraphs see of the graphs around them. */
-function usedNames(node: Node): Set<string> {
+export function usedNames(node: Node): Set<string> {
   const names = new Set(node.inputs.filter((name) => name !== ''));
   for (const graph of subgraphsOf(node)) for (const name of freeNames(graph)) names.add(name);
   return names;

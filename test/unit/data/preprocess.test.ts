@@ -171,7 +171,7 @@ describe('what does not fit', () => {
   test.each([
     { size: -1 },
     { size: { longest_edge: 8 } },
-    { do_pad: true },
+    { pad_size: 8 },
     { image_mean: 'x' },
     { crop_pct: 2 },
   ])('the schema refuses %j', (config) => {

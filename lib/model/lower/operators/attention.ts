@@ -7,7 +7,8 @@ import { unary } from './activations.js';
 import { arithmetic } from './elementwise.js';
 import { part, transposed } from './layout.js';
 import { product, scaled } from './matrix.js';
-import type { OperatorTable } from './operator.js';
+import { NO_INPUT, type OperatorTable } from './operator.js';
+import { dequantized } from './quantization.js';
 import { turnedByCaches } from './rotary.js';
 
 /** Queries, keys and values: (batch, heads, tokens, elements of a head). */
@@ -159,8 +160,12 @@ function contribAttention(node: NodeLowering, operands: Operands, mask: number, 
 }
 
 /** Projects to queries, keys and values first. */
-function attentionWithProjection(node: NodeLowering): ValueId {
-  const [x, weights] = [node.float(0), node.float(1)];
+function attentionWithProjection(
+  node: NodeLowering,
+  [x, weights]: readonly [ValueId, ValueId],
+  mask: number,
+  bias: number,
+): ValueId {
   const width = node.shape(weights).at(-1)!;
   const sizes = node.numbers('qkv_hidden_sizes') ?? [width / 3, width / 3, width / 3];
   const [q = 0, k = 0, v = 0] = sizes;
@@ -172,7 +177,14 @@ function attentionWithProjection(node: NodeLowering): ValueId {
   const heads = node.number('num_heads', 0);
   const of = (first: number, size: number) =>
     split(node, part(node, projected, 2, first, first + size), heads);
-  return contribAttention(node, [of(0, q), of(q, k), of(q + k, v)], 3, 5);
+  return contribAttention(node, [of(0, q), of(q, k), of(q + k, v)], mask, bias);
+}
+
+/** The same of bytes: weights have a scale, or one for each column. */
+function quantizedAttention(node: NodeLowering): ValueId {
+  const operand = (at: number, axis: number) =>
+    dequantized(node, node.input(at), { scale: node.float(3 + at), zero: node.optional(6 + at), axis });
+  return attentionWithProjection(node, [operand(0, 0), operand(1, 1)], 5, NO_INPUT);
 }
 
 /** Operand `index`, (batch, tokens, width), with the part of the bias from `first` on, in heads. */
@@ -306,9 +318,16 @@ function unsupportedAttention({ inputs, outputs, attributes }: Node): string | u
 export const ATTENTION: OperatorTable = {
   Attention: { lower: attention, unsupported: unsupportedAttention },
   'com.microsoft.Attention': {
-    lower: attentionWithProjection,
+    lower: (node) => attentionWithProjection(node, [node.float(0), node.float(1)], 3, 5),
     unsupported: ({ inputs, outputs, attributes }) => {
       if (named(inputs, 4) || named(outputs, 1)) return CACHES;
+      return attributes.get('do_rotary') ? 'with do_rotary' : undefined;
+    },
+  },
+  'com.microsoft.QAttention': {
+    lower: quantizedAttention,
+    unsupported: ({ inputs, outputs, attributes }) => {
+      if (named(inputs, 8) || named(outputs, 1)) return CACHES;
       return attributes.get('do_rotary') ? 'with do_rotary' : undefined;
     },
   },

@@ -9,7 +9,8 @@ import { arithmetic } from './elementwise.js';
 import { transposed } from './layout.js';
 import { gemm, product, scaled } from './matrix.js';
 import { layerNorm, rmsNorm } from './normalization.js';
-import type { Operator, OperatorTable } from './operator.js';
+import { NO_INPUT, type Operator, type OperatorTable } from './operator.js';
+import { dequantized } from './quantization.js';
 import { sum } from './reduction.js';
 
 /** x plus the operand `index`, if there is one. */
@@ -82,26 +83,50 @@ function skipNormalization(node: NodeLowering, simplified: boolean): readonly Va
   return [...layerNorm(node, total, axes, epsilon, node.float(2), beta), total];
 }
 
+/** Where the tables of embeddings and the normalisation's parameters are in bytes, their scales and zero points follow. */
+interface Embedding {
+  /** Inputs with the tables and parameters, by their numbers: words, positions, segments, gamma, beta. */
+  readonly floats: (node: NodeLowering, at: number, rows?: ValueId) => ValueId;
+  readonly positions: number;
+}
+
+const rowsOf = (node: NodeLowering, data: ValueId, indices: ValueId) => {
+  const { dtype, shape } = node.value(data);
+  return node.step(
+    'gather',
+    [data, indices],
+    { dtype, shape: [...node.shape(indices), shape[1]!] },
+    { axis: 0 },
+  );
+};
+
+const OF_FLOATS: Embedding = {
+  floats: (node, at, rows) => (rows === undefined ? node.float(at) : rowsOf(node, node.float(at), rows)),
+  positions: 8,
+};
+const OF_BYTES: Embedding = {
+  floats: (node, at, rows) => {
+    const data = rows === undefined ? node.input(at) : rowsOf(node, node.input(at), rows);
+    return dequantized(node, data, { scale: node.float(at + 6), zero: node.optional(at + 11), axis: 0 });
+  },
+  positions: NO_INPUT,
+};
+
 /** Sums the embeddings of words, positions and segments, and normalises them. */
-function embedNormalization(node: NodeLowering): readonly ValueId[] {
+function embedNormalization(node: NodeLowering, { floats, positions: given }: Embedding): readonly ValueId[] {
   const ids = node.input(0);
   const [batch, length] = node.shape(ids) as [number, number];
-  const rows = (table: number, indices: ValueId) => {
-    const data = node.float(table);
-    const shape = [...node.shape(indices), node.shape(data)[1]!];
-    return node.step('gather', [data, indices], { dtype: 'float32', shape }, { axis: 0 });
-  };
   node.afford('int64', length);
   const counted = node.constantOf(
     'int64',
     [1, length],
     BigInt64Array.from({ length }, (_, i) => BigInt(i)),
   );
-  const positions = node.optional(8) === NONE ? counted : node.input(8);
-  const words = arithmetic(node, 'add', rows(2, ids), rows(3, positions));
+  const positions = node.optional(given) === NONE ? counted : node.input(given);
+  const words = arithmetic(node, 'add', floats(node, 2, ids), floats(node, 3, positions));
   const segments = node.optional(1);
-  const total = segments === NONE ? words : arithmetic(node, 'add', words, rows(4, segments));
-  const [y] = layerNorm(node, total, [2], node.number('epsilon', 1e-12), node.float(5), node.float(6));
+  const total = segments === NONE ? words : arithmetic(node, 'add', words, floats(node, 4, segments));
+  const [y] = layerNorm(node, total, [2], node.number('epsilon', 1e-12), floats(node, 5), floats(node, 6));
   const mask = node.optional(7);
   const tokens =
     mask === NONE
@@ -124,5 +149,8 @@ export const CONTRIB: OperatorTable = {
   'com.microsoft.FusedMatMul': { lower: fusedMatMul },
   'com.microsoft.SkipLayerNormalization': { lower: (node) => skipNormalization(node, false) },
   'com.microsoft.SkipSimplifiedLayerNormalization': { lower: (node) => skipNormalization(node, true) },
-  'com.microsoft.EmbedLayerNormalization': { lower: embedNormalization },
+  'com.microsoft.EmbedLayerNormalization': {
+    lower: (node) => embedNormalization(node, OF_FLOATS),
+  },
+  'com.microsoft.QEmbedLayerNormalization': { lower: (node) => embedNormalization(node, OF_BYTES) },
 };

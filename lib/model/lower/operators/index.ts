@@ -6,6 +6,7 @@ import { CONVOLUTION } from './convolution.js';
 import { EINSUM } from './einsum.js';
 import { ELEMENTWISE } from './elementwise.js';
 import { GENERATORS } from './generators.js';
+import { GRID_SAMPLE } from './grid-sample.js';
 import { INDEXING } from './indexing.js';
 import { LAYOUT } from './layout.js';
 import { MATRIX } from './matrix.js';
@@ -20,6 +21,7 @@ import { REDUCTION } from './reduction.js';
 import { RESIZE } from './resize.js';
 import { ROTARY } from './rotary.js';
 import { SCATTER } from './scatter.js';
+import { SELECTION } from './selection.js';
 import { SEQUENCES } from './sequences.js';
 import { TRANSPOSED } from './transposed.js';
 
@@ -33,6 +35,7 @@ const TABLE: OperatorTable = {
   ...EINSUM,
   ...ELEMENTWISE,
   ...GENERATORS,
+  ...GRID_SAMPLE,
   ...INDEXING,
   ...LAYOUT,
   ...MATRIX,
@@ -46,6 +49,7 @@ const TABLE: OperatorTable = {
   ...RESIZE,
   ...ROTARY,
   ...SCATTER,
+  ...SELECTION,
   ...SEQUENCES,
   ...TRANSPOSED,
 };

@@ -90,9 +90,9 @@ export function part(node: NodeLowering, x: ValueId, axis: number, begin: number
   return node.step('slice', [x], { dtype, shape: shape.with(axis, end - begin) }, attrs);
 }
 
-export function concatenate(node: NodeLowering, ids: readonly ValueId[]): ValueId {
+/** @param axis non-negative */
+export function concatenate(node: NodeLowering, ids: readonly ValueId[], axis: number): ValueId {
   const { dtype, shape } = node.value(ids[0]!);
-  const axis = node.axis(node.number('axis', 0), shape.length);
   let length = 0;
   for (const id of ids) {
     const other = node.value(id);
@@ -256,7 +256,12 @@ export const LAYOUT: OperatorTable = {
   Squeeze: { lower: squeeze, constantInputs: [1] },
   Unsqueeze: { lower: unsqueeze, constantInputs: [1] },
   Transpose: { lower: transpose },
-  Concat: { lower: (node) => concatenate(node, node.inputs()) },
+  Concat: {
+    lower: (node) => {
+      const ids = node.inputs();
+      return concatenate(node, ids, node.axis(node.number('axis', 0), node.rank(ids[0]!)));
+    },
+  },
   Expand: { lower: expand, constantInputs: [1] },
   Pad: { lower: pad, constantInputs: [1, 2, 3] },
   Trilu: { lower: trilu, constantInputs: [1] },

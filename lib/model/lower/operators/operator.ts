@@ -14,11 +14,16 @@ export interface Operator {
   readonly constantInputs?: readonly number[];
   /** Inputs that choose between subgraphs of which only one runs, and needs to fit. */
   readonly choosingInputs?: readonly number[];
+  /** The elements of the inputs decide the shape of the output: see `splitGraph`. Of a loop, whether they decide how often it runs. */
+  readonly dataDependent?: (node: Node) => boolean;
   /** Inputs of which only shape and type matter. */
   readonly shapeOnly?: boolean;
   /** What this node needs that isn't implemented, judging by its attributes. */
   readonly unsupported?: (node: Node) => string | undefined;
 }
+
+/** The index of an input that an operator doesn't have. */
+export const NO_INPUT = -1;
 
 /** By ONNX operator name. */
 export type OperatorTable = Readonly<Record<string, Operator>>;

@@ -82,7 +82,7 @@ export function dequantized(node: NodeLowering, x: ValueId, given: Scaling): Val
 }
 
 /** Scales and zero points of blocks along `axis`, repeated to the shape of x. */
-function spread(
+export function spread(
   node: NodeLowering,
   id: ValueId,
   shape: readonly number[],
@@ -149,7 +149,8 @@ function quantizedBy(
   return node.cast(node.step('unary', [shifted], output, { act: { kind: 'clip', alpha, beta } }), dtype);
 }
 
-function dequantizedBy(node: NodeLowering, x: ValueId, scale: ValueId, zero: ValueId): ValueId {
+/** In steps of floats; scale and zero point can be broadcast to x. */
+export function dequantizedBy(node: NodeLowering, x: ValueId, scale: ValueId, zero: ValueId): ValueId {
   const real = node.cast(x, 'float32');
   const centred = zero === NONE ? real : arithmetic(node, 'sub', real, node.cast(zero, 'float32'));
   return arithmetic(node, 'mul', centred, scale);
@@ -188,8 +189,8 @@ function dequantizeLinear(node: NodeLowering): ValueId {
   return dequantizedBy(node, x, block.scale, block.zero);
 }
 
-function dynamicQuantizeLinear(node: NodeLowering): readonly ValueId[] {
-  const x = node.float(0);
+/** x in bytes, their scale and zero point. */
+export function dynamicallyQuantized(node: NodeLowering, x: ValueId): readonly ValueId[] {
   const outputs = [
     { dtype: 'uint8', shape: node.shape(x) },
     { dtype: 'float32', shape: [] },
@@ -201,7 +202,7 @@ function dynamicQuantizeLinear(node: NodeLowering): readonly ValueId[] {
 export const QUANTIZATION: OperatorTable = {
   QuantizeLinear: { lower: quantizeLinear },
   DequantizeLinear: { lower: dequantizeLinear },
-  DynamicQuantizeLinear: { lower: dynamicQuantizeLinear },
+  DynamicQuantizeLinear: { lower: (node) => dynamicallyQuantized(node, node.float(0)) },
   'com.microsoft.QuantizeLinear': { lower: quantizeLinear },
   'com.microsoft.DequantizeLinear': { lower: dequantizeLinear },
 };

@@ -11,7 +11,7 @@ import { concatenate } from './layout.js';
 import { generalProduct, product } from './matrix.js';
 import type { OperatorTable } from './operator.js';
 import { globalPoolOf, poolOf } from './pooling.js';
-import { dequantized, isByte, quantized, scaling } from './quantization.js';
+import { dequantized, dynamicallyQuantized, isByte, quantized, scaling } from './quantization.js';
 import { softmaxOf } from './reduction.js';
 
 /** A tensor that is followed by its scale and zero point among the inputs. */
@@ -64,7 +64,11 @@ function qLinearConcat(node: NodeLowering): ValueId {
   if (!Number.isInteger(count) || count < 1)
     node.invalid('its inputs are not tensors with scales and zero points');
   const parts = Array.from({ length: count }, (_, i) => operand(node, 2 + 3 * i));
-  return quantized(node, concatenate(node, parts), scaling(node, 0));
+  return quantized(
+    node,
+    concatenate(node, parts, node.axis(node.number('axis', 0), node.rank(parts[0]!))),
+    scaling(node, 0),
+  );
 }
 
 /** An operator on one tensor: x, its scale and zero point, then those of y. */
@@ -136,11 +140,39 @@ function matMulInteger(node: NodeLowering): ValueId {
   );
 }
 
+/** The product of two quantised operands, and a bias of floats. */
+function floatProduct(node: NodeLowering, a: ValueId, b: ValueId, bias: number): ValueId {
+  const y = product(node, a, b);
+  return node.optional(bias) === NONE ? y : arithmetic(node, 'add', y, node.float(bias));
+}
+
+/** An operand whose scale and zero point aren't behind it. */
+function scaledBy(node: NodeLowering, at: number, scale: number, zero: number, axis: number): ValueId {
+  const x = node.input(at);
+  const along = node.rank(x) + axis;
+  return dequantized(node, x, {
+    scale: node.float(scale),
+    zero: node.optional(zero),
+    axis: Math.max(along, 0),
+  });
+}
+
+/** Of floats that are quantised in the run. */
+function dynamicQuantizeMatMul(node: NodeLowering): ValueId {
+  const [x, scale, zero] = dynamicallyQuantized(node, node.float(0)) as [ValueId, ValueId, ValueId];
+  const a = dequantized(node, x, { scale, zero, axis: 0 });
+  return floatProduct(node, a, scaledBy(node, 1, 2, 3, -1), 4);
+}
+
 export const QUANTIZED_LAYERS: OperatorTable = {
   QLinearConv: { lower: qLinearConv },
   QLinearMatMul: { lower: qLinearMatMul },
   ConvInteger: { lower: convInteger },
   MatMulInteger: { lower: matMulInteger },
+  'com.microsoft.MatMulIntegerToFloat': {
+    lower: (node) => floatProduct(node, scaledBy(node, 0, 2, 4, -2), scaledBy(node, 1, 3, 5, -1), 6),
+  },
+  'com.microsoft.DynamicQuantizeMatMul': { lower: dynamicQuantizeMatMul },
   'com.microsoft.QLinearAdd': qLinearBinary('add'),
   'com.microsoft.QLinearMul': qLinearBinary('mul'),
   'com.microsoft.QLinearConcat': { lower: qLinearConcat },

@@ -6,6 +6,7 @@ import { unary } from './activations.js';
 import { arithmetic } from './elementwise.js';
 import { part, transposed } from './layout.js';
 import type { OperatorTable } from './operator.js';
+import { dequantizedBy } from './quantization.js';
 
 /**
  * Recurrent layers, one group of steps for each position of the sequence. The products with the input are one matrix
@@ -131,6 +132,20 @@ interface Kind {
   /** The gates, from the first on, to which the biases of the recurrence are added with those of the input. */
   readonly fused: number;
   readonly activations: readonly string[];
+  /** The weights of input `index`, (directions, rows, width), where they aren't floats in this form. */
+  readonly weights?: (node: NodeLowering, index: number) => ValueId;
+}
+
+/** Weights in bytes, transposed, with a scale and a zero point for each direction, or for each of its rows. */
+function quantizedWeights(node: NodeLowering, index: number): ValueId {
+  const w = node.input(index);
+  const [directions = 0, , rows = 0] = node.shape(w);
+  const first = 6 + 2 * index;
+  const spread = (id: ValueId) =>
+    node.reshape(id, node.rank(id) === 2 ? [directions, 1, rows] : [directions, 1, 1]);
+  const scale = spread(node.float(first));
+  const zero = node.optional(first + 1) === NONE ? NONE : spread(node.input(first + 1));
+  return transposed(node, dequantizedBy(node, w, scale, zero), [0, 2, 1]);
 }
 
 function* recurrent(node: NodeLowering, kind: Kind): Sliced<readonly ValueId[]> {
@@ -144,12 +159,14 @@ function* recurrent(node: NodeLowering, kind: Kind): Sliced<readonly ValueId[]> 
   const reversed = { forward: [false], reverse: [true], bidirectional: [false, true] }[direction];
   if (!reversed) node.invalid(`its direction '${direction}' is unknown`);
   const directions = reversed.length;
-  const hidden = node.shape(node.float(2)).at(-1)!;
+  const floats = (index: number) =>
+    kind.weights && (index === 1 || index === 2) ? kind.weights(node, index) : node.float(index);
+  const hidden = node.shape(floats(2)).at(-1)!;
   const rows = kind.gates * hidden;
   /** The part of operand `index` for a direction; NONE when it is absent. */
   const operand = (index: number, shape: readonly number[], d: number): ValueId => {
     if (node.optional(index) === NONE) return NONE;
-    const value = node.float(index);
+    const value = floats(index);
     const expected = [directions, ...shape];
     if (node.shape(value).join() !== expected.join()) {
       node.invalid(`its input ${index} is [${node.shape(value)}]; expected [${expected}]`);
@@ -278,4 +295,7 @@ export const RECURRENT: OperatorTable = {
   LSTM: { lower: (node) => recurrent(node, LSTM) },
   GRU: { lower: (node) => recurrent(node, GRU) },
   RNN: { lower: (node) => recurrent(node, RNN) },
+  'com.microsoft.DynamicQuantizeLSTM': {
+    lower: (node) => recurrent(node, { ...LSTM, weights: quantizedWeights }),
+  },
 };

@@ -10,11 +10,10 @@ function indicesOf(node: NodeLowering, index: number, lengths: readonly number[]
   if (dtype !== 'int32' && dtype !== 'int64') {
     node.invalid(`its indices are ${dtype}; expected int32 or int64`);
   }
-  const beyond = Array.from(data ?? [], Number).findIndex((at, i) => {
-    const length = lengths[i % lengths.length]!;
-    return at < -length || at >= length;
-  });
-  if (beyond >= 0) node.invalid(`index ${data![beyond]} is outside its input`);
+  for (let i = 0; data && i < data.length; i++) {
+    const [at, length] = [Number(data[i]), lengths[i % lengths.length]!];
+    if (at < -length || at >= length) node.invalid(`index ${at} is outside its input`);
+  }
   return id;
 }
 

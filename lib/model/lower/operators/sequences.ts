@@ -32,6 +32,14 @@ function splitToSequence(node: NodeLowering): ValueId {
   );
 }
 
+function sequenceInsert(node: NodeLowering): ValueId {
+  const elements = node.elements(node.input(0));
+  const position = node.optionalScalar(2, 'position') ?? elements.length;
+  if (Math.abs(position) > elements.length)
+    node.invalid(`its position ${position} is outside a sequence of ${elements.length}`);
+  return node.sequence(elements.toSpliced(position, 0, node.input(1)));
+}
+
 function sequenceAt(node: NodeLowering): ValueId {
   const elements = node.elements(node.input(0));
   const position = node.optionalScalar(1, 'position') ?? node.invalid('its position is missing');
@@ -65,6 +73,8 @@ function concatFromSequence(node: NodeLowering): ValueId {
 export const SEQUENCES: OperatorTable = {
   SplitToSequence: { lower: splitToSequence, constantInputs: [1] },
   SequenceConstruct: { lower: (node) => node.sequence(node.inputs()) },
+  SequenceEmpty: { lower: (node) => node.sequence([]) },
+  SequenceInsert: { lower: sequenceInsert, constantInputs: [2] },
   SequenceAt: { lower: sequenceAt, constantInputs: [1] },
   SequenceLength: {
     lower: (node) =>
