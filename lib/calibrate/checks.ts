@@ -15,6 +15,7 @@ import { sizeOf } from '../numeric/shapes.js';
 import {
   complete,
   DEFAULT_BOXES,
+  isOfPixels,
   isVectorMetric,
   type Metric,
   type Promised,
@@ -96,7 +97,7 @@ export function promisable(
   const indices = outputs.map((name) => names.indexOf(name));
   const value = program.outputs[indices[0]!]!.value;
   const channels = program.values[value]!.shape[1] ?? 1;
-  const byChannel = ['pixels', 'miou'].includes(partsOf(given).name) && channels > 1;
+  const byChannel = isOfPixels(given) && channels > 1;
   const metric = byChannel ? given : complete(given, endOf(program, value) === 'sigmoid' ? 0.5 : 0);
   const others = names.filter((name) => !outputs.includes(name));
   const boxes = {
