@@ -16,6 +16,7 @@ import { sizeOf } from '../numeric/shapes.js';
 import {
   complete,
   DEFAULT_BOXES,
+  isOfPixels,
   isVectorMetric,
   type Metric,
   type Promised,
@@ -105,7 +106,7 @@ export function promisable(
   const indices = outputs.map((name) => names.indexOf(name));
   const value = staged ? NONE : program.outputs[indices[0]!]!.value;
   const channels = program.values[value]?.shape[1] ?? 1;
-  const byChannel = ['pixels', 'miou'].includes(partsOf(given).name) && channels > 1;
+  const byChannel = isOfPixels(given) && channels > 1;
   const metric = byChannel
     ? given
     : complete(given, !staged && endOf(program, value) === 'sigmoid' ? 0.5 : 0);

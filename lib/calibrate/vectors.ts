@@ -9,14 +9,16 @@ import { sizeOf } from '../numeric/shapes.js';
 import { mean } from '../numeric/statistics.js';
 import { attachExits, isAnswerable } from '../skip/attach.js';
 import type { AnyExit } from '../skip/exits.js';
+import { lossOf } from '../skip/losses.js';
 import { isOfLabels, isOfNumbers, type Metric, partsOf } from '../skip/promise.js';
 import { checkSkippable } from './checks.js';
-import { exitPoints, savingsOf } from './fit/exit-points.js';
+import { exitPoints, mapPoints, savingsOf } from './fit/exit-points.js';
 import { Fitter } from './fit/folds.js';
+import { answersWithMap } from './fit/map-heads.js';
 import { lossesOf, type Pairs } from './losses.js';
 import type { CalibrationItem } from './options.js';
 import { blockSets, setsTried } from './order/block-sets.js';
-import { exitsOf, type Measured, measure, type Thresholds, vectorsOf } from './order/measure.js';
+import { exitsOf, type Measured, measure, summarise, type Thresholds, vectorsOf } from './order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest } from './order/settings.js';
 import { type Table, tableOf, tablesOf } from './order/table.js';
 import { contributionsOf } from './report/examine.js';
@@ -68,9 +70,10 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     // Vectors of a text's tokens become one; an exit gives all of an output of three axes the same.
     const { metric, lossOf, pools } = task.options;
     const single = shape.length === 3 ? pools === true : shape[1] === sizeOf(shape.slice(1));
-    const predictable =
-      (isOfNumbers(metric) || isOfLabels(metric)) && !lossOf && single && isAnswerable(main, true);
-    this.#exitable = predictable && !main.ownExits && exitPoints(main, 0).length > 0;
+    const ofVectors = (isOfNumbers(metric) || isOfLabels(metric)) && single && isAnswerable(main, true);
+    const points = answersWithMap(main, task.options) ? mapPoints : exitPoints;
+    const predictable = (ofVectors || points === mapPoints) && !lossOf && !main.ownExits;
+    this.#exitable = predictable && points(main, 0).length > 0;
     if (task.options.fit && !this.#exitable) throw nothingToFit();
     this.first = this.#exitable && !task.options.fit ? 'fit' : 'order';
     this.#metric = metric;
@@ -135,20 +138,27 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     if (!thresholds || !table) return;
     const { backend, programs, progress, options } = this.task;
     const { vectorOf = ({ outputs }) => outputs[0]! } = options;
-    const counted = vectorsOf(table, thresholds);
-    const { ran: paths } = (effect as Measured).byItem;
+    const counted = table.of === 'maps' ? undefined : vectorsOf(table, thresholds);
+    const { ran: paths, losses } = (effect as Measured).byItem;
     const evaluator = new Evaluator(
       backend,
       programs.map((program) => attachExits(program, exits)),
     );
     try {
-      const inputs = table.items.map(({ input }) => input);
-      const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(programs.main)), progress.add);
-      const differs = outcomes.findIndex((outcome, i) => {
-        const vector = vectorOf(outcome, inputs[i]!);
-        return outcome.ran.join('') !== paths[i] || vector.some((x, c) => !Object.is(x, counted[i]![c]));
-      });
-      if (differs >= 0) throw unlikeMeasured(differs, inputs.length);
+      for (let from = 0; from < table.items.length; from += AT_ONCE) {
+        const items = table.items.slice(from, from + AT_ONCE);
+        const inputs = items.map(({ input }) => input);
+        const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(programs.main)), progress.add);
+        const vectors = outcomes.map((outcome, i) => vectorOf(outcome, inputs[i]!));
+        // Of maps, which aren't kept, their losses tell.
+        const full = counted ? [] : (await this.#run(items, 'none')).vectors;
+        const differs = outcomes.findIndex(({ ran }, i) => {
+          if (ran.join('') !== paths[from + i]) return true;
+          if (!counted) return lossOf(this.#metric)!(vectors[i]!, full[i]!) !== losses[from + i];
+          return vectors[i]!.some((x, c) => !Object.is(x, counted[from + i]![c]));
+        });
+        if (differs >= 0) throw unlikeMeasured(from + differs, table.items.length);
+      }
     } finally {
       evaluator.release();
     }
@@ -178,8 +188,8 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     const order = tables.at(-1)!;
     const risks = new Map<Thresholds, number>();
     const riskOf = (thresholds: Thresholds) => {
-      const skipping = vectorsOf(order, thresholds);
-      const risk = mean(lossesOf(this.#metric, { full: order.vectors, skipping }));
+      const pairs = order.of === 'vectors' && { full: order.vectors, skipping: vectorsOf(order, thresholds) };
+      const risk = pairs ? mean(lossesOf(this.#metric, pairs)) : summarise(order, thresholds).risk;
       risks.set(thresholds, risk);
       return risk;
     };

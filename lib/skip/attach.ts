@@ -3,16 +3,27 @@ import { ResidualSkipError } from '../errors.js';
 import { Growth } from '../model/program/grow.js';
 import type { Block, OwnExit, Port, Program, Step, ValueId } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { type AnyExit, type ExitSpec, type NeededSteps, neededSteps, placeOf, workBeyond } from './exits.js';
+import {
+  type AnyExit,
+  type ExitSpec,
+  headWork,
+  type NeededSteps,
+  neededSteps,
+  placeOf,
+  workBeyond,
+} from './exits.js';
 import {
   featureSteps,
   type Head,
+  isOfPlaces,
   isReadable,
   type Layer,
   layerSteps,
-  multiplyAddsOf,
+  leadsTo,
+  type RowFeatures,
   widthOf,
 } from './head.js';
+import { fitsMap, mapSteps, tailOf } from './map-head.js';
 import { finishOf, finishStep, surenessSteps } from './scores.js';
 
 /**
@@ -86,17 +97,6 @@ function answeredShape([, ...shape]: readonly number[]): readonly number[] {
   return shape.length === 2 ? [1, shape[1]!] : shape;
 }
 
-/** Whether layers, one after another, map `width` numbers to `outputs`. */
-function leadsTo(layers: readonly Layer[], width: number, outputs: number): boolean {
-  let inputs = width;
-  const chained = layers.every(({ weight, bias }) => {
-    const fits = weight.length === bias.length * inputs;
-    inputs = bias.length;
-    return fits;
-  });
-  return chained && inputs === outputs;
-}
-
 /** What an exit computes. */
 export interface Decided {
   readonly steps: readonly Step[];
@@ -135,7 +135,7 @@ export class Attachment<Exit extends AnyExit> {
 
   /** Of one exit. */
   multiplyAddsOf({ after, head }: Exit): number {
-    return head ? multiplyAddsOf(head) : this.#needed.multiplyAdds.get(after)!;
+    return head ? headWork(this.program, after, head) : this.#needed.multiplyAdds.get(after)!;
   }
 
   #block(name: string): Block {
@@ -155,11 +155,19 @@ export class Attachment<Exit extends AnyExit> {
   #fitted(exit: Exit, head: Head, block: Block): Decided {
     const { after } = exit;
     const { growth } = this;
+    const { features } = head;
+    if (isOfPlaces(features)) return this.#mapped(after, head, block);
     const what = `exit after ${after}`;
     const { shape } = growth.valueOf(this.#answer(head).value);
     const more = this.#hiddenFor(exit);
-    this.#checkFit(what, head, block.output, head.score ? sizeOf(answeredShape(shape)) : shape[1]!, more);
-    const seen = this.#seen(what, head, block.output, more);
+    this.#checkFit(
+      what,
+      { ...head, features },
+      block.output,
+      head.score ? sizeOf(answeredShape(shape)) : shape[1]!,
+      more,
+    );
+    const seen = this.#seen(what, features, block.output, more);
     const read = layerSteps(growth, what, head.layers, seen.result);
     this.#hidden.set(after, read.hidden);
     const { score, ...judged } = head.score
@@ -173,6 +181,19 @@ export class Attachment<Exit extends AnyExit> {
       score,
       answer: answer.result,
     };
+  }
+
+  /** A head that answers with a map. */
+  #mapped(after: string, head: Head, { output }: Block): Decided {
+    const { growth, program } = this;
+    const tail = tailOf(program);
+    if (tail && fitsMap(head, growth, output, tail)) return mapSteps(growth, after, head, output, tail);
+    const { shape } = growth.valueOf(output);
+    throw new ResidualSkipError(
+      'INVALID_POLICY',
+      `policy: its exit after ${after} answers with a map (features: '${head.features}'), but its layers don't lead from ` +
+        `[${shape.join(', ')}] there to ${tail ? `[${growth.valueOf(tail.map).shape.join(', ')}]` : 'what the model answers'}`,
+    );
   }
 
   /** The score of a head that has one. */
@@ -210,7 +231,7 @@ export class Attachment<Exit extends AnyExit> {
   }
 
   /** The inputs of a head's first layer: features of the map `from`, and `more`, [N, n] each. */
-  #seen(what: string, { features }: Head, from: ValueId, more: readonly ValueId[]) {
+  #seen(what: string, features: RowFeatures, from: ValueId, more: readonly ValueId[]) {
     const { growth } = this;
     const { steps, result } = featureSteps(growth, what, features, from);
     if (more.length === 0) return { steps, result };
@@ -224,7 +245,7 @@ export class Attachment<Exit extends AnyExit> {
 
   #checkFit(
     what: string,
-    { features, layers, score }: Head,
+    { features, layers, score }: Head & { readonly features: RowFeatures },
     from: ValueId,
     outputs: number,
     more: readonly ValueId[],

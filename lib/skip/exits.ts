@@ -56,7 +56,12 @@ export function workBeyond({ values, steps, blocks }: Program, at: number): numb
  */
 export function costsOfExits(program: Program, exits: readonly AnyExit[]): number[] {
   const { multiplyAdds } = neededSteps(program, exits);
-  return exits.map(({ after, head }) => (head ? multiplyAddsOf(head) : multiplyAdds.get(after)!));
+  return exits.map(({ after, head }) => (head ? headWork(program, after, head) : multiplyAdds.get(after)!));
+}
+
+export function headWork({ blocks, values }: Program, after: string, head: Head): number {
+  const block = blocks.find(({ name }) => name === after)!;
+  return multiplyAddsOf(head, values[block.output]!.shape);
 }
 
 /** For each requested exit, by its block or front; with the steps that it shares with earlier exits that were not requested. */

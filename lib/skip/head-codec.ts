@@ -33,13 +33,14 @@ const headShape = {
       'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole; ' +
       'pyramid: averages of 4 x 4 windows, then the maxima and the mean squares of the whole; ' +
       'rows: averages over the tokens, or over height and width where channels are last; ' +
-      'tokens: the first token, then the averages over all.',
+      'tokens: the first token, then the averages over all; ' +
+      'places: each place of a map, where the layers answer with a map; classes: the same, of class scores.',
   }),
   layers: layersSchema,
   score: layersSchema.optional().meta({
     description:
       "Where `layers` answer with the network's output itself, such as a vector: layers on the same features, whose one number, through a " +
-      'sigmoid, is compared with the threshold.',
+      'sigmoid, is compared with the threshold. On places of a map, the last one reads means over all places.',
   }),
 };
 

@@ -27,9 +27,19 @@ import { ARRAY_OF } from '../tensor/tensor.js';
  * - `rows`: the averages over all axes but the last; C numbers. In a model with an input `attention_mask` [N, tokens], only tokens
  * that it marks count.
  * - `tokens`: the first of the tokens, as a class token is, then `rows`; 2 C numbers
+ *
+ * Or it reads every place of a map, and answers with a map; see map-head.ts:
+ * - `places`: the C numbers of each place
+ * - `classes`: the same; its score also reads the largest softmax probability of what the head answers there, or the number itself if
+ * it is one
  */
-export const FEATURES = ['mean', 'grid', 'pyramid', 'rows', 'tokens'] as const;
+export const FEATURES = ['mean', 'grid', 'pyramid', 'rows', 'tokens', 'places', 'classes'] as const;
 export type Features = (typeof FEATURES)[number];
+/** One row of numbers for each item. */
+export type RowFeatures = Exclude<Features, 'places' | 'classes'>;
+
+export const isOfPlaces = (features: Features): features is 'places' | 'classes' =>
+  features === 'places' || features === 'classes';
 
 /** y = weight * x + bias. */
 export interface Layer {
@@ -46,7 +56,8 @@ export interface Head {
   /**
    * Of a head that answers with the network's output itself, such as a vector (where the output has one for each token, they all get this
    * one): layers on the same inputs, whose one number says, through
-   * a sigmoid, how near that answer is expected to be. Without it, the answer is class scores, which say so themselves.
+   * a sigmoid, how near that answer is expected to be. Without it, the answer is class scores, which say so themselves. On places of a map,
+   * the last layer reads the means over all places of what the layer before it gives.
    */
   readonly score?: readonly Layer[];
 }
@@ -55,7 +66,7 @@ export interface Head {
 const WINDOWS = 4;
 
 /** Whether a head can read the features of a value. */
-export function isReadable(features: Features, { shape, dtype, term }: Value): boolean {
+export function isReadable(features: RowFeatures, { shape, dtype, term }: Value): boolean {
   if (dtype !== 'float32' && !term) return false;
   if (features === 'tokens') return shape.length === 3;
   if (features === 'rows') return shape.length === 3 || shape.length === 4;
@@ -64,7 +75,7 @@ export function isReadable(features: Features, { shape, dtype, term }: Value): b
 }
 
 /** Number of inputs of a head on a value of a shape that is readable. */
-export function widthOf(features: Features, shape: readonly number[]): number {
+export function widthOf(features: RowFeatures, shape: readonly number[]): number {
   if (features === 'rows') return shape.at(-1) ?? 0;
   if (features === 'tokens') return 2 * (shape.at(-1) ?? 0);
   const [, channels = 0, height = 0, width = 0] = shape;
@@ -73,9 +84,22 @@ export function widthOf(features: Features, shape: readonly number[]): number {
   return channels * (Math.min(WINDOWS, height) * Math.min(WINDOWS, width) + 2);
 }
 
-/** Multiply-adds of evaluating the head for one item. */
-export function multiplyAddsOf({ layers, score = [] }: Head): number {
-  return [...layers, ...score].reduce((sum, { weight }) => sum + weight.length, 0);
+/** Multiply-adds of evaluating the head for one item, on a value of that shape. */
+export function multiplyAddsOf({ features, layers, score = [] }: Head, shape: readonly number[]): number {
+  const work = (some: readonly Layer[]) => some.reduce((sum, { weight }) => sum + weight.length, 0);
+  if (!isOfPlaces(features)) return work([...layers, ...score]);
+  return sizeOf(shape.slice(2)) * work([...layers, ...score.slice(0, -1)]) + work(score.slice(-1));
+}
+
+/** Whether layers, one after another, map `width` numbers to `outputs`. */
+export function leadsTo(layers: readonly Layer[], width: number, outputs: number): boolean {
+  let inputs = width;
+  const chained = layers.every(({ weight, bias }) => {
+    const fits = weight.length === bias.length * inputs;
+    inputs = bias.length;
+    return fits;
+  });
+  return chained && inputs === outputs;
 }
 
 interface Part {
@@ -84,7 +108,7 @@ interface Part {
 }
 
 /** Steps that compute the features of the value `from`, which is readable; [N, widthOf]. */
-export function featureSteps(growth: Growth, what: string, features: Features, from: ValueId): Part {
+export function featureSteps(growth: Growth, what: string, features: RowFeatures, from: ValueId): Part {
   if (features === 'mean' || features === 'grid' || features === 'pyramid') {
     return mapFeatures(growth, what, features, from);
   }

@@ -94,6 +94,11 @@ export function isOfNumbers(metric: Metric): boolean {
   return ['cosine', 'recall', 'relative', 'absolute', 'excess'].includes(partsOf(metric).name);
 }
 
+/** Whether a metric is about the classes of pixels. */
+export function isOfPixels(metric: Metric): boolean {
+  return ['pixels', 'miou'].includes(partsOf(metric).name);
+}
+
 /** Whether losses are 0 or 1, or -1 where `accuracy` gains an answer. */
 export function isCounted(metric: Metric): boolean {
   const { name, at } = partsOf(metric);

@@ -43,6 +43,7 @@ export function tableFrom(shares: readonly number[], exits: readonly MadeExit[])
     cost: { multiplyAdds: work, bytes: 0, layers: shares.length },
   };
   return {
+    of: 'classes',
     items: Array.from({ length: items }, (_, i) => ({ input: new Float32Array(0), sha256: String(i) })),
     program,
     answers: new Int32Array(items),

@@ -8,8 +8,8 @@ import { isCounted, maxLoss, type Tested, type TestedGroup } from '../../skip/pr
 import type { ParsedOptions } from '../options.js';
 import type { Group, Grouping, Rule } from './groups.js';
 import {
-  bettingPValue,
   binomialPValue,
+  boundedPValue,
   type Changes,
   canSetOff,
   fixedSequenceTest,
@@ -63,7 +63,7 @@ function pValueOf(losses: readonly number[], rule: Rule, limit: number, decides 
   if (setsOff(rule, losses.length, decides)) return netPValue(changesOf(losses), limit, delta);
   if (isCounted(metric)) return binomialPValue(eventsOf(losses), losses.length, limit);
   const max = maxLoss(metric);
-  return bettingPValue(scaled(losses, max), limit / max, delta);
+  return boundedPValue(scaled(losses, max), limit / max, delta);
 }
 
 const eventsOf = (losses: readonly number[]) => losses.filter((loss) => loss > 0).length;

@@ -3,7 +3,7 @@
  * conservative for every sample size; none is an approximation by the normal distribution.
  */
 
-const { abs, exp, log, log1p, max, min, sqrt } = Math;
+const { abs, ceil, exp, log, log1p, max, min, sqrt } = Math;
 
 /**
  * P-value of "the expected 0/1 loss is above p" after `k` losses of 1 in `n`: the exact binomial tail P(Bin(n, p) <= k), summed
@@ -46,6 +46,31 @@ export function bettingPValue(losses: readonly number[], epsilon: number, delta:
     squares += (loss - sum / (i + 2)) ** 2;
   }
   return exp(-highest);
+}
+
+/**
+ * The same by the inequalities of Hoeffding and Bentkus, which know the number of items and the sum of their losses alone.
+ * Source: Bates et al. 2021, as above, section 3.1; Hoeffding 1963, theorem 1; Bentkus 2004, theorem 1.
+ */
+export function hoeffdingBentkusPValue(losses: readonly number[], epsilon: number): number {
+  const items = losses.length;
+  const sum = losses.reduce((total, loss) => total + loss, 0);
+  const mean = min(sum / max(1, items), epsilon);
+  const gap = (mean > 0 ? mean * log(mean / epsilon) : 0) + (1 - mean) * (log1p(-mean) - log1p(-epsilon));
+  // Rounding mustn't make a whole sum a smaller one.
+  const events = ceil(sum * (1 + 1e-12));
+  return min(exp(-items * gap), Math.E * binomialPValue(events, items, epsilon));
+}
+
+/**
+ * P-value of "the expected loss is above epsilon" for independent losses in [0, 1]: by betting, or by Hoeffding's and Bentkus's
+ * inequalities where there are so few items that betting couldn't certify epsilon at `delta` if none had any loss. Nothing else decides, so
+ * that it is a p-value in either case.
+ */
+export function boundedPValue(losses: readonly number[], epsilon: number, delta: number): number {
+  const none = losses.map(() => 0);
+  if (bettingPValue(none, epsilon, delta) <= delta) return bettingPValue(losses, epsilon, delta);
+  return hoeffdingBentkusPValue(losses, epsilon);
 }
 
 /** How items fared against the full network: right answers that were lost, and wrong ones that became right. */

@@ -3,16 +3,20 @@
 import { Growth } from '../../model/program/grow.js';
 import type { Block, Program, ValueId } from '../../model/program/program.js';
 import { type AnyExit, placeOf, workBeyond } from '../../skip/exits.js';
-import { type Features, featureSteps, isReadable, widthOf } from '../../skip/head.js';
+import { featureSteps, isReadable, type RowFeatures, widthOf } from '../../skip/head.js';
+import { ratioOf, tailOf } from '../../skip/map-head.js';
 import { type Reading, readingOf } from './reading.js';
 
-export interface ExitPoint {
+interface Point {
   readonly block: Block;
-  readonly features: Features;
-  /** How many numbers those are. */
-  readonly width: number;
   /** Fraction of the network's multiply-adds behind the block. */
   readonly saving: number;
+}
+
+export interface ExitPoint extends Point {
+  readonly features: RowFeatures;
+  /** How many numbers those are. */
+  readonly width: number;
 }
 
 /**
@@ -33,7 +37,7 @@ function featuresOf(
   id: ValueId,
   reading: Reading | undefined,
   maxWidth: number,
-): Features | undefined {
+): RowFeatures | undefined {
   const value = values[id]!;
   const { shape } = value;
   if (reading && reading.rank === shape.length && reading.axis === shape.length - 1) {
@@ -65,17 +69,37 @@ export function savingsOf(program: Program, exits: readonly AnyExit[]): number[]
  * @param maxWidth most inputs of a head, where there is a choice
  */
 export function exitPoints(program: Program, images: number, maxWidth = MAX_WIDTH): ExitPoint[] {
-  const { blocks, values } = program;
-  const spacing = images >= MANY ? DENSE : SPACING;
+  const { values } = program;
   const reading = readingOf(program);
-  const points: ExitPoint[] = [];
-  for (const block of blocks) {
-    const saving = savingAt(program, block.end);
-    const done = 1 - saving;
-    const features = featuresOf(program, block.output, reading, maxWidth);
-    if (!features || done < MIN_DONE || saving < MIN_SAVING) continue;
-    points.push({ block, features, width: widthOf(features, values[block.output]!.shape), saving });
-  }
+  const points = worthwhile(program).flatMap((point): ExitPoint[] => {
+    const { output } = point.block;
+    const features = featuresOf(program, output, reading, maxWidth);
+    return features ? [{ ...point, features, width: widthOf(features, values[output]!.shape) }] : [];
+  });
+  return spread(points, images);
+}
+
+/** The same of exits that answer with a map. */
+export function mapPoints(program: Program, images: number): Point[] {
+  const { values } = program;
+  const tail = tailOf(program);
+  if (!tail) return [];
+  const points = worthwhile(program).filter(({ block }) => {
+    const { dtype, shape } = values[block.output]!;
+    return dtype === 'float32' && shape.length === 4 && ratioOf(shape, values[tail.map]!.shape) !== undefined;
+  });
+  return spread(points, images);
+}
+
+/** Blocks behind which an exit knows and saves enough. */
+function worthwhile(program: Program): Point[] {
+  return program.blocks
+    .map((block) => ({ block, saving: savingAt(program, block.end) }))
+    .filter(({ saving }) => 1 - saving >= MIN_DONE && saving >= MIN_SAVING);
+}
+
+function spread<P extends Point>(points: readonly P[], images: number): P[] {
+  const spacing = images >= MANY ? DENSE : SPACING;
   let next = Number.POSITIVE_INFINITY;
   return points.filter(({ saving }, i) => {
     // Most items leave late: the last point always has an exit.

@@ -9,6 +9,7 @@ import { contentHash, MIN_FIT, type Split } from '../split.js';
 import type { Task } from '../task.js';
 import type { FittedExit } from './chain.js';
 import { fitExits, fittingWork } from './fit.js';
+import { answersWithMap, fitMapExits } from './map-heads.js';
 import { fitVectorExits } from './vector-heads.js';
 
 /** Heads are fitted without each fold of the items, to be measured on it, and then on all items. The last fold is `order`. */
@@ -47,7 +48,8 @@ export class Fitter {
     this.#chains = [...without, folds];
     this.folds = options.fit ? [order] : foldsOf(split);
     const images = options.fit?.count ?? this.#items.length;
-    this.work = fittingWork(programs.main, images, { copies: options.copies, chains: this.#chains });
+    const copies = answersWithMap(programs.main, options) ? 0 : options.copies;
+    this.work = fittingWork(programs.main, images, { copies, chains: this.#chains });
   }
 
   /**
@@ -70,8 +72,10 @@ export class Fitter {
       ...{ seed, copies, chains: this.#chains, behind, onItems: progress.add },
       foldOf: fit ? (i: number) => i % FOLDS : (i: number) => foldOf(this.split, i),
     };
-    if (isVectorMetric(metric))
-      return fitVectorExits(backend, programs, source, { ...fitting, metric, vectorOf });
+    if (isVectorMetric(metric)) {
+      const fitVectors = answersWithMap(programs.main, options) ? fitMapExits : fitVectorExits;
+      return fitVectors(backend, programs, source, { ...fitting, metric, vectorOf });
+    }
     return fitExits(backend, programs, source, {
       ...fitting,
       className: (index) => className(index, options.labels),

@@ -42,7 +42,7 @@ export interface Fold {
 }
 
 /** Rows below each other. */
-function stacked(rows: readonly Float32Array[]): Matrix {
+export function stacked(rows: readonly Float32Array[]): Matrix {
   const columns = rows[0]!.length;
   const all = matrix(rows.length, columns);
   for (const [i, row] of rows.entries()) all.data.set(row, i * columns);
@@ -56,11 +56,34 @@ function squaredErrors({ rows, columns, data }: Matrix, truth: Matrix): Float64A
   return errors;
 }
 
-/** The features and answers of a fold, and the sums over it. */
-interface Part {
+/** Rows to learn from, and the sums over them. */
+export interface Part {
   readonly x: Matrix;
   readonly y: Matrix;
   readonly sums: NormalEquations;
+}
+
+/**
+ * Only items that are predicted well leave, so that the others mustn't spoil the prediction: rows weigh less the further off they are, by
+ * Geman and McClure's function of their error in units of the median (iteratively reweighted least squares).
+ */
+export async function robust(backend: Backend, parts: readonly Part[], penalty: number): Promise<Regression> {
+  let found = await NormalEquations.sum(parts.map(({ sums }) => sums)).solve(penalty);
+  for (let sweep = 0; sweep < SWEEPS; sweep++) {
+    const errors = parts.map(({ x, y }) => squaredErrors(predict(backend, x, found), y));
+    const usual = Math.max(median(errors.flatMap((some) => [...some])), Number.MIN_VALUE);
+    const sums = new NormalEquations(found.weight.columns, found.weight.rows);
+    for (const [i, { x, y }] of parts.entries()) {
+      sums.add(
+        backend,
+        x,
+        y,
+        errors[i]!.map((error) => 1 / (1 + error / usual) ** 2),
+      );
+    }
+    found = await sums.solve(penalty);
+  }
+  return found;
 }
 
 /** The heads behind one block. */
@@ -100,9 +123,9 @@ export class PointFit {
       const others = await this.#solve(folds.filter((other) => other !== fold));
       losses.push(this.#losses(fold, others));
     }
-    const { weight, bias } = await this.#solve(folds);
+    const found = await this.#solve(folds);
     const x = folds.map((fold) => this.#parts[fold]!.x);
-    return { layers: [this.#raw(weight, bias)], score: await this.#score(x, losses.flat()) };
+    return { layers: [raw(found, this.#scale)], score: await this.#score(x, losses.flat()) };
   }
 
   async #solve(folds: readonly number[]): Promise<Regression> {
@@ -110,32 +133,10 @@ export class PointFit {
     const key = folds.join();
     const known = this.#solved.get(key);
     if (known) return known;
-    const solved = this.#robust(folds.map((fold) => this.#parts[fold]!));
+    const parts = folds.map((fold) => this.#parts[fold]!);
+    const solved = robust(this.backend, parts, this.#penalty);
     this.#solved.set(key, solved);
     return solved;
-  }
-
-  /**
-   * Only items that are predicted well leave, so that the others mustn't spoil the prediction: items weigh less the further off they are, by
-   * Geman and McClure's function of their error in units of the median (iteratively reweighted least squares).
-   */
-  async #robust(parts: readonly Part[]): Promise<Regression> {
-    let found = await NormalEquations.sum(parts.map(({ sums }) => sums)).solve(this.#penalty!);
-    for (let sweep = 0; sweep < SWEEPS; sweep++) {
-      const errors = parts.map(({ x, y }) => squaredErrors(predict(this.backend, x, found), y));
-      const usual = Math.max(median(errors.flatMap((some) => [...some])), Number.MIN_VALUE);
-      const sums = new NormalEquations(found.weight.columns, found.weight.rows);
-      for (const [i, { x, y }] of parts.entries()) {
-        sums.add(
-          this.backend,
-          x,
-          y,
-          errors[i]!.map((error) => 1 / (1 + error / usual) ** 2),
-        );
-      }
-      found = await sums.solve(this.#penalty!);
-    }
-    return found;
   }
 
   /** The one with which the first fold predicts the second best. */
@@ -170,44 +171,50 @@ export class PointFit {
   /** Layers that predict from the features of some rows how small their losses are: their standardised logarithm, negative. */
   async #score(x: readonly Matrix[], losses: readonly number[]): Promise<Layer[]> {
     const { backend } = this;
-    const rows = matrix(losses.length, x[0]!.columns, joined(x));
+    const rows = matrix(losses.length, x[0]!.columns, joined(x.map(({ data }) => data)));
     const { directions, mean: centre } = principal(backend, rows, this.directions, this.fitting.seed);
     const hidden = hiddenOf(directions, centre);
     const seen = predict(backend, rows, hidden);
     for (const [i, value] of seen.data.entries()) seen.data[i] = Math.max(0, value);
-    const least = Math.max(LEAST * mean(losses), Number.MIN_VALUE);
-    const logs = losses.map((loss) => Math.log(loss + least));
-    const middle = mean(logs);
-    const spread = Math.sqrt(mean(logs.map((log) => (log - middle) ** 2))) || 1;
-    const targets = matrix(
-      logs.length,
-      1,
-      Float32Array.from(logs, (log) => (middle - log) / spread),
-    );
     const sums = new NormalEquations(seen.columns, 1);
-    sums.add(backend, seen, targets);
+    sums.add(backend, seen, scoreTargets(losses));
     const { weight, bias } = await sums.solve(SCORE_PENALTY);
-    return [this.#raw(hidden.weight, hidden.bias), { weight: nearestBfloat16(weight.data), bias }];
-  }
-
-  /** A layer for features that aren't standardised. */
-  #raw({ rows, columns, data }: Matrix, bias: Float32Array): Layer {
-    const { mean: centre, inverse } = this.#scale;
-    const weight = nearestBfloat16(data.map((own, i) => own * inverse[i % columns]!));
-    const shifted = bias.slice();
-    for (let k = 0; k < rows; k++) {
-      for (let j = 0; j < columns; j++) shifted[k]! -= weight[k * columns + j]! * centre[j]!;
-    }
-    return { weight, bias: shifted };
+    return [raw(hidden, this.#scale), { weight: nearestBfloat16(weight.data), bias }];
   }
 }
 
-function joined(parts: readonly Matrix[]): Float32Array {
-  const all = new Float32Array(parts.reduce((sum, { data }) => sum + data.length, 0));
+/** What a score learns of losses: their standardised logarithm, negative. */
+export function scoreTargets(losses: readonly number[]): Matrix {
+  const least = Math.max(LEAST * mean(losses), Number.MIN_VALUE);
+  const logs = losses.map((loss) => Math.log(loss + least));
+  const middle = mean(logs);
+  const spread = Math.sqrt(mean(logs.map((log) => (log - middle) ** 2))) || 1;
+  return matrix(
+    logs.length,
+    1,
+    Float32Array.from(logs, (log) => (middle - log) / spread),
+  );
+}
+
+/** A layer for features that aren't standardised. */
+export function raw(
+  { weight: { rows, columns, data }, bias }: Regression,
+  { mean: centre, inverse }: Scale,
+): Layer {
+  const weight = nearestBfloat16(data.map((own, i) => own * inverse[i % columns]!));
+  const shifted = bias.slice();
+  for (let k = 0; k < rows; k++) {
+    for (let j = 0; j < columns; j++) shifted[k]! -= weight[k * columns + j]! * centre[j]!;
+  }
+  return { weight, bias: shifted };
+}
+
+export function joined(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
-  for (const { data } of parts) {
-    all.set(data, at);
-    at += data.length;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
   }
   return all;
 }
@@ -221,7 +228,7 @@ function repeated(vector: Float32Array, size: number): Float32Array {
 }
 
 /** Both signs of each direction, in units of the spread along it: with a ReLU behind it, distances from the mean can be told. */
-function hiddenOf(directions: Matrix, centre: Float32Array): Regression {
+export function hiddenOf(directions: Matrix, centre: Float32Array): Regression {
   const { rows: width, columns: rank, data } = directions;
   const weight = matrix(2 * rank, width);
   const bias = new Float32Array(2 * rank);

@@ -23,9 +23,9 @@ function doubtOf(confidence: number): number {
 }
 
 /** Of each item that leaves at an exit: whether its answer changes, or of a vector its loss in units of the limit, times a hundredth. */
-function harmOf({ exits, answers, vectors }: Table, e: number, limit: number): number[] {
+function harmOf({ of, exits, answers }: Table, e: number, limit: number): number[] {
   const { answers: given, losses } = exits[e]!;
-  if (vectors.length > 0) return [...losses].map((loss) => Math.min(1, (TYPICAL_LIMIT * loss) / limit));
+  if (of !== 'classes') return [...losses].map((loss) => Math.min(1, (TYPICAL_LIMIT * loss) / limit));
   return [...given].map((answer, i) => Number(answer !== answers[i]));
 }
 
@@ -46,7 +46,7 @@ export function exitScoresOf(
     doubts: confidences.map(doubtOf),
     losses: Float64Array.from(tables.flatMap((table) => harmOf(table, e, limit))),
   }));
-  const rare = tables.every(({ vectors }) => vectors.length === 0);
+  const rare = tables.every(({ of }) => of === 'classes');
   const risks = evidence.length > 0 ? risksOf(evidence, rare) : [];
   return savings.map((saving, e) => ({ saving, scores: scores[e]!, risks: risks[e]! }));
 }

@@ -6,12 +6,13 @@ import type { Program } from '../../model/program/program.js';
 import { attachReadOuts, type ReadOut } from '../../skip/attach.js';
 import type { AnyExit } from '../../skip/exits.js';
 import { isGuarded } from '../../skip/guards.js';
+import { isOfPlaces } from '../../skip/head.js';
 import { answerOf, lossOf as lossBetween } from '../../skip/losses.js';
 import { isVectorMetric, type VectorMetric } from '../../skip/promise.js';
 import { type Meaning, meaningOf, totalVariation } from '../../skip/scores.js';
 import { checkedAnswer, lossesOf } from '../losses.js';
 import type { CalibrationItem } from '../options.js';
-import { CHUNK, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
+import { atOnce, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
 import { hasGates, type Task } from '../task.js';
 
 /** The answers at an exit, or at the end, for each item. */
@@ -21,7 +22,7 @@ export interface Column {
   readonly losses: Float64Array;
   /** 1 if a guard would make the item run in full. */
   readonly guarded: Uint8Array;
-  /** Of a network that answers with a vector; its `answers` are 0. */
+  /** Of a network that answers with a vector; its `answers` are 0. Maps are too large to keep. */
   readonly vectors: Float32Array[];
 }
 
@@ -32,6 +33,7 @@ export interface ExitColumn extends Column {
 }
 
 export interface Table {
+  readonly of: 'classes' | 'vectors' | 'maps';
   readonly items: readonly CalibrationItem[];
   /** Without the exits. */
   readonly program: Program;
@@ -70,16 +72,17 @@ export async function tableOf(
   const evaluator = new Evaluator(backend, grown);
   const full = original || hasGates(own.main) ? new Evaluator(backend, original ?? own) : undefined;
   try {
-    for (let from = 0; from < items.length; from += CHUNK) {
-      const inputs = items.slice(from, from + CHUNK).map(({ input }) => input);
+    const size = atOnce(grown.main);
+    for (let from = 0; from < items.length; from += size) {
+      const inputs = items.slice(from, from + size).map(({ input }) => input);
       const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(own.main)), progress.add);
       const inFull = full ? await full.run(inputs, full.policy(runAll), progress.add) : outcomes;
       for (const [k, outcome] of outcomes.entries()) {
-        const fill = isVectorMetric(task.options.metric) ? fillVectors : fillRow;
+        const fill = { classes: fillRow, vectors: fillVectors, maps: fillMaps }[table.of];
         fill(task, table, from + k, outcome, inFull[k]!, readOuts);
       }
     }
-    if (isVectorMetric(task.options.metric)) fillLosses(task.options.metric, table);
+    if (table.of === 'vectors') fillLosses(task.options.metric as VectorMetric, table);
   } finally {
     evaluator.release();
     full?.release();
@@ -101,12 +104,18 @@ export async function tablesOf(
   return tables;
 }
 
-function emptyTable({ programs }: Task, exits: readonly AnyExit[], items: readonly CalibrationItem[]): Table {
+function emptyTable(
+  { programs, options }: Task,
+  exits: readonly AnyExit[],
+  items: readonly CalibrationItem[],
+): Table {
   const { main: program, shapes } = programs;
   const count = items.length;
   const blocks = program.blocks.length;
+  const ofMaps = exits.some(({ head }) => head && isOfPlaces(head.features));
   return {
     ...{ items, program },
+    of: ofMaps ? 'maps' : isVectorMetric(options.metric) ? 'vectors' : 'classes',
     shaped: shapes && items.map(({ input }) => programs.at(input)),
     answers: new Int32Array(count),
     vectors: [],
@@ -168,6 +177,29 @@ function fillVectors(
   table.end.vectors[i] = vectorOf(outcome, input);
   table.ran.set(ran, i * programs.main.blocks.length);
   table.scores.set(scores, i * programs.main.blocks.length);
+}
+
+/** The same of a map. */
+function fillMaps(
+  task: Task,
+  table: Table,
+  i: number,
+  outcome: Outcome,
+  inFull: Outcome,
+  readOuts: readonly ReadOut[],
+): void {
+  const { metric, vectorOf = ({ outputs }) => outputs[0]! } = task.options;
+  const loss = lossBetween(metric)!;
+  const { input } = table.items[i]!;
+  const full = vectorOf(inFull, input);
+  for (const [e, exit] of table.exits.entries()) {
+    const { score, answer } = readOuts[e]!;
+    exit.confidences[i] = outcome.outputs[score]![0]!;
+    exit.losses[i] = loss(vectorOf({ ...outcome, outputs: [outcome.outputs[answer]!] }, input), full);
+  }
+  table.end.losses[i] = loss(vectorOf(outcome, input), full);
+  table.ran.set(outcome.ran, i * task.programs.main.blocks.length);
+  table.scores.set(outcome.scores, i * task.programs.main.blocks.length);
 }
 
 /** Of each item as if it alone ended there: neighbours of others are those of full vectors. */

@@ -1,6 +1,7 @@
 import { type Backend, type CompiledProgram, requestFor } from '../../backends/backend.js';
 
 import type { Program } from '../../model/program/program.js';
+import { sizeOf } from '../../numeric/shapes.js';
 import { BlockMode, type Decisions, decisionsFor, decisionsIn } from '../../skip/compiled-policy.js';
 import { allocate, type TensorData } from '../../tensor/tensor.js';
 import { append } from '../../util/maps.js';
@@ -72,8 +73,16 @@ export interface Outcome {
   readonly scores: Float32Array;
 }
 
-/** Items in one call of the backend. */
+/** Items in one call of the backend, and bytes of what they answer. */
 export const CHUNK = 64;
+const MAX_BYTES = 2 ** 27;
+
+/** Items of a program that run together: maps are large. */
+export function atOnce({ outputs, values, batching }: Program): number {
+  if (batching !== 'item') return 1;
+  const bytes = outputs.reduce((sum, { value }) => sum + 4 * sizeOf(values[value]!.shape), 0);
+  return Math.max(1, Math.min(CHUNK, Math.floor(MAX_BYTES / bytes)));
+}
 
 /** A network ready to run many single items under any policy. */
 export class Evaluator {
@@ -107,7 +116,7 @@ export class Evaluator {
       append(byShape, this.#programs.at(item), i);
     }
     for (const [program, those] of byShape) {
-      const size = program.batching === 'item' ? CHUNK : 1;
+      const size = atOnce(program);
       for (let from = 0; from < those.length; from += size) {
         const chunk = those.slice(from, from + size);
         const inputs = chunk.map((i) => this.#programs.inputsOf(items[i]!));

@@ -3,7 +3,7 @@ import { readingOf } from 'lib/calibrate/fit/reading.js';
 import { buildProgram } from 'lib/model/compile.js';
 import { Growth } from 'lib/model/program/grow.js';
 import type { Program } from 'lib/model/program/program.js';
-import { type Features, featureSteps } from 'lib/skip/head.js';
+import { type RowFeatures as Features, featureSteps } from 'lib/skip/head.js';
 import { expectClose } from '../../helpers/compare.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';

@@ -1,6 +1,7 @@
 import {
   bettingPValue,
   binomialPValue,
+  boundedPValue,
   fixedSequenceTest,
   itemsNeeded,
   upperMean,
@@ -124,3 +125,27 @@ test.each([0.005, 0.01, 0.02])(
     expect(promised).toBeGreaterThan(repetitions / 2);
   },
 );
+
+test('with few items, losses that are no counts certify as much as counts do where there are none', () => {
+  const none = (items: number) => Array<number>(items).fill(0);
+  expect(bettingPValue(none(299), 0.01, 0.05)).toBeGreaterThan(0.05);
+  for (const limit of [0.002, 0.01, 0.05]) {
+    const items = itemsNeeded(limit, 0.05);
+    expect(boundedPValue(none(items), limit, 0.05)).toBeLessThanOrEqual(0.05);
+    expect(boundedPValue(none(items - 1), limit, 0.05)).toBeGreaterThan(0.05);
+  }
+});
+
+test.each([
+  ['rare and large', (random: () => number) => (random() < 0.0105 / 0.95 ? 0.9 + 0.1 * random() : 0)],
+  ['spread', (random: () => number) => 0.021 * random()],
+])('a mean above the limit is certified in at most 5 % of the draws of few items: %s', (_, draw) => {
+  const random = uniform(31);
+  const draws = 4000;
+  let certified = 0;
+  for (let i = 0; i < draws; i++) {
+    const losses = Array.from({ length: 303 }, () => draw(random));
+    certified += Number(boundedPValue(losses, 0.01, 0.05) <= 0.05);
+  }
+  expect(certified / draws).toBeLessThan(0.05 + 3 * Math.sqrt((0.05 * 0.95) / draws));
+});
