@@ -22,6 +22,8 @@ export interface NativeInfo {
   readonly best: string;
   /** Threads that the process's CPU affinity and quota allow. */
   readonly threads: number;
+  /** Whether the processor has instructions for products of bfloat16. */
+  readonly bfloat16: boolean;
   /** Fused multiply-adds that one core reaches with `isa`, in GFLOP/s, measured within a few milliseconds. */
   peakGflops(isa: string): number;
 }
@@ -38,7 +40,12 @@ interface NativeBinding {
   auditLinesSync?(...args: Parameters<AuditLines>): Buffer;
 }
 
-type CompileArguments = [words: Int32Array, constants: readonly TensorData[], ids: Int32Array];
+type CompileArguments = [
+  words: Int32Array,
+  constants: readonly TensorData[],
+  ids: Int32Array,
+  bfloat16: boolean,
+];
 /** How often packing is asked how far it is. */
 const ASKED_EVERY_MS = 50;
 interface NativeEngine {
@@ -134,7 +141,7 @@ const DROPPED_BYTES = 1 << 12;
 
 function compileArguments(program: Program): CompileArguments {
   const { words, constants, ids } = encodeProgram(program);
-  return [words, constants, ids];
+  return [words, constants, ids, program.precision === 'bfloat16'];
 }
 
 /** Runs programs in C++, on worker threads of its own. All of its programs share packed weights. */

@@ -1,6 +1,7 @@
 /** The search for a ladder: measures what it can be made of, chooses on the items that order, and certifies. */
 import { basename } from 'node:path';
 import type { Backend } from '../backends/backend.js';
+import { nativeInfo } from '../backends/native.js';
 import { calibrateItems, counting } from '../calibrate/calibrate.js';
 import { type CalibrationData, programsOf, shapedPrograms } from '../calibrate/data.js';
 import { Fitter, foldsOf } from '../calibrate/fit/folds.js';
@@ -17,7 +18,7 @@ import type { DataModel } from '../classify/data-model.js';
 import type { Images } from '../classify/images.js';
 import type { Work } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program/program.js';
+import { inPrecision, type Program } from '../model/program/program.js';
 import type { Binding } from '../model/read/model.js';
 import { median } from '../numeric/statistics.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
@@ -38,6 +39,7 @@ import {
 import {
   type Candidate,
   GivenFront,
+  inBfloat16,
   int8Network,
   joinable,
   lowerResolutions,
@@ -122,7 +124,12 @@ export class Search {
   }
 
   async run(
-    { front = [], int8 = true, for: goal }: Pick<SpeedupOptions, 'front' | 'int8' | 'for'>,
+    {
+      front = [],
+      int8 = true,
+      bfloat16 = true,
+      for: goal,
+    }: Pick<SpeedupOptions, 'front' | 'int8' | 'bfloat16' | 'for'>,
     engine: Engine,
   ): Promise<Found> {
     const { float, opened, work } = this.setup;
@@ -136,6 +143,9 @@ export class Search {
       ? [{ network: bytes.own, spec: specOf(bytes.own.name, bytes.own.name, bytes.own.model) }]
       : [];
     await this.#add(float, [...inFloat, ...inBytes, ...whole]);
+    const hasInstructions = engine.isa === undefined && nativeInfo().bfloat16;
+    if (bfloat16 && hasInstructions && !this.#late())
+      await this.#add(inBfloat16(float), [...inFloat, ...inBytes]);
     if (bytes?.own && !this.#late()) await this.#add(bytes.own, inBytes);
     const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
     const parts = this.#made.flatMap(({ pool }) => partsOf(pool, this.#risk(pool)));
@@ -157,10 +167,10 @@ export class Search {
     return taskOf(this.setup.backend, programs, network.model.sha256, this.#optionsFor(network));
   }
 
-  /** With the float network as the original of an 8-bit one. */
+  /** With the float network as the original of another one. */
   #optionsFor({ precision }: Network): CalibrationOptions {
     const { prepared, programs, float } = this.setup;
-    const original = precision === 'int8' ? { program: programs, sha256: float.model.sha256 } : undefined;
+    const original = precision === 'float' ? undefined : { program: programs, sha256: float.model.sha256 };
     return { ...prepared, original };
   }
 
@@ -200,10 +210,17 @@ export class Search {
     }
   }
 
+  /** The network, behind its fronts, which run in its precision. */
+  #programsOf({ model, precision }: Network, fronts: readonly LoadedFront[] = []): Programs {
+    const { opened, read } = this.setup;
+    const programs = programsOf(model, opened, read.typical, fronts);
+    return precision === 'bfloat16' ? programs.map((program) => inPrecision(program, precision)) : programs;
+  }
+
   /** Measures a network with all candidates that fit it, and with exits of its own. */
   async #add(network: Network, candidates: readonly Candidate[]): Promise<void> {
     const { opened, read, work } = this.setup;
-    const plain = programsOf(network.model, opened, read.typical);
+    const plain = this.#programsOf(network);
     const workOf = (front: LoadedFront) =>
       atOnce(joining(plain.main, [front], bindingOf(plain.main))).ownExits!.list[0]!.cost.multiplyAdds;
     const fitted = await joinable(candidates, network, workOf, work);
@@ -245,7 +262,7 @@ export class Search {
     for (const [fold, items] of [...folds, []].entries()) {
       const at = (list: readonly (readonly AnyExit[])[]) => list[Math.min(fold, list.length - 1)]!;
       const joined = fronts.map(({ front, chains: own }) => front.withExits(at(own)));
-      const programs = programsOf(network.model, opened, read.typical, joined);
+      const programs = this.#programsOf(network, joined);
       const task = this.#taskOf(programs, network);
       networks = [
         ...fronts.map(({ candidate, chains: own }) => exitsOfFront(candidate.spec.name, at(own))),
@@ -328,7 +345,7 @@ export class Search {
     }));
     const specs = used.map(({ candidate, front }) => inFolder(candidate, front.spec, network));
     const joined = used.map(({ front }) => front);
-    const programs = programsOf(network.model, opened, read.typical, joined);
+    const programs = this.#programsOf(network, joined);
     const settings = settingsToTest(ladder);
     const choice = { fronts: specs, exits: pool.exits, settings };
     const options = { ...this.#optionsFor(network), choice };

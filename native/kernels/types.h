@@ -116,6 +116,7 @@ enum class ConvAlgorithm : int32_t {
   kDepthwise,  // groups == in_channels == out_channels
   kWinograd2,  // F(2x2, 3x3)
   kWinograd4,  // F(4x4, 3x3)
+  kBfloat16,   // blocked input, products of bfloat16, one group
 };
 
 }  // namespace rskip

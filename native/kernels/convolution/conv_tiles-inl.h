@@ -214,7 +214,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     const int b = run.group * group_blocks;
     const int n = std::min(group_blocks, blocks - b);
     const ConvBlock& block = conv.blocks[b];
-    if (conv.algorithm == ConvAlgorithm::kDirect) {
+    if (conv.algorithm != ConvAlgorithm::kPlanar) {
       (Tiles::kTapsFirst ? walk.n2 : walk.n0) = block.blocks;
       walk.inner_last = (block.last_channels + Tiles::kStep - 1) / Tiles::kStep;
     }
