@@ -230,7 +230,17 @@ function identityOf(
 ): unknown {
   const exitsOf = ({ exits = [] }: Setting) => exits.map(({ after, threshold }) => [after, threshold]);
   return {
-    ...{ sha256, precision: programs.main.precision, original: original?.sha256, fronts: choice?.fronts, guards, budget, about, rules, data },
+    ...{
+      sha256,
+      precision: programs.main.precision,
+      original: original?.sha256,
+      fronts: choice?.fronts,
+      guards,
+      budget,
+      about,
+      rules,
+      data,
+    },
     groups: groups.map(({ kind, name, members }) => [kind, name, members.length]),
     settings: settings.map((setting) => [exitsOf(setting), [...setting.omitted]]),
   };

@@ -99,7 +99,17 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       : [],
   );
   const { model, batch, threads, isa, precision, peakGflops } = options;
-  return { model, batch, threads, isa, precision, cpu: cpus()[0]?.model ?? 'unknown', peakGflops, runners, ratios };
+  return {
+    model,
+    batch,
+    threads,
+    isa,
+    precision,
+    cpu: cpus()[0]?.model ?? 'unknown',
+    peakGflops,
+    runners,
+    ratios,
+  };
 }
 
 class Worker {
@@ -121,7 +131,9 @@ class Worker {
     const { worker, model, threads, isa, precision, inputs, peerFolders } = options;
     const child = fork(worker.script, worker.args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
     try {
-      const reply = await ask(child, { load: { runner, model, threads, isa, precision, inputs, peerFolders } });
+      const reply = await ask(child, {
+        load: { runner, model, threads, isa, precision, inputs, peerFolders },
+      });
       if (!('ready' in reply)) throw unexpected(runner);
       loads.push(reply.ready.loadMs);
       return new Worker(runner, child, reply.ready, loads);

@@ -84,7 +84,9 @@ const oneSchema = z.strictObject({
   precision: z
     .enum(PRECISIONS)
     .optional()
-    .meta({ description: 'The precision that the model runs in, which the promise is about; float32 by default.' }),
+    .meta({
+      description: 'The precision that the model runs in, which the promise is about; float32 by default.',
+    }),
   default: actionSchema.optional().meta({
     description: "For every block that 'blocks' doesn't name and that can do it; 'gate' by default.",
   }),

@@ -16,7 +16,7 @@ enum class Isa : int32_t { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAmx,
 // Weights of one convolution, packed for one algorithm; the same bytes for every instruction set.
 // Immutable once made; shared by all concurrent runs.
 struct PackedConv;
-// kBfloat16 only with `bfloat16`, wherever Winograd doesn't save more multiplications than pairs do.
+// Those of bfloat16 only with `bfloat16`, wherever Winograd doesn't save more multiplications than pairs do.
 ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, bool bfloat16 = false);
 // Whether kWinograd2 and kWinograd4 can compute this convolution at all: 3x3, stride 1, one group.
 bool winograd_applies(const ConvShape& shape);
@@ -33,8 +33,8 @@ size_t conv_packed_bytes(const PackedConv& conv);
 
 struct ConvArgs {
   const PackedConv* conv = nullptr;
-  BlockedView x;            // all but kPlanar
-  PlanarView x_planar;      // kPlanar
+  BlockedView x;            // unless reads_planar()
+  PlanarView x_planar;      // reads_planar()
   BlockedView y;            // may be the same memory as residual; never overlaps x
   const BlockedView* residual = nullptr;
   Activation act;           // y = act(conv(x) + bias + residual)

@@ -45,7 +45,7 @@ bool lower_conv(Lowering& plan, const Step& step) {
         return pack_conv(shape, algorithm, read.of<float>(weight), read.of<float>(bias));
       });
 
-  const bool planar = algorithm == ConvAlgorithm::kPlanar;
+  const bool planar = reads_planar(algorithm);
   const NodeId from = planar ? plan.request_planar(x_id, halo) : plan.request_blocked(x_id, halo);
   const NodeId add = residual ? plan.request_blocked(residual) : NodeId();
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);

@@ -13,7 +13,7 @@ constexpr int64_t kMinFloats = (1 << 20) / sizeof(float);
 bool joins(const ConvDraft& first, const ConvDraft& second) {
   const ConvShape& s = second.shape;
   const ConvAlgorithm a = first.algorithm;
-  return (a == ConvAlgorithm::kDirect || a == ConvAlgorithm::kPlanar || a == ConvAlgorithm::kBfloat16) &&
+  return (a == ConvAlgorithm::kDirect || a == ConvAlgorithm::kPlanar || is_bfloat16(a)) &&
          first.shape.dilation_h == 1 && first.shape.dilation_w == 1 &&  // of which taps are left out by rows of the whole map
          !first.has_residual && second.algorithm == ConvAlgorithm::kDepthwise && first.images == second.images &&
          static_cast<int64_t>(s.in_channels) * s.in_height * s.in_width >= kMinFloats;

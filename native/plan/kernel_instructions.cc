@@ -9,7 +9,7 @@
 namespace rskip {
 
 decltype(KernelTable::conv) conv_kernel(const KernelTable& table, const PackedConv& conv) {
-  return conv.algorithm == ConvAlgorithm::kBfloat16 ? table.conv16 : table.conv;
+  return is_bfloat16(conv.algorithm) ? table.conv16 : table.conv;
 }
 
 InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {

@@ -39,7 +39,7 @@ InstructionPtr make_conv(const KernelTable& table, ConvOperands operands);
 decltype(KernelTable::conv) conv_kernel(const KernelTable& table, const PackedConv& conv);
 
 // The second convolution, which is depthwise, of the first one's result, of which only some rows exist at a time
-// (fused_convs.cc); then, maybe, the third, 1x1 without stride or padding, of that. The first is kDirect, kPlanar or kBfloat16; it and
+// (fused_convs.cc); then, maybe, the third, 1x1 without stride or padding, of that. The first is kDirect, kPlanar or of bfloat16; it and
 // the second, where there is a third, have no residual. What lies between them is not used as an operand: first.y, second.x
 // and so on. The same bits as one after the other.
 InstructionPtr make_fused_convs(const KernelTable& table, ConvOperands first, ConvOperands second,

@@ -81,6 +81,13 @@ inline std::vector<float> random_floats(size_t n, uint32_t seed, float low = -1,
   return out;
 }
 
+// The nearest number with eight bits, of two the one with an even last bit.
+inline float nearest_bfloat16(float x) {
+  int exponent;
+  const float fraction = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(256 * fraction) / 256, exponent);
+}
+
 // One item in the blocked layout, with a halo of `fill`.
 template <class T>
 class MapOf {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/bfloat16/pack16.h"
+#include "kernels/convolution/conv_rules.h"
 #include "kernels/convolution/conv_tiles-inl.h"
 
 namespace rskip::RSKIP_ISA {
@@ -23,13 +24,15 @@ constexpr ConvTileRow conv_tile_row16(std::integer_sequence<int, P...>) {
 }
 template <int kStride>
 inline constexpr ConvTileRow kConvTiles16[] = {
-    conv_tile_row16<1, kStride>(std::make_integer_sequence<int, kTilePixels>()),
+    conv_tile_row16<1, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
 #if RSKIP_TILE_BLOCKS >= 2
-    conv_tile_row16<2, kStride>(std::make_integer_sequence<int, kTilePixels>()),
+    conv_tile_row16<2, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
 #endif
 };
 
+// Of 1x1 convolutions, and matrix products, the stride is known; the others have the tiles that are for any.
 struct Tiles16 : FloatTiles {
+  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels(stride == kLanes ? kLanes : 0); }
   static const TileFn* tiles(int n, ptrdiff_t stride) {
     return stride == kLanes ? kConvTiles16<kLanes>[n - 1].fn : kConvTiles16<0>[n - 1].fn;
   }
@@ -50,27 +53,49 @@ inline void fill_window(const BlockedView& x, const float* x0, const PairWindow&
   }
 }
 
+// The same of planar input.
+inline void fill_window(const PlanarView& x, const float* x0, int columns, const PairWindow& window, int rows, float* to) {
+  for (int c = 0; c < window.blocks; ++c) {
+    const float* at = x0 + c * x.plane_stride;
+    for (int row = 0; row < window.rows(rows); ++row, at += x.row_stride) {
+      for (int i = 0; i < kPair * window.width; i += kPairLanes, to += kLanes) {
+        const int rest = std::max(0, columns - i);
+        const bool whole = rest >= kPairLanes;
+        const Vec first = rest >= kLanes ? load(at + i) : load_first(at + i, rest);
+        store(to, to_pairs(first, whole ? load(at + i + kLanes) : load_first(at + i + kLanes, std::max(0, rest - kLanes))));
+      }
+    }
+  }
+}
+
 // Workers share rows where the weights, which each of them then reads, are no more than input and output; otherwise, each
 // rounds all of the input.
 inline void conv16(const ConvArgs& args, int part, int parts) {
   const PackedConv& conv = *args.conv;
   const ConvShape& s = conv.shape;
-  const PairWindow window(s);
+  const bool planar = reads_planar(conv.algorithm);
+  const PairWindow window(s, conv.algorithm);
   float* const pairs = static_cast<float*>(args.scratch);
   Share<int> rows{0, rows_of(args)};
-  const int64_t maps = int64_t{args.x.block_stride} * args.x.blocks() + int64_t{args.y.block_stride} * args.y.blocks();
+  const int64_t input = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
+  const int64_t maps = input + args.y.block_stride * args.y.blocks();
   if (static_cast<int64_t>(conv.weights.size()) <= maps && shares_evenly(rows.end, parts)) {
     rows = share_of(rows.end, part, parts);
     part = 0;
     parts = 1;
   }
   const int band = window.band(s.out_height);
-  const bool flat = s.kernel_h == 1 && s.kernel_w == 1;
+  const bool flat = !planar && s.kernel_h == 1 && s.kernel_w == 1;
   for (int row = rows.begin; row < rows.end; row += band) {
     const int count = std::min(band, rows.end - row);
-    const float* x0 = args.x.data + (static_cast<ptrdiff_t>(row) * s.stride_h - s.pad.top) * args.x.row_stride -
-                      static_cast<ptrdiff_t>(s.pad.left) * kLanes;
-    fill_window(args.x, x0, window, count, pairs);
+    const ptrdiff_t first = static_cast<ptrdiff_t>(row) * s.stride_h - s.pad.top;
+    if (planar) {
+      const float* x0 = args.x_planar.data + first * args.x_planar.row_stride - s.pad.left;
+      fill_window(args.x_planar, x0, s.pad.left + s.in_width + window_halo(s).right, window, count, pairs);
+    } else {
+      const float* x0 = args.x.data + first * args.x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes;
+      fill_window(args.x, x0, window, count, pairs);
+    }
     ConvArgs to = args;
     to.rows = count;
     to.y.data += row * args.y.row_stride;
@@ -80,17 +105,17 @@ inline void conv16(const ConvArgs& args, int part, int parts) {
       residual.data += row * residual.row_stride;
       to.residual = &residual;
     }
-    const ptrdiff_t block = window.rows(count) * window.row_floats();
+    const ptrdiff_t block = window.rows(count) * window.row_floats;
     Walk walk;
     walk.n1 = s.kernel_h;
-    walk.n2 = s.kernel_w;
+    walk.n2 = planar ? 1 : s.kernel_w;
     walk.s0 = block;
-    walk.s1 = s.dilation_h * window.row_floats();
+    walk.s1 = s.dilation_h * window.row_floats;
     walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
-    walk.inner = kLanes;
+    walk.inner = planar ? (s.kernel_w + 1) / kPair : kLanes;
     const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
-                                 : ConvRows{count, s.out_width, window.stride_h * window.row_floats(),
-                                            static_cast<ptrdiff_t>(window.stride_w) * kLanes, false};
+                                 : ConvRows{count, s.out_width, window.stride_h * window.row_floats,
+                                            static_cast<ptrdiff_t>(window.stride_w) * (planar ? 1 : kLanes), false};
     conv_tiles_run<Tiles16>(to, pairs, block, pixels, walk, part, parts);
   }
 }

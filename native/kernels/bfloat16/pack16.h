@@ -29,17 +29,17 @@ constexpr float pair_of(float first, float second) {
 }
 
 // The input of some rows of a convolution's output, as pairs: [block of pairs][row][column][16]. It has only the pixels that
-// windows read, so that a 1x1 convolution's are neighbours whatever its stride.
+// windows read, so that a 1x1 convolution's are neighbours whatever its stride. For kPlanarBfloat16 [channel][row][pair of columns].
 struct PairWindow {
   int step_h = 1, step_w = 1;      // between pixels of the input that are held
-  int stride_h = 1, stride_w = 1;  // between windows, in pixels that are held
+  int stride_h = 1, stride_w = 1;  // between windows, in pixels that are held, or in pairs of columns
   int taps_h = 1;                  // rows that one window covers
-  int width = 0, blocks = 0;
+  int width = 0, blocks = 0;       // pixels and blocks, or pairs of columns, rounded up to whole vectors, and channels
+  int64_t row_floats = 0;
 
-  explicit PairWindow(const ConvShape& shape);
-  int64_t row_floats() const { return int64_t{width} * kLanes; }
+  PairWindow(const ConvShape& shape, ConvAlgorithm algorithm);
   int rows(int output_rows) const { return (output_rows - 1) * stride_h + taps_h; }
-  int64_t floats(int output_rows) const { return rows(output_rows) * row_floats() * blocks; }
+  int64_t floats(int output_rows) const { return rows(output_rows) * row_floats * blocks; }
   // Output rows at a time, of so many: a second-level cache holds their window, and weights beside it.
   int band(int output_rows) const;
 };

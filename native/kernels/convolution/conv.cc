@@ -14,6 +14,7 @@ const ConvRules& rules_of(ConvAlgorithm algorithm) {
     case ConvAlgorithm::kWinograd2: return kWinograd2Rules;
     case ConvAlgorithm::kWinograd4: return kWinograd4Rules;
     case ConvAlgorithm::kBfloat16: return kBfloat16Rules;
+    case ConvAlgorithm::kPlanarBfloat16: return kPlanarBfloat16Rules;
   }
   return kDirectRules;
 }
@@ -23,9 +24,9 @@ const ConvRules& rules_of(ConvAlgorithm algorithm) {
 bool conv_applies(const ConvShape& shape, ConvAlgorithm algorithm) { return rules_of(algorithm).applies(shape); }
 
 ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, bool bfloat16) {
-  for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanar, ConvAlgorithm::kWinograd4,
-                                  ConvAlgorithm::kBfloat16, ConvAlgorithm::kWinograd2}) {
-    if (algorithm == ConvAlgorithm::kBfloat16 && !bfloat16) continue;
+  for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanarBfloat16, ConvAlgorithm::kPlanar,
+                                  ConvAlgorithm::kWinograd4, ConvAlgorithm::kBfloat16, ConvAlgorithm::kWinograd2}) {
+    if (is_bfloat16(algorithm) && !bfloat16) continue;
     if (conv_applies(shape, algorithm)) return algorithm;
   }
   return ConvAlgorithm::kDirect;

@@ -30,7 +30,8 @@ inline void conv(const ConvArgs& args, int part, int parts) {
     case ConvAlgorithm::kWinograd4:
       return conv_winograd<4>(args, part, parts);
     case ConvAlgorithm::kBfloat16:
-      return;
+    case ConvAlgorithm::kPlanarBfloat16:
+      return;  // of conv16
     case ConvAlgorithm::kDirect:
       return conv_direct<FloatTiles>(args, part, parts);
   }

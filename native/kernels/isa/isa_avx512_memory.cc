@@ -35,7 +35,8 @@ void conv(const ConvArgs& args, int part, int parts) {
       break;
     case ConvAlgorithm::kPlanar:
     case ConvAlgorithm::kDepthwise:
-    case ConvAlgorithm::kBfloat16: break;
+    case ConvAlgorithm::kBfloat16:
+    case ConvAlgorithm::kPlanarBfloat16: break;
   }
   from_register.conv(args, part, parts);
 }

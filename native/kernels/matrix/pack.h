@@ -52,6 +52,7 @@ struct PackedConv {
   // kDepthwise: per block [kh][kw][16]
   // kWinograd*: per output block [point][input channel][16], transformed
   // kBfloat16:  per output block [block of pairs][kh][kw][pair][16], each 32 bits: bfloat16/pack16.h
+  // kPlanarBfloat16: per output block [input channel][kh][pair of kw][16]
   AlignedFloats weights;
   AlignedFloats bias;  // whole blocks
   std::vector<ConvBlock> blocks;
