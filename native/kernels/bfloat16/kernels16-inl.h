@@ -30,11 +30,12 @@ inline constexpr ConvTileRow kConvTiles16[] = {
 #endif
 };
 
-// Of 1x1 convolutions, and matrix products, the stride is known; the others have the tiles that are for any.
+// Tiles whose stride is known at compile time are for 1x1 convolutions and matrix products, and only where they are fast.
+constexpr int known_stride16(ptrdiff_t stride) { return kTileBlocks > 1 && stride == kLanes ? kLanes : 0; }
 struct Tiles16 : FloatTiles {
-  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels(stride == kLanes ? kLanes : 0); }
+  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels(known_stride16(stride)); }
   static const TileFn* tiles(int n, ptrdiff_t stride) {
-    return stride == kLanes ? kConvTiles16<kLanes>[n - 1].fn : kConvTiles16<0>[n - 1].fn;
+    return known_stride16(stride) == kLanes ? kConvTiles16<known_stride16(kLanes)>[n - 1].fn : kConvTiles16<0>[n - 1].fn;
   }
 };
 
@@ -185,7 +186,7 @@ inline void gemm16(const GemmArgs& args, int part, int parts) {
     const ptrdiff_t first_row = panels.begin(panel);
     fill_rows(args.a + first_row * g.k, rows, g.k, pairs);
     walk.s0 = static_cast<ptrdiff_t>(rows) * kLanes;
-    const Split tiles(rows, kTilePixels);
+    const Split tiles(rows, Tiles16::pixels(kLanes));
     for (int group = begin; group < end; ++group) {
       const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, g.blocks() - b);
       const int lanes = std::min(kLanes, g.n - (b + blocks - 1) * kLanes);
