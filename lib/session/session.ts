@@ -9,6 +9,7 @@ import type { Ir } from '../model/program/ir.js';
 import type { Precision, Program } from '../model/program/program.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
+import { checkPrecision } from '../skip/compiled-policy.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -179,6 +180,7 @@ export class InferenceSession {
     try {
       parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
       checkOriginal(own.policy, original?.sha256);
+      checkPrecision(own.policy, precision);
       await session.#compileDeclared(parsed.onProgress);
       session.#attach();
       if (parsed.enableProfiling) session.startProfiling();
