@@ -43,6 +43,7 @@ const headerSchema = z.strictObject({
   backend: z.enum(['native', 'reference']),
   isa: z.string(),
   threads: z.int().min(1),
+  precision: z.literal('bfloat16').optional().meta({ description: 'Left out for float32.' }),
   inputs: z.enum(['hash', 'none']),
   sample: z.number().min(0).max(1),
   labels: z.array(z.string()).nullable(),

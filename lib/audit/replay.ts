@@ -143,6 +143,7 @@ function circumstances(entries: readonly AuditEntry[], session: InferenceSession
     differs('the model of SHA-256', header.model.sha256, context.sha256);
     differs('the policy of SHA-256', header.policy.sha256, context.policySha256);
     differs('residual-skip', header.engine, context.version);
+    differs('the precision', header.precision ?? 'float32', context.precision);
     differs('the backend', header.backend, context.backend);
   }
   return [...found];

@@ -191,7 +191,7 @@ function provenance({ header }: AuditSummary, { problems = [] }: ReportOptions):
     [
       'engine',
       escapeHtml(
-        `residual-skip ${header.engine}, ${header.backend}, ${header.isa}, ${header.threads} threads`,
+        `residual-skip ${header.engine}, ${header.backend}, ${header.isa}, ${header.threads} threads${header.precision ? `, ${header.precision}` : ''}`,
       ),
     ],
     [

@@ -23,6 +23,8 @@ export interface NativeInfo {
   readonly best: string;
   /** Threads that the process's CPU affinity and quota allow. */
   readonly threads: number;
+  /** Whether the processor has instructions for products of bfloat16. */
+  readonly bfloat16: boolean;
   /** Fused multiply-adds that one core reaches with `isa`, in GFLOP/s, measured within a few milliseconds. */
   peakGflops(isa: string): number;
 }
@@ -41,7 +43,12 @@ interface NativeBinding {
   auditLinesSync?(...args: Parameters<AuditLines>): Buffer;
 }
 
-type CompileArguments = [words: Int32Array, constants: readonly TensorData[], ids: Int32Array];
+type CompileArguments = [
+  words: Int32Array,
+  constants: readonly TensorData[],
+  ids: Int32Array,
+  bfloat16: boolean,
+];
 /** How often packing is asked how far it is. */
 const ASKED_EVERY_MS = 50;
 interface NativeEngine {
@@ -141,7 +148,8 @@ structuredClone(WITHOUT_MEMORY.buffer, { transfer: [WITHOUT_MEMORY.buffer] });
 
 function compileArguments(program: Program): CompileArguments {
   const { words, constants, ids } = encodeProgram(program);
-  return [words, constants.map((data) => (isForgotten(data) ? WITHOUT_MEMORY : data)), ids];
+  const kept = constants.map((data) => (isForgotten(data) ? WITHOUT_MEMORY : data));
+  return [words, kept, ids, program.precision === 'bfloat16'];
 }
 
 /** Which input of these steps is a weight, or a table of which rows are picked. */

@@ -29,6 +29,12 @@ export class ReferenceBackend implements Backend {
   }
 
   compileSync(program: Program): CompiledProgram {
+    if (program.precision === 'bfloat16') {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        "precision: the reference backend computes in float32 alone; choose the backend 'native', or the precision 'float32'",
+      );
+    }
     return new ReferenceProgram(program);
   }
 

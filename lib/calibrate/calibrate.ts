@@ -10,7 +10,7 @@ import { Work, workShape } from '../classify/work.js';
 import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
-import type { Program } from '../model/program/program.js';
+import { inPrecision, type Program } from '../model/program/program.js';
 import { Tail } from '../session/tail.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { isVectorMetric, type Promised } from '../skip/promise.js';
@@ -90,8 +90,11 @@ export async function calibrate(
     const staged = loaded.stages && { model: loaded, tail: new Tail(loaded, engine) };
     try {
       const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
-      const programs = programsOf(loaded, opened, read.typical);
-      const prepared = await itemOptions(opened, read, asked, promised!, programs, work, unusable, staged);
+      const inFloat = programsOf(loaded, opened, read.typical);
+      const programs = inFloat.map((program) => inPrecision(program, own.precision));
+      const given = await itemOptions(opened, read, asked, promised!, programs, work, unusable, staged);
+      const original = own.precision === 'bfloat16' && { program: inFloat, sha256: loaded.sha256 };
+      const prepared = { ...given, original: given.original ?? (original || undefined) };
       const count = own.dryRun ? undefined : counting(work);
       const result = await calibrateItems(backend, programs, loaded.sha256, read.items, prepared, count);
       return await withThumbnails(result, read.byHash);
@@ -224,14 +227,24 @@ function originalOutOfReach(losses: readonly number[], { limit }: Rule): Residua
 
 /** What determines the result of a calibration, as JSON. */
 function identityOf(
-  { sha256, options: { original, guards, choice, budget, about }, rules }: Task,
+  { sha256, programs, options: { original, guards, choice, budget, about }, rules }: Task,
   data: Promised['data'],
   groups: readonly Group[],
   settings: readonly Setting[],
 ): unknown {
   const exitsOf = ({ exits = [] }: Setting) => exits.map(({ after, threshold }) => [after, threshold]);
   return {
-    ...{ sha256, original: original?.sha256, fronts: choice?.fronts, guards, budget, about, rules, data },
+    ...{
+      sha256,
+      precision: programs.main.precision,
+      original: original?.sha256,
+      fronts: choice?.fronts,
+      guards,
+      budget,
+      about,
+      rules,
+      data,
+    },
     groups: groups.map(({ kind, name, members }) => [kind, name, members.length]),
     settings: settings.map((setting) => [exitsOf(setting), [...setting.omitted]]),
   };

@@ -6,7 +6,7 @@ import type { DataOptions } from '../classify/images.js';
 import type { TaskOptions } from '../classify/task.js';
 import type { WorkOptions } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
-import type { Program } from '../model/program/program.js';
+import { PRECISIONS, type Program } from '../model/program/program.js';
 import type { AnyExit } from '../skip/exits.js';
 import type { FrontSpec } from '../skip/fronts.js';
 import { guardSchema } from '../skip/guards.js';
@@ -172,6 +172,15 @@ const inputShape = {
     'network whose answers are promised: the float one that an 8-bit model was made from (default: the model in full)',
   ),
   /**
+   * The precision that the policy is for. In bfloat16 the answers that are promised are those of the network in float32, or of
+   * `original`; float32 by default.
+   */
+  precision: flagged(
+    z.enum(PRECISIONS).optional(),
+    '--precision <name>',
+    'precision that the policy is for, float32 or bfloat16: promised are the answers in float32 (default: float32)',
+  ),
+  /**
    * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same
    * arguments resumes from them.
    */
@@ -221,9 +230,9 @@ export function checkConflicts(options: Readonly<Record<string, unknown>>): void
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
 export function checkForVectors(options: CalibrateOptions): void {
-  const { metric, budget, perClass, guards, original } = options;
+  const { metric, budget, perClass, guards, original, precision } = options;
   const labels = isOfLabels(metric!);
-  const forClasses = { budget, perClass: (perClass && !labels) || undefined, guards, original };
+  const forClasses = { budget, perClass: (perClass && !labels) || undefined, guards, original, precision };
   const name = Object.entries(forClasses).find(([, value]) => value !== undefined)?.[0];
   if (name === undefined) return;
   throw new ResidualSkipError(

@@ -31,6 +31,7 @@ export function policyOf(
     version: 1,
     model: { sha256 },
     ...(original && { reference: { sha256: original.sha256 } }),
+    ...(program.precision && { precision: program.precision }),
     blocks: skipping(program.blocks, omitted),
     // Where nothing is certified, gates of the model must not decide either.
     ...(!chosen && { default: 'run' }),

@@ -9,10 +9,11 @@ import { PEERS } from '../measure/peers.js';
 import { serveBenchWorker } from '../measure/worker.js';
 import { compileModel } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
+import type { Precision } from '../model/program/program.js';
 import { ISAS, type Isa } from '../session/options.js';
 import { packageRoot } from '../util/version.js';
 import { type Io, paint, startProgress } from './io.js';
-import { positiveInteger } from './options.js';
+import { positiveInteger, precisionOption } from './options.js';
 import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';
 import { type Column, formatTable, milliseconds, speedup } from './table.js';
 
@@ -20,6 +21,7 @@ interface BenchCommandOptions {
   readonly batch: number;
   readonly threads?: number;
   readonly isa?: Isa;
+  readonly precision?: Precision;
   readonly peers?: readonly string[];
   readonly rounds: number;
   readonly shape?: readonly ShapeOption[];
@@ -37,6 +39,7 @@ export function addBenchCommand(program: Command, io: Io): void {
     .option('--batch <n>', 'items in a batch', positiveInteger, 1)
     .option('--threads <n>', 'threads of every runtime (default: what the process may use)', positiveInteger)
     .addOption(new Option('--isa <name>', 'most capable instruction set of native').choices(ISAS))
+    .addOption(precisionOption())
     .option('--peers <names>', `others to alternate with, by comma: ${PEERS.join(', ')}`, peerNames)
     .option('--rounds <n>', 'turns that each runtime gets', positiveInteger, 40)
     .option('--shape <shape>', SHAPE_HELP, collectShape)
@@ -79,6 +82,7 @@ async function bench(path: string, options: BenchCommandOptions, io: Io): Promis
       batch,
       threads: options.threads ?? availableParallelism(),
       isa,
+      precision: options.precision,
       inputs,
       runners: ['native', ...peers],
       peerFolders: [process.cwd(), dirname(files.model), join(packageRoot(), 'bench')],
@@ -123,7 +127,7 @@ function draw(report: BenchReport, flops: number, io: Io): string {
     runner.loadMs.toFixed(0),
     runner.name in ratios ? paint(io, 'bold', speedup(ratios[runner.name]!)) : '',
   ]);
-  const setting = `batch ${batch}, ${threads === 1 ? 'one thread' : `${threads} threads`}, ${isa}`;
+  const setting = `batch ${batch}, ${threads === 1 ? 'one thread' : `${threads} threads`}, ${isa}${report.precision ? `, ${report.precision}` : ''}`;
   return (
     `${paint(io, 'bold', report.model)}: ${setting}, every block run\n` +
     `${cpu}; peak of one core ${peakGflops.toFixed(0)} GFLOP/s\n\n${formatTable(io, COLUMNS, rows)}`

@@ -55,13 +55,15 @@ async function run(model: string, options: EvalOptions, io: Io): Promise<void> {
     backend,
     isa,
     threads,
+    precision,
     maxPixels,
     maxBytes,
     preprocessor,
   } = options;
   const work = watchWork(io, options.json !== true);
   const { unusable, ...report } = await evaluate(model, data, {
-    ...{ policy, original, backend, isa, threads, limit, preprocessor, maxPixels, maxBytes, energy: true },
+    ...{ policy, original, backend, isa, threads, precision, limit },
+    ...{ preprocessor, maxPixels, maxBytes, energy: true },
     labelsFrom: labels === false ? 'none' : labels,
     task,
     ...work.options,

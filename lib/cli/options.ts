@@ -3,6 +3,7 @@ import { TASKS } from '../classify/task.js';
 import { type DataLimits, MAX_BYTES, MAX_PIXELS } from '../data/limits.js';
 import type { PreprocessorConfig } from '../data/preprocess.js';
 import { PRESETS, type PreprocessorPreset } from '../data/presets.js';
+import { PRECISIONS, type Precision } from '../model/program/program.js';
 import { ISAS, type Isa } from '../session/options.js';
 
 /** Options for where a model runs, named as in SessionOptions. */
@@ -12,9 +13,18 @@ export interface BackendOptions {
   readonly threads?: number;
 }
 
+/** Of SessionOptions. */
+export function precisionOption(): Option {
+  return new Option(
+    '--precision <name>',
+    'what convolutions and matrix products multiply (default: that of the policy, or else float32)',
+  ).choices(PRECISIONS);
+}
+
 export interface EngineOptions extends BackendOptions {
   readonly policy?: string;
   readonly original?: string;
+  readonly precision?: Precision;
 }
 
 /** How a command reads its data. */
@@ -61,7 +71,8 @@ export function addEngineOptions(command: Command): Command {
   return addBackendOptions(
     command
       .option('--policy <policy>', POLICY_HELP)
-      .option('--original <model>', 'network that guards verify with: the float form of an 8-bit model'),
+      .option('--original <model>', 'network that guards verify with: the float form of an 8-bit model')
+      .addOption(precisionOption()),
   );
 }
 

@@ -67,11 +67,11 @@ export function addProfileCommand(program: Command, io: Io): void {
 }
 
 async function profile(path: string, options: ProfileOptions, io: Io): Promise<void> {
-  const { output, policy, original, backend, isa, threads } = options;
+  const { output, policy, original, backend, isa, threads, precision } = options;
   if (output !== undefined) await checkWritable(output);
   const files = await findModel(path);
   const shapes = await inputShapes(await loadModel(files.model), files, shapesOf(options.shape));
-  const session = await InferenceSession.create(path, { policy, original, backend, isa, threads });
+  const session = await InferenceSession.create(path, { policy, original, backend, isa, threads, precision });
   try {
     const random = generator(1);
     const feeds = (): TensorMap =>

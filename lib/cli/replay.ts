@@ -55,7 +55,8 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
     );
   }
   const policy = options.policy ?? (await recordedPolicy(path, entries.at(-1)!, model));
-  const classifier = await openClassifier(model, { ...options, policy }, io);
+  const precision = options.precision ?? entries.at(-1)!.header.precision ?? 'float32';
+  const classifier = await openClassifier(model, { ...options, policy, precision }, io);
   try {
     const data = await openUnlabelled(classifier, options.data, options);
     const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);

@@ -41,7 +41,7 @@ export function addSpeedupCommand(program: Command, io: Io): void {
     const flag = flags.get(schema);
     if (!flag) continue;
     // Commander collects the values of a list, and turns --no-int8 into int8.
-    if (name === 'front' || name === 'int8') command.option(flag.flag, flag.description);
+    if (name === 'front' || flag.flag.startsWith('--no-')) command.option(flag.flag, flag.description);
     else command.addOption(optionOf(name, schema, flag));
   }
   command

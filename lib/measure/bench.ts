@@ -8,6 +8,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { cpus } from 'node:os';
 import { setTimeout } from 'node:timers/promises';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
+import type { Precision } from '../model/program/program.js';
 import { median, quantile } from '../numeric/statistics.js';
 import type { RunnerConfig } from './runner.js';
 import type { WorkerReply, WorkerRequest } from './worker.js';
@@ -19,6 +20,8 @@ export interface BenchOptions {
   readonly batch: number;
   readonly threads: number;
   readonly isa: string;
+  /** Of this package's native runner; float32 where it is left out. */
+  readonly precision?: Precision | undefined;
   readonly inputs: RunnerConfig['inputs'];
   /** Runners to alternate; `native` is first. */
   readonly runners: readonly string[];
@@ -46,6 +49,7 @@ export interface BenchReport {
   readonly batch: number;
   readonly threads: number;
   readonly isa: string;
+  readonly precision?: Precision | undefined;
   readonly cpu: string;
   readonly peakGflops: number;
   readonly runners: readonly RunnerResult[];
@@ -94,8 +98,18 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
       ? runners.filter((r) => r !== native).map(({ name, medianMs }) => [name, medianMs / native.medianMs])
       : [],
   );
-  const { model, batch, threads, isa, peakGflops } = options;
-  return { model, batch, threads, isa, cpu: cpus()[0]?.model ?? 'unknown', peakGflops, runners, ratios };
+  const { model, batch, threads, isa, precision, peakGflops } = options;
+  return {
+    model,
+    batch,
+    threads,
+    isa,
+    precision,
+    cpu: cpus()[0]?.model ?? 'unknown',
+    peakGflops,
+    runners,
+    ratios,
+  };
 }
 
 class Worker {
@@ -114,10 +128,12 @@ class Worker {
 
   /** @param loads load times of earlier processes in milliseconds; this one adds its own */
   static async start(runner: string, options: BenchOptions, loads: number[]): Promise<Worker> {
-    const { worker, model, threads, isa, inputs, peerFolders } = options;
+    const { worker, model, threads, isa, precision, inputs, peerFolders } = options;
     const child = fork(worker.script, worker.args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
     try {
-      const reply = await ask(child, { load: { runner, model, threads, isa, inputs, peerFolders } });
+      const reply = await ask(child, {
+        load: { runner, model, threads, isa, precision, inputs, peerFolders },
+      });
       if (!('ready' in reply)) throw unexpected(runner);
       loads.push(reply.ready.loadMs);
       return new Worker(runner, child, reply.ready, loads);

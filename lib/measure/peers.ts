@@ -48,7 +48,9 @@ async function openOwn(
     const session = await InferenceSession.create(config.model, {
       backend,
       policy: 'full',
-      ...(native ? { threads: config.threads, isa: config.isa as 'avx2' | undefined } : {}),
+      ...(native
+        ? { threads: config.threads, isa: config.isa as 'avx2' | undefined, precision: config.precision }
+        : {}),
     });
     return {
       version: packageVersion(),

@@ -1,3 +1,4 @@
+import type { Precision } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { allocate, type DataType, isBig, type TensorData } from '../tensor/tensor.js';
 
@@ -15,6 +16,7 @@ export interface RunnerConfig {
   readonly model: string;
   readonly threads: number;
   readonly isa?: string;
+  readonly precision?: Precision | undefined;
   /** Seed and shapes of the inputs; each process generates the same ones. */
   readonly inputs: readonly { name: string; type: DataType; dims: readonly number[] }[];
   /** Folders whose node_modules may hold the peers, in order. */

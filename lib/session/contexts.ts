@@ -45,6 +45,7 @@ export class Contexts {
       backend: name,
       isa,
       threads,
+      precision: program.precision ?? ('float32' as const),
       multiplyAdds: program.cost.multiplyAdds,
       layers: layersOf(program),
       blocks: describeBlocks(program),

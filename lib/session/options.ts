@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { PRECISIONS, type Precision } from '../model/program/program.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { RunObserver } from '../skip/observer.js';
 import { parseStrict } from '../util/validation.js';
@@ -52,6 +53,12 @@ export interface SessionOptions extends IgnoredSessionOptions {
   /** The most capable instruction set that native may use; by default the best of this CPU. */
   isa?: Isa | undefined;
   /**
+   * What convolutions and matrix products with constants multiply: float32, or bfloat16, which is faster where the processor has
+   * instructions for it and changes some answers; see docs/bfloat16.md. By default that of the policy, or else float32. Layers in 8 bits
+   * stay as they are.
+   */
+  precision?: Precision | undefined;
+  /**
    * Bytes that runs of the native backend may take at a time, in addition to weights, inputs and outputs. Fewer items of a batch, and
    * fewer runs, are under way at a time where all would take more; the error OUT_OF_MEMORY if a single item does. By default a single
    * item may take all memory that the process may use, several at a time half of it. Memory that isn't needed for five seconds is freed.
@@ -59,7 +66,7 @@ export interface SessionOptions extends IgnoredSessionOptions {
   maxMemory?: number | undefined;
   /**
    * The network that guards and monitors verify with, instead of this one with every block run: for an 8-bit network the float one
-   * that it was made from. It has the same inputs and outputs.
+   * that it was made from; for a session in bfloat16 the same file. It has the same inputs and outputs, and runs in float32.
    */
   original?: ModelSource | undefined;
   /** Lengths for symbolic dimensions by name, as in onnxruntime: they become part of the model's shapes. */
@@ -149,6 +156,7 @@ const sessionSchema = z.strictObject({
   backend: oneOf(['native', 'reference']).optional(),
   threads: integer(1024).optional(),
   isa: oneOf(ISAS).optional(),
+  precision: oneOf(PRECISIONS).optional(),
   maxMemory: integer(Number.MAX_SAFE_INTEGER).optional(),
   original: z.custom<ModelSource>().optional(),
   enableProfiling: z.boolean().optional(),

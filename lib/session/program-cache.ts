@@ -3,7 +3,7 @@ import type { Backend, CompiledProgram, OnPacked } from '../backends/backend.js'
 import { mayHaveExits } from '../model/blocks/exits.js';
 import { LengthSeries } from '../model/length-series.js';
 import type { Ir } from '../model/program/ir.js';
-import type { Program } from '../model/program/program.js';
+import { inPrecision, type Precision, type Program } from '../model/program/program.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { attachExits } from '../skip/attach.js';
 import { CompiledPolicy, partsOf } from '../skip/compiled-policy.js';
@@ -74,6 +74,7 @@ export class ProgramCache {
     private readonly backend: Backend,
     build?: (ir: Ir) => Sliced<Program>,
     private readonly fronts: readonly LoadedFront[] = [],
+    private readonly precision?: Precision,
   ) {
     this.#series = new LengthSeries(model, build);
     this.#mayHaveExits = mayHaveExits(model.graph);
@@ -178,7 +179,8 @@ export class ProgramCache {
   }
 
   *#compiling(binding: Binding): Sliced<Program> {
-    return yield* joining(yield* this.#series.compiling(binding), this.fronts, binding);
+    const program = yield* joining(yield* this.#series.compiling(binding), this.fronts, binding);
+    return inPrecision(program, this.precision);
   }
 
   #keyOf(bound: Bound, policy: SkipPolicy): string {

@@ -6,10 +6,11 @@ import { gatesOutOfUse } from '../model/blocks/unusable-gates.js';
 import { building } from '../model/compile.js';
 import { loadModel } from '../model/load.js';
 import type { Ir } from '../model/program/ir.js';
-import type { Program } from '../model/program/program.js';
+import type { Precision, Program } from '../model/program/program.js';
 import type { ModelLocation } from '../model/read/file.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
+import { checkPrecision } from '../skip/compiled-policy.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -102,6 +103,7 @@ export class InferenceSession {
   readonly #policy: SkipPolicy;
   readonly #policyInfo: PolicyInfo;
   readonly #originalSha256: string | undefined;
+  readonly #precision: Precision;
   readonly #notifier: Notifier;
   readonly #everything: FetchMap;
   readonly #fronts: KnownFronts;
@@ -122,6 +124,7 @@ export class InferenceSession {
     observers: readonly RunObserver[],
     original: Model | undefined,
     fronts: readonly LoadedFront[],
+    precision: Precision,
   ) {
     if (backend === undefined) {
       throw new ResidualSkipError(
@@ -131,7 +134,7 @@ export class InferenceSession {
     }
     this.#model = model;
     this.#backend = backend;
-    this.#programs = new ProgramCache(model, backend, (ir) => this.#build(ir), fronts);
+    this.#programs = new ProgramCache(model, backend, (ir) => this.#build(ir), fronts, precision);
     this.#verifier = original
       ? {
           programs: new ProgramCache(original, backend),
@@ -140,6 +143,7 @@ export class InferenceSession {
       : { programs: this.#programs, isOriginal: false };
     this.#tail = model.stages && new Tail(model, backend);
     this.#originalSha256 = original?.sha256;
+    this.#precision = precision;
     this.#contexts = new Contexts(model, source, backend);
     this.#policy = own.policy;
     this.#policyInfo = own.info;
@@ -189,10 +193,12 @@ export class InferenceSession {
     });
     const backend = createBackend(parsed);
     const observers = parsed.observers ?? [];
-    const session = new InferenceSession(model, path, backend, own, observers, original, fronts);
+    const precision = parsed.precision ?? own.policy.precision ?? 'float32';
+    const session = new InferenceSession(model, path, backend, own, observers, original, fronts, precision);
     try {
       parsed.onProgress?.({ stage: 'loading', done: 1, total: 1 });
       checkOriginal(own.policy, original?.sha256);
+      checkPrecision(own.policy, precision);
       await session.#compileDeclared(parsed.onProgress);
       session.#attach();
       if (parsed.enableProfiling) session.startProfiling();
@@ -259,6 +265,11 @@ export class InferenceSession {
   /** Instruction set in use; 'js' for the reference backend. */
   get isa(): string {
     return this.#backend.isa;
+  }
+
+  /** What convolutions and matrix products with constants multiply. */
+  get precision(): Precision {
+    return this.#precision;
   }
 
   /**

@@ -1,7 +1,7 @@
 /** Policies applied to programs. */
 import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
-import type { Block, Program } from '../model/program/program.js';
+import type { Block, Precision, Program } from '../model/program/program.js';
 import { keepRecent } from '../util/maps.js';
 import { suggest } from '../util/suggest.js';
 import { type ExitSpec, MODEL_EXITS, resolveExits } from './exits.js';
@@ -124,6 +124,7 @@ export class CompiledPolicy implements Decisions {
     sha256: () => string,
   ) {
     checkModel(policy, sha256);
+    checkPrecision(policy, program.precision);
     this.parts = partsOf(policy);
     const { blocks, exits } = program;
     const named = namedActions(policy, blocks);
@@ -180,6 +181,19 @@ export function checkModel({ model }: SkipPolicy, sha256: () => string): void {
   throw new ResidualSkipError(
     'POLICY_MISMATCH',
     `policy: it was made for the model with SHA-256 ${model.sha256}, but this one has ${sha256()}; use that model, or calibrate this one`,
+  );
+}
+
+/**
+ * A promise in one precision says nothing about the answers in another.
+ * @throws ResidualSkipError POLICY_MISMATCH
+ */
+export function checkPrecision({ precision, promise }: SkipPolicy, used: Precision = 'float32'): void {
+  if ((precision === undefined && !promise) || (precision ?? 'float32') === used) return;
+  throw new ResidualSkipError(
+    'POLICY_MISMATCH',
+    `policy: it was made for the precision ${precision ?? 'float32'}, but the session runs in ${used}; create the session with ` +
+      `the precision '${precision ?? 'float32'}', or calibrate in ${used}`,
   );
 }
 

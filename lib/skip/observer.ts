@@ -1,3 +1,4 @@
+import type { Precision } from '../model/program/program.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { BlockInfo } from './block-info.js';
 import type { SkipPolicy } from './policy.js';
@@ -28,6 +29,8 @@ export interface RunContext {
   readonly isa: string;
   /** Workers in use. */
   readonly threads: number;
+  /** What convolutions and matrix products with constants multiply. */
+  readonly precision: Precision;
   /** Of one item with every block run. */
   readonly multiplyAdds: number;
   /** Convolutions and fully connected layers of the whole network, without those of its gates. */

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { z } from 'zod';
+import { PRECISIONS, type Precision } from '../model/program/program.js';
 import { parseStrict } from '../util/validation.js';
 import { type FrontSpec, frontSchema, sha256Schema } from './fronts.js';
 import { type Guard, guardSchema } from './guards.js';
@@ -25,6 +26,8 @@ export interface SkipPolicy {
    * session with guards needs it as its option `original`.
    */
   readonly reference?: { readonly sha256: string };
+  /** The precision that the model runs in, which the promise is about; float32 where it is left out. */
+  readonly precision?: Precision;
   /**
    * For all blocks that `blocks` doesn't name, where possible: `skip` for skippable blocks, `gate` and `{ threshold
    * }` for blocks with a gate; the rest run. `gate` by default.
@@ -77,6 +80,9 @@ const oneSchema = z.strictObject({
   reference: fileSchema.optional().meta({
     description:
       'Another network, whose answers are promised and with which guards verify: the float form of an 8-bit model.',
+  }),
+  precision: z.enum(PRECISIONS).optional().meta({
+    description: 'The precision that the model runs in, which the promise is about; float32 by default.',
   }),
   default: actionSchema.optional().meta({
     description: "For every block that 'blocks' doesn't name and that can do it; 'gate' by default.",

@@ -23,7 +23,7 @@ export interface Network {
   readonly model: Model;
   /** The ONNX file. */
   bytes(): Promise<Uint8Array>;
-  readonly precision: 'float' | 'int8';
+  readonly precision: 'float' | 'bfloat16' | 'int8';
 }
 
 /** A network that can be put before another. */
@@ -38,6 +38,13 @@ export const nameOfInt8 = (name: string) => `${name}-int8`;
 export async function floatNetwork(file: string): Promise<Network> {
   return { name: 'model', model: await loadModel(file), bytes: () => readFile(file), precision: 'float' };
 }
+
+/** The same file, which runs in bfloat16. */
+export const inBfloat16 = (network: Network): Network => ({
+  ...network,
+  name: `${network.name}-bfloat16`,
+  precision: 'bfloat16',
+});
 
 /**
  * The network in 8 bits; undefined, with a note, where it can't be made.

@@ -14,6 +14,8 @@ export const speedupShape = {
   ),
   /** Whether 8-bit forms are tried; images only. */
   int8: flagged(z.boolean().default(true), '--no-int8', 'keep to float'),
+  /** Whether the network is tried in bfloat16, where the processor has instructions for it. */
+  bfloat16: flagged(z.boolean().default(true), '--no-bfloat16', "don't try bfloat16"),
   /** What to minimise: the mean time or the 95th percentile. The energy of one core goes with the mean. */
   for: flagged(
     z.enum(['mean', 'p95', 'energy'], { error: "expected 'mean', 'p95' or 'energy'" }).default('mean'),

@@ -12,7 +12,7 @@ import { type Task, taskOf } from '../calibrate/task.js';
 import type { DataModel } from '../classify/data-model.js';
 import type { Images } from '../classify/images.js';
 import type { Work } from '../classify/work.js';
-import type { Program } from '../model/program/program.js';
+import { inPrecision, type Program } from '../model/program/program.js';
 import type { Binding } from '../model/read/model.js';
 import { joining, type LoadedFront } from '../session/fronts.js';
 import { type AnyExit, modelExits } from '../skip/exits.js';
@@ -87,10 +87,10 @@ export class PoolMaker {
     return taskOf(this.setup.backend, programs, network.model.sha256, this.optionsFor(network));
   }
 
-  /** With the float network as the original of an 8-bit one. */
+  /** With the float network as the original of another one. */
   optionsFor({ precision }: Network): CalibrationOptions {
     const { prepared, programs, float } = this.setup;
-    const original = precision === 'int8' ? { program: programs, sha256: float.model.sha256 } : undefined;
+    const original = precision === 'float' ? undefined : { program: programs, sha256: float.model.sha256 };
     return { ...prepared, original };
   }
 
@@ -126,10 +126,17 @@ export class PoolMaker {
     }
   }
 
+  /** The network, behind its fronts, which run in its precision. */
+  programsOf({ model, precision }: Network, fronts: readonly LoadedFront[] = []): Programs {
+    const { opened, read } = this.setup;
+    const programs = programsOf(model, opened, read.typical, fronts);
+    return precision === 'bfloat16' ? programs.map((program) => inPrecision(program, precision)) : programs;
+  }
+
   /** Measures a network with all candidates that fit it, and with exits of its own. */
   async add(network: Network, candidates: readonly Candidate[]): Promise<void> {
     const { opened, read, work } = this.setup;
-    const plain = programsOf(network.model, opened, read.typical);
+    const plain = this.programsOf(network);
     const workOf = (front: LoadedFront) =>
       atOnce(joining(plain.main, [front], bindingOf(plain.main))).ownExits!.list[0]!.cost.multiplyAdds;
     const fitted = await joinable(candidates, network, workOf, work);
@@ -171,7 +178,7 @@ export class PoolMaker {
     for (const [fold, items] of [...folds, []].entries()) {
       const at = (list: readonly (readonly AnyExit[])[]) => list[Math.min(fold, list.length - 1)]!;
       const joined = fronts.map(({ front, chains: own }) => front.withExits(at(own)));
-      const programs = programsOf(network.model, opened, read.typical, joined);
+      const programs = this.programsOf(network, joined);
       const task = this.#taskOf(programs, network);
       networks = [
         ...fronts.map(({ candidate, chains: own }) => exitsOfFront(candidate.spec.name, at(own))),

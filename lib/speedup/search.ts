@@ -1,8 +1,8 @@
 /** The search for a ladder: measures what it can be made of, chooses on the items that order, and certifies. */
 import { basename } from 'node:path';
+import { nativeInfo } from '../backends/native.js';
 import { calibrateItems, counting } from '../calibrate/calibrate.js';
 import { exitsOf } from '../calibrate/order/measure.js';
-import { programsOf } from '../calibrate/prepared.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import { ResidualSkipError } from '../errors.js';
@@ -18,7 +18,7 @@ import {
   ranked,
   settingsToTest,
 } from './choose.js';
-import { type Candidate, lowerResolutions, type Network, specOf } from './networks.js';
+import { type Candidate, inBfloat16, lowerResolutions, type Network, specOf } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import type { Pool } from './pool.js';
 import { type Engine, PoolMaker, type Setup, usedBy } from './pool-maker.js';
@@ -57,7 +57,7 @@ export class Search {
   }
 
   async run(
-    { int8 = true, for: goal }: Pick<SpeedupOptions, 'int8' | 'for'>,
+    { int8 = true, bfloat16 = true, for: goal }: Pick<SpeedupOptions, 'int8' | 'bfloat16' | 'for'>,
     engine: Engine,
   ): Promise<Found> {
     const { float, given, work } = this.setup;
@@ -69,6 +69,9 @@ export class Search {
       ? [{ network: bytes.own, spec: specOf(bytes.own.name, bytes.own.name, bytes.own.model) }]
       : [];
     await maker.add(float, [...inFloat, ...inBytes, ...whole]);
+    const hasInstructions = engine.isa === undefined && nativeInfo().bfloat16;
+    if (bfloat16 && hasInstructions && !maker.isLate())
+      await maker.add(inBfloat16(float), [...inFloat, ...inBytes]);
     if (bytes?.own && !maker.isLate()) await maker.add(bytes.own, inBytes);
     const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
     const pools = maker.made.map(({ pool }) => pool);
@@ -119,7 +122,7 @@ export class Search {
     }));
     const specs = used.map(({ candidate, front }) => inFolder(candidate, front.spec, network));
     const joined = used.map(({ front }) => front);
-    const programs = programsOf(network.model, opened, read.typical, joined);
+    const programs = this.#maker.programsOf(network, joined);
     const settings = settingsToTest(ladder);
     const choice = { fronts: specs, exits: pool.exits, settings };
     const options = { ...this.#maker.optionsFor(network), choice };

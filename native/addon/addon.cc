@@ -181,6 +181,7 @@ struct CompileRequest {
   std::vector<int32_t> words;
   std::vector<Napi::Value> arrays;  // of the constants
   std::vector<ConstantData> constants;
+  bool bfloat16 = false;
   int32_t* progress = nullptr;
 };
 
@@ -203,13 +204,14 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
     request.constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
     id += 2;
   }
-  if (info.Length() > 3 && !info[3].IsUndefined()) {
-    const TypedBytes progress = typed_bytes(env, info[3], napi_int32_array, "The progress");
+  request.bfloat16 = info[3].ToBoolean();
+  if (info.Length() > 4 && !info[4].IsUndefined()) {
+    const TypedBytes progress = typed_bytes(env, info[4], napi_int32_array, "The progress");
     if (progress.elements != 2) {
       throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: the progress must be two numbers"));
     }
     request.progress = static_cast<int32_t*>(progress.data);
-    request.arrays.push_back(info[3]);
+    request.arrays.push_back(info[4]);
   }
   return request;
 }
@@ -229,6 +231,7 @@ class Compilation final : public Napi::AsyncWorker {
         engine_(std::move(engine)),
         words_(std::move(request.words)),
         constants_(std::move(request.constants)),
+        bfloat16_(request.bfloat16),
         progress_(request.progress),
         pinned_(Napi::Reference<Napi::Value>::New(list_of(env, request.arrays), 1)),
         deferred_(Napi::Promise::Deferred::New(env)) {}
@@ -237,7 +240,7 @@ class Compilation final : public Napi::AsyncWorker {
  private:
   void Execute() override {
     try {
-      program_ = engine_->compile(words_, constants_, progress_);
+      program_ = engine_->compile(words_, constants_, bfloat16_, progress_);
     } catch (...) {
       error_.emplace(current_error());
     }
@@ -255,6 +258,7 @@ class Compilation final : public Napi::AsyncWorker {
   const std::shared_ptr<Engine> engine_;
   const std::vector<int32_t> words_;
   const std::vector<ConstantData> constants_;
+  const bool bfloat16_;
   int32_t* const progress_;
   const Napi::Reference<Napi::Value> pinned_;  // keeps the arrays
   const Napi::Promise::Deferred deferred_;
@@ -263,9 +267,9 @@ class Compilation final : public Napi::AsyncWorker {
 };
 
 // new Engine(threads: 0 for the CPU budget, isa: '' for the best, maxMemory: bytes, 0 for the memory budget)
-// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs,
+// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs, bfloat16?: boolean,
 //                progress?: Int32Array of [weights packed, all weights], which it fills as it goes): Promise<Program>.
-// Nobody may write to the arrays until it settles. engine.compileSync(words, constants, ids): Program.
+// Nobody may write to the arrays until it settles. engine.compileSync(words, constants, ids, bfloat16?): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
 // engine.awaitEnd(microseconds): void. Spins until some work has ended, for at most that long, and settles its promise.
 // engine.expectCaller(expected: boolean): void. Whether runSync() of a program will be called soon, maybe again and again.
@@ -322,7 +326,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
     return translated(env, [&]() -> Napi::Value {
       const CompileRequest request = read_compile_request(info);
       const std::shared_ptr<Engine> engine = host_->require_engine();
-      return wrap_program(env, host_, engine->compile(request.words, request.constants));
+      return wrap_program(env, host_, engine->compile(request.words, request.constants, request.bfloat16));
     });
   }
 
@@ -390,7 +394,7 @@ Napi::Value peak_gflops(const Napi::CallbackInfo& call) {
   return Napi::Number::New(call.Env(), measure_fma_peak_gflops(table->isa));
 }
 
-// info(): { isas, best, threads, peakGflops(isa) }
+// info(): { isas, best, threads, bfloat16, peakGflops(isa) }
 Napi::Value info(const Napi::CallbackInfo& call) {
   const Napi::Env env = call.Env();
   const std::vector<const KernelTable*> tables = available_tables();
@@ -400,6 +404,7 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   out.Set("isas", isas);
   out.Set("best", best_table()->name);
   out.Set("threads", cpu_budget());
+  out.Set("bfloat16", multiplies_bfloat16());
   out.Set("peakGflops", Napi::Function::New(env, peak_gflops, "peakGflops"));
   return out;
 }

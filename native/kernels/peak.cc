@@ -33,4 +33,12 @@ double measure_fma_peak_gflops(Isa isa) { return measure(isa, &KernelTable::fma_
 
 double measure_dot_peak_gops(Isa isa) { return measure(isa, &KernelTable::dot_burst, 2.0 * 4 * kLanes); }
 
+bool multiplies_bfloat16() {
+  const auto is_of = [](Isa isa) {
+    const KernelTable* table = table_for(isa);
+    return table != nullptr && table->conv16 == best_table()->conv16;
+  };
+  return !is_of(Isa::kScalar) && !is_of(Isa::kAvx2);
+}
+
 }  // namespace rskip

@@ -10,6 +10,7 @@
 #include <limits>
 #include <utility>
 
+#include "kernels/convolution/conv_rules.h"
 #include "kernels/convolution/conv_winograd.h"
 #include "kernels/table.h"
 #include "kernels/types.h"

@@ -16,7 +16,8 @@ enum class Isa : int32_t { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAmx,
 // Weights of one convolution, packed for one algorithm; the same bytes for every instruction set.
 // Immutable once made; shared by all concurrent runs.
 struct PackedConv;
-ConvAlgorithm choose_conv_algorithm(const ConvShape& shape);
+// Those of bfloat16 only with `bfloat16`, wherever Winograd doesn't save more multiplications than pairs do.
+ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, bool bfloat16 = false);
 // Whether kWinograd2 and kWinograd4 can compute this convolution at all: 3x3, stride 1, one group.
 bool winograd_applies(const ConvShape& shape);
 // weight is (M, C/groups, kh, kw), bias is (M) or null. Throws std::bad_alloc.
@@ -32,12 +33,12 @@ size_t conv_packed_bytes(const PackedConv& conv);
 
 struct ConvArgs {
   const PackedConv* conv = nullptr;
-  BlockedView x;            // kDirect, kDepthwise, kWinograd*
-  PlanarView x_planar;      // kPlanar
+  BlockedView x;            // unless reads_planar()
+  PlanarView x_planar;      // reads_planar()
   BlockedView y;            // may be the same memory as residual; never overlaps x
   const BlockedView* residual = nullptr;
   Activation act;           // y = act(conv(x) + bias + residual)
-  // kDirect, kPlanar, kDepthwise: compute so many rows only, 0 for all. The first of them is row 0 of y and residual, and
+  // All but kWinograd*: compute so many rows only, 0 for all. The first of them is row 0 of y and residual, and
   // x is shifted so that it would be the first of all.
   int rows = 0;
   void* scratch = nullptr;
@@ -50,6 +51,8 @@ struct PackedGemm;
 // each k, take a quarter. The sums are the same.
 std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c,
                                             bool single_row = false);
+// The same for gemm16.
+std::shared_ptr<const PackedGemm> pack_gemm16(int k, int n, const float* b, bool trans_b, const float* c);
 size_t gemm_packed_bytes(const PackedGemm& gemm);
 
 struct GemmArgs {
@@ -59,6 +62,7 @@ struct GemmArgs {
   const float* residual = nullptr;  // m x n or null
   int m = 0;
   Activation act;
+  void* scratch = nullptr;          // of gemm16
 };
 
 // `count` products of m x k and k x n matrices, both known at run time only. a and y are row-major and dense.
@@ -157,9 +161,11 @@ struct KernelTable {
   const char* name = "";
 #define RS_KERNEL(name, ...) void (*name)(__VA_ARGS__) = nullptr;
 #define RS_KERNEL8 RS_KERNEL
+#define RS_KERNEL16 RS_KERNEL
 #include "kernels/kernels.def"
 #undef RS_KERNEL
 #undef RS_KERNEL8
+#undef RS_KERNEL16
 };
 
 // Best table that this CPU and operating system can run, at most `cap`; null if `cap` itself can't run here.

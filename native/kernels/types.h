@@ -116,6 +116,10 @@ enum class ConvAlgorithm : int32_t {
   kDepthwise,  // groups == in_channels == out_channels
   kWinograd2,  // F(2x2, 3x3)
   kWinograd4,  // F(4x4, 3x3)
+  kBfloat16,        // blocked input, products of bfloat16, one group
+  kPlanarBfloat16,  // planar input, products of bfloat16
 };
+constexpr bool is_bfloat16(ConvAlgorithm a) { return a == ConvAlgorithm::kBfloat16 || a == ConvAlgorithm::kPlanarBfloat16; }
+constexpr bool reads_planar(ConvAlgorithm a) { return a == ConvAlgorithm::kPlanar || a == ConvAlgorithm::kPlanarBfloat16; }
 
 }  // namespace rskip

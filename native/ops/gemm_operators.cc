@@ -99,10 +99,11 @@ std::vector<int64_t> product_offsets(const Ints& a, const Ints& b, const Ints& y
 void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape) {
   const auto operand = [&](size_t i) { return i < step.inputs.size() ? step.inputs[i] : ValueId(); };
   const ValueId b = operand(1), c = operand(2), residual = operand(3);
-  const bool single_row = shape.m == 1;
+  const bool bfloat16 = plan.bfloat16, single_row = !bfloat16 && shape.m == 1;
   const auto packed = plan.pack<PackedGemm>(
-      {plan.constant_key(b), plan.constant_key(c), kPackedGemm, shape.k, shape.n, shape.trans_b, single_row}, {b, c},
+      {plan.constant_key(b), plan.constant_key(c), kPackedGemm, shape.k, shape.n, shape.trans_b, single_row, bfloat16}, {b, c},
       [=](const ConstantReader& read) {
+        if (bfloat16) return pack_gemm16(shape.k, shape.n, read.of<float>(b), shape.trans_b, read.of<float>(c));
         return pack_gemm(shape.k, shape.n, read.of<float>(b), shape.trans_b, read.of<float>(c), single_row);
       });
   const NodeId from = plan.request(step.inputs[0], Form::kDense);
@@ -124,6 +125,7 @@ void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape) {
     o.k = shape.k;
     o.n = shape.n;
     o.act = act;
+    o.bfloat16 = bfloat16;
     return make_gemm(e.table(), std::move(o));
   };
   plan.compute(std::move(draft));

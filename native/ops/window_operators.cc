@@ -34,7 +34,7 @@ bool lower_conv(Lowering& plan, const Step& step) {
     return true;
   }
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
-  const ConvAlgorithm algorithm = choose_conv_algorithm(shape);
+  const ConvAlgorithm algorithm = choose_conv_algorithm(shape, plan.bfloat16);
   const Halo halo = conv_input_halo(shape, algorithm);
 
   // Weights are packed alike for every height and width, so that all compiled shapes of a model share them.
@@ -45,7 +45,7 @@ bool lower_conv(Lowering& plan, const Step& step) {
         return pack_conv(shape, algorithm, read.of<float>(weight), read.of<float>(bias));
       });
 
-  const bool planar = algorithm == ConvAlgorithm::kPlanar;
+  const bool planar = reads_planar(algorithm);
   const NodeId from = planar ? plan.request_planar(x_id, halo) : plan.request_blocked(x_id, halo);
   const NodeId add = residual ? plan.request_blocked(residual) : NodeId();
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);

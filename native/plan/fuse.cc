@@ -12,7 +12,8 @@ constexpr int64_t kMinFloats = (1 << 20) / sizeof(float);
 
 bool joins(const ConvDraft& first, const ConvDraft& second) {
   const ConvShape& s = second.shape;
-  return (first.algorithm == ConvAlgorithm::kDirect || first.algorithm == ConvAlgorithm::kPlanar) &&
+  const ConvAlgorithm a = first.algorithm;
+  return (a == ConvAlgorithm::kDirect || a == ConvAlgorithm::kPlanar || is_bfloat16(a)) &&
          first.shape.dilation_h == 1 && first.shape.dilation_w == 1 &&  // of which taps are left out by rows of the whole map
          !first.has_residual && second.algorithm == ConvAlgorithm::kDepthwise && first.images == second.images &&
          static_cast<int64_t>(s.in_channels) * s.in_height * s.in_width >= kMinFloats;
@@ -21,7 +22,8 @@ bool joins(const ConvDraft& first, const ConvDraft& second) {
 // A residual stream is updated in place. Bands can't do that: a later one still reads what an earlier one overwrites.
 bool joins_third(const ConvDraft& second, const ConvDraft& third) {
   const ConvShape& s = third.shape;
-  return third.algorithm == ConvAlgorithm::kDirect && !second.has_residual && !third.has_residual && s.groups == 1 &&
+  const bool direct = third.algorithm == ConvAlgorithm::kDirect || third.algorithm == ConvAlgorithm::kBfloat16;
+  return direct && !second.has_residual && !third.has_residual && s.groups == 1 &&
          s.kernel_h == 1 && s.kernel_w == 1 && s.out_height == s.in_height && s.out_width == s.in_width &&
          s.pad.top == 0 && s.pad.left == 0 && third.images == second.images;
 }

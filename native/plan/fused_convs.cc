@@ -2,6 +2,7 @@
 // what one writes is still in the cache when the next one reads it. A worker's share is a run of the depthwise one's rows;
 // the first one's rows between two shares are computed twice.
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -38,7 +39,7 @@ struct Window {
 class FusedConvs final : public Instruction {
  public:
   FusedConvs(const KernelTable& table, ConvOperands first, ConvOperands second, std::optional<ConvOperands> third)
-      : kernel_(table.conv),
+      : table_(table),
         first_(std::move(first)),
         second_(std::move(second)),
         third_(std::move(third)),
@@ -51,12 +52,16 @@ class FusedConvs final : public Instruction {
     return first_.multiply_adds + second_.multiply_adds + (third_ ? third_->multiply_adds : 0);
   }
   size_t scratch_bytes() const override {
-    // A band is no larger than a map, which has been laid out.
-    const int64_t band = third_ ? band_view_.block_stride * band_view_.blocks() : 0;
-    return static_cast<size_t>(saturating_add(window_.bytes(), band * static_cast<int64_t>(sizeof(float))));
+    const size_t own = std::max(conv_scratch_bytes(*first_.conv), third_ ? conv_scratch_bytes(*third_->conv) : 0);
+    return static_cast<size_t>(saturating_add(window_.bytes(), band_bytes())) + own;
   }
 
  private:
+  // A band is no larger than a map, which has been laid out.
+  int64_t band_bytes() const {
+    return third_ ? band_view_.block_stride * band_view_.blocks() * static_cast<int64_t>(sizeof(float)) : 0;
+  }
+
   void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
     const ConvShape& s = second_.conv->shape;
     const auto [begin, end] = share_of(s.out_height, part, parts);
@@ -75,7 +80,7 @@ class FusedConvs final : public Instruction {
         BlockedView between = band_view_;
         between.data = window + window_.block_stride * window_.blocks;
         compute_second(window, between, nullptr, count);
-        compute_third(frame, between, row, count);
+        compute_third(frame, between, window, row, count);
       } else {
         const Target to(frame, second_, row);
         compute_second(window, to.y, to.residual, count);
@@ -134,7 +139,7 @@ class FusedConvs final : public Instruction {
       args.x.data += static_cast<ptrdiff_t>(begin) * s.stride_h * args.x.row_stride;
     }
     args.y = view(window, begin - top);
-    compute_rows(first_, args, end - begin);
+    compute_rows(first_, args, end - begin, window);
   }
 
   void compute_second(float* window, const BlockedView& y, const BlockedView* residual, int count) const {
@@ -142,24 +147,25 @@ class FusedConvs final : public Instruction {
     args.x = view(window, second_.conv->shape.pad.top);
     args.y = y;
     args.residual = residual;
-    compute_rows(second_, args, count);
+    compute_rows(second_, args, count, window);
   }
 
-  void compute_third(const Frame& frame, const BlockedView& x, int row, int count) const {
+  void compute_third(const Frame& frame, const BlockedView& x, float* window, int row, int count) const {
     const Target to(frame, *third_, row);
     ConvArgs args;
     args.x = x;
     args.y = to.y;
     args.residual = to.residual;
-    compute_rows(*third_, args, count);
+    compute_rows(*third_, args, count, window);
   }
 
-  // `args` has the views.
-  void compute_rows(const ConvOperands& o, ConvArgs& args, int rows) const {
+  // `args` has the views. What convolutions need themselves is behind the window and the band.
+  void compute_rows(const ConvOperands& o, ConvArgs& args, int rows, float* window) const {
     args.conv = o.conv.get();
     args.act = o.act;
     args.rows = rows;
-    kernel_(args, 0, 1);
+    args.scratch = reinterpret_cast<std::byte*>(window) + window_.bytes() + band_bytes();
+    conv_kernel(table_, *o.conv)(args, 0, 1);
   }
 
   BlockedView view(float* window, int row) const {
@@ -168,7 +174,7 @@ class FusedConvs final : public Instruction {
     return {origin, s.in_channels, s.in_height, s.in_width, window_.row_stride, window_.block_stride};
   }
 
-  decltype(KernelTable::conv) const kernel_;
+  const KernelTable& table_;
   const ConvOperands first_, second_;
   const std::optional<ConvOperands> third_;
   const Window window_;

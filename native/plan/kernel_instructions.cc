@@ -3,14 +3,19 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/bfloat16/pack16.h"
 #include "plan/simple_instruction.h"
 
 namespace rskip {
 
+decltype(KernelTable::conv) conv_kernel(const KernelTable& table, const PackedConv& conv) {
+  return is_bfloat16(conv.algorithm) ? table.conv16 : table.conv;
+}
+
 InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {
   const int64_t work = o.multiply_adds;
   const size_t bytes = conv_scratch_bytes(*o.conv);
-  const auto kernel = table.conv;
+  const auto kernel = conv_kernel(table, *o.conv);
   return with_scratch(work, bytes, [kernel, o = std::move(o)](Frame& frame, void* scratch, int part, int parts) {
     ConvArgs args;
     BlockedView residual;
@@ -23,8 +28,11 @@ InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {
 
 InstructionPtr make_gemm(const KernelTable& table, GemmOperands o) {
   const int64_t work = saturating_product({o.m, o.k, o.n});
-  return simple(work, [kernel = table.gemm, o = std::move(o)](Frame& frame, int part, int parts) {
+  const auto kernel = o.bfloat16 ? table.gemm16 : table.gemm;
+  const size_t bytes = o.bfloat16 ? gemm16_scratch_bytes(o.k, o.m) : 0;
+  return with_scratch(work, bytes, [kernel, o = std::move(o)](Frame& frame, void* scratch, int part, int parts) {
     GemmArgs args;
+    args.scratch = scratch;
     args.gemm = o.gemm.get();
     args.a = frame.at<float>(o.a);
     args.y = frame.at<float>(o.y);

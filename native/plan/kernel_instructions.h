@@ -35,9 +35,11 @@ struct ConvOperands {
   int64_t multiply_adds = 0;
 };
 InstructionPtr make_conv(const KernelTable& table, ConvOperands operands);
+// The kernel that these weights are packed for.
+decltype(KernelTable::conv) conv_kernel(const KernelTable& table, const PackedConv& conv);
 
 // The second convolution, which is depthwise, of the first one's result, of which only some rows exist at a time
-// (fused_convs.cc); then, maybe, the third, 1x1 without stride or padding, of that. The first is kDirect or kPlanar; it and
+// (fused_convs.cc); then, maybe, the third, 1x1 without stride or padding, of that. The first is kDirect, kPlanar or of bfloat16; it and
 // the second, where there is a third, have no residual. What lies between them is not used as an operand: first.y, second.x
 // and so on. The same bits as one after the other.
 InstructionPtr make_fused_convs(const KernelTable& table, ConvOperands first, ConvOperands second,
@@ -50,6 +52,7 @@ struct GemmOperands {
   Place residual;
   int m = 0, k = 0, n = 0;
   Activation act;
+  bool bfloat16 = false;  // packed for gemm16
 };
 InstructionPtr make_gemm(const KernelTable& table, GemmOperands operands);
 

@@ -10,8 +10,8 @@
 
 namespace rskip {
 
-DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights) {
-  return Lowering(program, constants, weights).run();
+DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, bool bfloat16) {
+  return Lowering(program, constants, weights, bfloat16).run();
 }
 
 DraftGraph Lowering::run() {

@@ -27,8 +27,10 @@ void ConstantReader::require(ValueId id) const {
                                               ": it has no data, and nothing made from it is held");
 }
 
-Lowering::Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights)
-    : program_(program),
+Lowering::Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights,
+                   bool bfloat16)
+    : bfloat16(bfloat16),
+      program_(program),
       constants_{&program, constants},
       weights_(weights),
       home_(program.values.size()),

@@ -40,9 +40,11 @@ struct ConstantReader {
 
 class Lowering {
  public:
-  Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights);
+  Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, bool bfloat16);
   // For lower() alone.
   DraftGraph run();
+
+  const bool bfloat16;  // as in lower()
 
   const Value& value(ValueId id) const { return program_.value(id); }
   // Steps that write a value.

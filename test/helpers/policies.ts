@@ -1,4 +1,5 @@
 import type { SkipPolicy } from 'lib/skip/policy.js';
+import type { Promised } from 'lib/skip/promise.js';
 
 /** A calibrated policy without times, which differ between calibrations. */
 export function untimed({ expected, ...rest }: SkipPolicy) {
@@ -7,7 +8,7 @@ export function untimed({ expected, ...rest }: SkipPolicy) {
 }
 
 /** A policy that promises `limit`, regardless of its rules. */
-export function promising(limit: number, rest: object) {
+export function promising(limit: number, rest: object): SkipPolicy & { readonly promise: Promised } {
   const tested = { limit, items: 3000, events: 0, risk: 0, pValue: 0.01, upperBound: limit };
   const data = { sha256: 'a'.repeat(64), seed: 1, fit: 1000, order: 1000, certify: 1000 };
   return { version: 1, ...rest, promise: { metric: 'disagreement', confidence: 0.95, ...tested, data } };

@@ -14,6 +14,7 @@ export function runContext(blocks = 3): RunContext {
     backend: 'native',
     isa: 'scalar',
     threads: 1,
+    precision: 'float32',
     classScores: { name: 'logits', meaning: 'logits', end: null },
     multiplyAdds: 1000,
     layers: 2 * blocks + 2,

@@ -104,8 +104,9 @@ class ConvTester {
                 if (row < 0 || row >= s.in_height || column < 0 || column >= s.in_width) continue;
                 const int channel = m / group_out * group_in + c;
                 const double product =
-                    static_cast<double>(x_[(static_cast<size_t>(channel) * s.in_height + row) * s.in_width + column]) *
-                    weight_[((static_cast<size_t>(m) * group_in + c) * s.kernel_h + i) * s.kernel_w + j];
+                    static_cast<double>(
+                        rounded(x_[(static_cast<size_t>(channel) * s.in_height + row) * s.in_width + column])) *
+                    rounded(weight_[((static_cast<size_t>(m) * group_in + c) * s.kernel_h + i) * s.kernel_w + j]);
                 sum += product;
                 magnitude += std::abs(product);
               }
@@ -121,6 +122,8 @@ class ConvTester {
       }
     }
   }
+
+  float rounded(float x) const { return is_bfloat16(algorithm_) ? nearest_bfloat16(x) : x; }
 
   void expect_near_oracle(const std::vector<float>& y) const {
     const ConvShape s = shape();
@@ -142,8 +145,8 @@ class ConvTester {
     Map x(s.in_channels, s.in_height, s.in_width, halo);
     const size_t row = s.in_width + halo.left + halo.right;
     const size_t plane = row * (s.in_height + halo.top + halo.bottom);
-    Guarded planar(algorithm_ == ConvAlgorithm::kPlanar ? plane * s.in_channels : 0);
-    if (algorithm_ == ConvAlgorithm::kPlanar) {
+    Guarded planar(reads_planar(algorithm_) ? plane * s.in_channels : 0);
+    if (reads_planar(algorithm_)) {
       args.x_planar = {planar.data() + halo.top * row + halo.left, s.in_channels, s.in_height, s.in_width,
                        static_cast<ptrdiff_t>(row), static_cast<ptrdiff_t>(plane)};
       size_t i = 0;
@@ -164,7 +167,7 @@ class ConvTester {
     for (int part = 0; part < parts; ++part) {
       Guarded scratch(conv_scratch_bytes(*packed_) / sizeof(float), std::numeric_limits<float>::quiet_NaN());
       args.scratch = scratch.data();
-      table.conv(args, part, parts);
+      (is_bfloat16(algorithm_) ? table.conv16 : table.conv)(args, part, parts);
     }
     const Map& written = in_place_ ? residual : y;
     written.expect_clean();

@@ -81,6 +81,13 @@ inline std::vector<float> random_floats(size_t n, uint32_t seed, float low = -1,
   return out;
 }
 
+// The nearest number with eight bits, of two the one with an even last bit.
+inline float nearest_bfloat16(float x) {
+  int exponent;
+  const float fraction = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(256 * fraction) / 256, exponent);
+}
+
 // One item in the blocked layout, with a halo of `fill`.
 template <class T>
 class MapOf {
@@ -177,7 +184,7 @@ inline const KernelTable& scalar() { return *table_for(Isa::kScalar); }
 inline std::vector<const KernelTable*> tables_in_all_forms() {
   std::vector<const KernelTable*> tables = available_tables();
   if (table_for(Isa::kAvx512) == nullptr) return tables;
-  static KernelTable forms[2];
+  static KernelTable forms[2] = {*table_for(Isa::kAvx512), *table_for(Isa::kAvx512)};
   forms[0].name = "avx512, broadcast in registers";
   forms[1].name = "avx512, broadcast from memory";
   if (avx512_kernels(forms[0]) && avx512_memory_kernels(forms[1])) {

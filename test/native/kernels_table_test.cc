@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "conv8_tester.h"
+#include "kernels/bfloat16/pack16.h"
 
 namespace rskip::test {
 namespace {
@@ -48,6 +49,25 @@ Result run_gemm(const KernelTable& table) {
   const auto packed = pack_gemm(33, 45, b.data(), false, nullptr);
   Result y(7 * 45);
   table.gemm({packed.get(), a.data(), y.data(), nullptr, 7, kAct}, 0, 1);
+  return y;
+}
+Result run_conv16(const KernelTable& table) {
+  ConvShape s{kChannels, kHeight, kWidth, kChannels, kHeight, kWidth, 3, 3, 1, 1, 1, 1, {1, 1, 1, 1}, 1};
+  const Result weight = random_floats(static_cast<size_t>(kChannels) * kChannels * 9, 3);
+  const Map x = input(1);
+  const Map residual = input(2);
+  return map_result([&](const BlockedView& y) {
+    const auto packed = pack_conv(s, ConvAlgorithm::kBfloat16, weight.data(), nullptr);
+    Guarded scratch(conv_scratch_bytes(*packed) / sizeof(float));
+    table.conv16({packed.get(), x.view(), {}, y, &residual.view(), kAct, 0, scratch.data()}, 0, 1);
+  });
+}
+Result run_gemm16(const KernelTable& table) {
+  const Result a = random_floats(7 * 33, 1), b = random_floats(33 * 45, 2);
+  const auto packed = pack_gemm16(33, 45, b.data(), false, nullptr);
+  Guarded scratch(gemm16_scratch_bytes(33, 7) / sizeof(float));
+  Result y(7 * 45);
+  table.gemm16({packed.get(), a.data(), y.data(), nullptr, 7, kAct, scratch.data()}, 0, 1);
   return y;
 }
 Result run_products(const KernelTable& table) {
@@ -326,9 +346,11 @@ Result run_dot_burst(const KernelTable& table) {
     }                                                                       \
   }
 #define RS_KERNEL8 RS_KERNEL
+#define RS_KERNEL16 RS_KERNEL
 #include "kernels/kernels.def"
 #undef RS_KERNEL
 #undef RS_KERNEL8
+#undef RS_KERNEL16
 
 // The instruction set that has the same kernels on floats.
 Isa base_of(Isa isa) {
@@ -338,6 +360,20 @@ Isa base_of(Isa isa) {
     case Isa::kAmx: return Isa::kAvx512;
     case Isa::kNeonDot: return Isa::kNeon;
     default: return isa;
+  }
+}
+
+// The weakest instruction set that has the same kernels on bfloat16.
+Isa base16_of(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+    case Isa::kNeon:
+    case Isa::kNeonDot: return Isa::kScalar;
+#if defined(__x86_64__)
+    case Isa::kAvx512Vnni:
+    case Isa::kAmx: return __builtin_cpu_supports("avx512bf16") ? Isa::kAvx512Vnni : Isa::kAvx2;
+#endif
+    default: return Isa::kAvx2;
   }
 }
 
@@ -367,9 +403,16 @@ TEST(Dispatch, TablesAreCompleteAndDistinct) {
         other == table || (without_matrices(#kernel, table->isa) && without_matrices(#kernel, other->isa));        \
     EXPECT_EQ(shared, table->kernel == other->kernel) << #kernel << " isn't dispatched";                          \
   }
+#define RS_KERNEL16(kernel, ...)                                                   \
+  EXPECT_NE(table->kernel, nullptr) << table->name;                                \
+  for (const KernelTable* other : tables) {                                        \
+    const bool shared = base16_of(other->isa) == base16_of(table->isa);            \
+    EXPECT_EQ(shared, table->kernel == other->kernel) << #kernel << " isn't dispatched"; \
+  }
 #include "kernels/kernels.def"
 #undef RS_KERNEL
 #undef RS_KERNEL8
+#undef RS_KERNEL16
   }
 }
 

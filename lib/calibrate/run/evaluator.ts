@@ -1,5 +1,4 @@
 import { type Backend, type CompiledProgram, requestFor } from '../../backends/backend.js';
-
 import type { Program } from '../../model/program/program.js';
 import { sizeOf } from '../../numeric/shapes.js';
 import { BlockMode, type Decisions, decisionsFor, decisionsIn } from '../../skip/compiled-policy.js';

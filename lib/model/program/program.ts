@@ -196,4 +196,19 @@ export interface Program {
   /** Those of the graph. */
   readonly ownExits?: OwnExits;
   readonly unusableGates?: readonly UnusableGate[];
+  /** Float32 where it is left out. */
+  readonly precision?: Precision;
+}
+
+/** What the network's own numbers are rounded to where convolutions and products with constant matrices multiply them. */
+export const PRECISIONS = ['float32', 'bfloat16'] as const;
+/**
+ * `float32`, or `bfloat16` for the products of convolutions and of matrices with constants, whose sums are float32. The network is
+ * another one then: its answers differ from those in float32.
+ */
+export type Precision = (typeof PRECISIONS)[number];
+
+/** The same program in a precision. */
+export function inPrecision(program: Program, precision: Precision | undefined): Program {
+  return precision === 'bfloat16' ? { ...program, precision } : program;
 }

@@ -13,6 +13,8 @@ const ConvRules& rules_of(ConvAlgorithm algorithm) {
     case ConvAlgorithm::kDepthwise: return kDepthwiseRules;
     case ConvAlgorithm::kWinograd2: return kWinograd2Rules;
     case ConvAlgorithm::kWinograd4: return kWinograd4Rules;
+    case ConvAlgorithm::kBfloat16: return kBfloat16Rules;
+    case ConvAlgorithm::kPlanarBfloat16: return kPlanarBfloat16Rules;
   }
   return kDirectRules;
 }
@@ -21,9 +23,10 @@ const ConvRules& rules_of(ConvAlgorithm algorithm) {
 
 bool conv_applies(const ConvShape& shape, ConvAlgorithm algorithm) { return rules_of(algorithm).applies(shape); }
 
-ConvAlgorithm choose_conv_algorithm(const ConvShape& shape) {
-  for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanar, ConvAlgorithm::kWinograd4,
-                                  ConvAlgorithm::kWinograd2}) {
+ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, bool bfloat16) {
+  for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanarBfloat16, ConvAlgorithm::kPlanar,
+                                  ConvAlgorithm::kWinograd4, ConvAlgorithm::kBfloat16, ConvAlgorithm::kWinograd2}) {
+    if (is_bfloat16(algorithm) && !bfloat16) continue;
     if (conv_applies(shape, algorithm)) return algorithm;
   }
   return ConvAlgorithm::kDirect;
@@ -41,9 +44,7 @@ std::shared_ptr<const PackedConv> pack_conv(const ConvShape& shape, ConvAlgorith
   auto packed = std::make_shared<PackedConv>();
   packed->shape = shape;
   packed->algorithm = algorithm;
-  packed->bias = AlignedFloats(static_cast<size_t>(whole_blocks(shape.out_channels)));
-  packed->bias.zero();
-  if (bias != nullptr) std::copy_n(bias, shape.out_channels, packed->bias.data());
+  packed->bias = padded_bias(shape.out_channels, bias);
   rules_of(algorithm).pack(weight, *packed);
   return packed;
 }

@@ -16,7 +16,8 @@ struct ConvRules {
   // Fills in `weights` and `blocks`; shape and algorithm are there.
   void (*pack)(const float* weight, PackedConv& packed);
 };
-extern const ConvRules kDirectRules, kPlanarRules, kDepthwiseRules, kWinograd2Rules, kWinograd4Rules;
+extern const ConvRules kDirectRules, kPlanarRules, kDepthwiseRules, kWinograd2Rules, kWinograd4Rules, kBfloat16Rules,
+    kPlanarBfloat16Rules;
 
 // As ConvRules::applies.
 bool conv_applies(const ConvShape& shape, ConvAlgorithm algorithm);

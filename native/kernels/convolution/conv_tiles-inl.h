@@ -29,6 +29,12 @@ template <int P, int N, int kStride>
   tile_store(acc, t.out, *t.epilogue);
 }
 
+// Pixels of a tile. Where their stride isn't known at compile time there are fewer, so that the addon stays small.
+constexpr int conv_tile_pixels(ptrdiff_t stride) {
+  const bool known = stride == 1 || stride == 2 || stride == kLanes || stride == 2 * kLanes;
+  return known ? kTilePixels : std::min(7, kTilePixels);
+}
+
 struct ConvTileRow {
   ConvTileFn fn[kTilePixels];
 };
@@ -38,9 +44,9 @@ constexpr ConvTileRow conv_tile_row(std::integer_sequence<int, P...>) {
 }
 template <int kStride>
 inline constexpr ConvTileRow kConvTiles[] = {
-    conv_tile_row<1, kStride>(std::make_integer_sequence<int, kTilePixels>()),
+    conv_tile_row<1, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
 #if RSKIP_TILE_BLOCKS >= 2
-    conv_tile_row<2, kStride>(std::make_integer_sequence<int, kTilePixels>()),
+    conv_tile_row<2, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
 #endif
 };
 
@@ -109,7 +115,7 @@ struct ConvOrder {
   ConvOrder(const Args& args, int64_t all_tiles, int64_t groups, int part, int parts)
       : tiles(all_tiles), groups(groups), chunk(all_tiles) {
     const ConvShape& s = args.conv->shape;
-    const bool planar = args.conv->algorithm == ConvAlgorithm::kPlanar;
+    const bool planar = reads_planar(args.conv->algorithm);
     const int64_t whole = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
     const int64_t input = whole * rows_of(args) / s.out_height;
     const int64_t weights = static_cast<int64_t>(args.conv->weights.size());
@@ -147,7 +153,8 @@ struct FloatTiles {
   using Element = float;
   using Tile = ConvTile;
   using TileFn = ConvTileFn;
-  static constexpr int kPixels = kTilePixels;
+  static constexpr int kPixels = kTilePixels;  // at most
+  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels(stride); }
   static constexpr int kStep = 1;  // elements of the input that one step of k takes
   static constexpr bool kTapsFirst = false;  // whether kDirect reads all blocks of a tap before the next tap
   static Epilogue epilogue_of(const ConvArgs& args) { return RSKIP_ISA::epilogue_of(args.act); }
@@ -192,7 +199,8 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
                           (conv.shape.dilation_h > 1 || conv.shape.dilation_w > 1);
   // A tile of a whole row would need all taps; one of half a row leaves one out at least.
   const bool halves = walk.leaves_out && 2 * conv.shape.dilation_w >= rows.width;
-  const Split columns(rows.width, halves ? std::min(Tiles::kPixels, (rows.width + 1) / 2) : Tiles::kPixels);
+  const int most = Tiles::pixels(rows.pixel);
+  const Split columns(rows.width, halves ? std::min(most, (rows.width + 1) / 2) : most);
   const int blocks = static_cast<int>(conv.blocks.size());
   const int group_blocks = blocks_pair_up(conv.blocks) ? 2 : 1;
   const ConvOrder order(args, static_cast<int64_t>(rows.rows) * columns.chunks,
@@ -214,7 +222,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     const int b = run.group * group_blocks;
     const int n = std::min(group_blocks, blocks - b);
     const ConvBlock& block = conv.blocks[b];
-    if (conv.algorithm == ConvAlgorithm::kDirect) {
+    if (conv.algorithm != ConvAlgorithm::kPlanar) {
       (Tiles::kTapsFirst ? walk.n2 : walk.n0) = block.blocks;
       walk.inner_last = (block.last_channels + Tiles::kStep - 1) / Tiles::kStep;
     }

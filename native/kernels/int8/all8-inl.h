@@ -48,10 +48,12 @@ inline void dot_burst(int rounds, int32_t* y, int* chains) {
 
 inline void set_kernels8(KernelTable& table) {
 #define RS_KERNEL(name, ...)
+#define RS_KERNEL16(name, ...)
 #define RS_KERNEL8(name, ...) table.name = &RSKIP_ISA::name;
 #include "kernels/kernels.def"
 #undef RS_KERNEL
 #undef RS_KERNEL8
+#undef RS_KERNEL16
 }
 
 }  // namespace rskip::RSKIP_ISA

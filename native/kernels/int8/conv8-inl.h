@@ -48,6 +48,7 @@ struct Tiles8 {
   using Element = uint8_t;
   using Tile = ConvTile8;
   using TileFn = ConvTileFn8;
+  static constexpr int pixels(ptrdiff_t) { return kPixels; }
   static constexpr int kPixels = kTilePixels8;
   static constexpr int kStep = kQuad;
   static constexpr bool kTapsFirst = true;

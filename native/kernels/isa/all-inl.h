@@ -29,6 +29,9 @@ inline void conv(const ConvArgs& args, int part, int parts) {
       return conv_winograd<2>(args, part, parts);
     case ConvAlgorithm::kWinograd4:
       return conv_winograd<4>(args, part, parts);
+    case ConvAlgorithm::kBfloat16:
+    case ConvAlgorithm::kPlanarBfloat16:
+      return;  // of conv16
     case ConvAlgorithm::kDirect:
       return conv_direct<FloatTiles>(args, part, parts);
   }
@@ -52,9 +55,11 @@ inline void fma_burst(int rounds, float* y, int* chains) {
 inline void set_kernels(KernelTable& table) {
 #define RS_KERNEL(name, ...) table.name = &RSKIP_ISA::name;
 #define RS_KERNEL8(name, ...)
+#define RS_KERNEL16(name, ...)
 #include "kernels/kernels.def"
 #undef RS_KERNEL
 #undef RS_KERNEL8
+#undef RS_KERNEL16
 }
 
 }  // namespace rskip::RSKIP_ISA

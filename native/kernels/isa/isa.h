@@ -1,5 +1,5 @@
-// One function per instruction set, each in its isa_*.cc or isa8_*.cc, which sets the kernels of a table: those on floats, or
-// those on 8-bit numbers. False where this build lacks them. Whether the machine can run them is asked in table.cc.
+// One function per instruction set, each in its isa_*.cc, isa8_*.cc or isa16_*.cc, which sets the kernels of a table: those on
+// floats, on 8-bit numbers, or on bfloat16. False where this build lacks them. Whether the machine can run them is asked in table.cc.
 #pragma once
 
 #include "kernels/table.h"
@@ -20,4 +20,8 @@ bool avx512vnni_kernels8(KernelTable& table);
 bool amx_kernels8(KernelTable& table);
 bool neon_kernels8(KernelTable& table);
 bool neondot_kernels8(KernelTable& table);
+
+bool scalar_kernels16(KernelTable& table);
+bool avx2_kernels16(KernelTable& table);
+bool avx512bf16_kernels16(KernelTable& table);
 }  // namespace rskip

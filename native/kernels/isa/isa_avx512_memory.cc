@@ -34,7 +34,9 @@ void conv(const ConvArgs& args, int part, int parts) {
       if (args.conv->shape.stride_w == 1) return avx512memory::conv_direct<CommonTiles>(args, part, parts);
       break;
     case ConvAlgorithm::kPlanar:
-    case ConvAlgorithm::kDepthwise: break;
+    case ConvAlgorithm::kDepthwise:
+    case ConvAlgorithm::kBfloat16:
+    case ConvAlgorithm::kPlanarBfloat16: break;
   }
   from_register.conv(args, part, parts);
 }

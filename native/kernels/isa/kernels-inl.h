@@ -1,13 +1,15 @@
-// Every kernel of kernels.def for one instruction set: those on 8-bit numbers if RSKIP_DOT is defined, or else those on
-// floats. An isa_*.cc or isa8_*.cc is nothing but this, with
+// Every kernel of kernels.def for one instruction set: those on 8-bit numbers if RSKIP_DOT is defined, those on
+// bfloat16 if RSKIP_PAIRS is, or else those on floats. An isa_*.cc, isa8_*.cc or isa16_*.cc is nothing but this, with
 //   RSKIP_ISA          the namespace, as the functions of isa.h are named
 //   RSKIP_MACHINE      RSKIP_X86, RSKIP_ARM64, or 1 for any: elsewhere the function of isa.h returns false
 //   RSKIP_FEATURES     of the target region; undefined for those that every such machine has
 //   RSKIP_VECTOR       the header of the vector type
 //   RSKIP_TILE_BLOCKS  blocks of output channels in a register tile
 //   RSKIP_DOT          whether there are dot products of 8-bit numbers
+//   RSKIP_PAIRS        the header of pairs of bfloat16, which is included behind the vector type
 #pragma once
 
+#include "kernels/bfloat16/pack16.h"
 #include "kernels/int8/pack8.h"
 #include "kernels/isa/isa.h"
 #include "kernels/prelude.h"
@@ -19,6 +21,9 @@
 #define RSKIP_MATRIX 0
 #define RSKIP_SUFFIX kernels8
 #define RSKIP_ALL "kernels/int8/all8-inl.h"
+#elif defined(RSKIP_PAIRS)
+#define RSKIP_SUFFIX kernels16
+#define RSKIP_ALL "kernels/bfloat16/kernels16-inl.h"
 #else
 #define RSKIP_SUFFIX kernels
 #define RSKIP_ALL "kernels/isa/all-inl.h"
@@ -37,6 +42,9 @@ RSKIP_TARGET_BEGIN(RSKIP_FEATURES)
 #endif
 // Keep the order: kernels are written on the vector type.
 #include RSKIP_VECTOR
+#ifdef RSKIP_PAIRS
+#include RSKIP_PAIRS
+#endif
 #include RSKIP_ALL
 #ifdef RSKIP_FEATURES
 RSKIP_TARGET_END

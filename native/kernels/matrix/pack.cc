@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "kernels/bfloat16/pack16.h"
 #include "kernels/convolution/conv_rules.h"
 
 #if defined(__linux__)
@@ -102,14 +103,19 @@ AlignedFloats scales_of(const float* b, int k, int n, size_t row, size_t column)
 
 }  // namespace
 
+AlignedFloats padded_bias(int channels, const float* bias) {
+  AlignedFloats padded(static_cast<size_t>(whole_blocks(channels)));
+  padded.zero();
+  if (bias != nullptr) std::copy_n(bias, channels, padded.data());
+  return padded;
+}
+
 std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c,
                                             bool single_row) {
   auto packed = std::make_shared<PackedGemm>();
   packed->k = k;
   packed->n = n;
-  packed->bias = AlignedFloats(static_cast<size_t>(packed->blocks()) * kLanes);
-  packed->bias.zero();
-  if (c != nullptr) std::copy_n(c, n, packed->bias.data());
+  packed->bias = padded_bias(n, c);
   const size_t row = trans_b ? 1 : n;
   const size_t column = trans_b ? k : 1;
   const auto fill = [&](auto& weights, auto stored) {
@@ -131,6 +137,27 @@ std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool t
   if (packed->scales.size() > 0) fill(packed->bytes, whole);
   else if (short_floats) fill(packed->halves, high);
   else fill(packed->weights, [](float x, int) { return x; });
+  return packed;
+}
+
+std::shared_ptr<const PackedGemm> pack_gemm16(int k, int n, const float* b, bool trans_b, const float* c) {
+  auto packed = std::make_shared<PackedGemm>();
+  packed->k = k;
+  packed->n = n;
+  packed->bias = padded_bias(n, c);
+  const size_t row = trans_b ? 1 : n, column = trans_b ? k : 1;
+  const size_t size = static_cast<size_t>(k + 1) / kPair * kLanes;
+  packed->weights = AlignedFloats(packed->blocks() * size);
+  packed->weights.zero_from((packed->blocks() - 1) * size);
+  for (int block = 0; block < packed->blocks(); ++block) {
+    float* out = packed->weights.data() + block * size;
+    for (int i = 0; i < k; i += kPair, out += kLanes) {
+      each_lane(block, n, [&](int j, int lane) {
+        const float* at = b + i * row + j * column;
+        out[lane] = pair_of(at[0], i + 1 < k ? at[row] : 0);
+      });
+    }
+  }
   return packed;
 }
 

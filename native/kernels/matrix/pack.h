@@ -32,6 +32,9 @@ class Aligned {
 };
 using AlignedFloats = Aligned<float>;
 
+// Of whole blocks; zeros beyond the last channel, and for null.
+AlignedFloats padded_bias(int channels, const float* bias);
+
 // What one block of 16 output channels reads. With groups that is the covering range of input channels;
 // weights between channels of different groups are packed as zeros.
 struct ConvBlock {
@@ -48,6 +51,8 @@ struct PackedConv {
   // kPlanar:    per output block [input channel][kh][kw][16]
   // kDepthwise: per block [kh][kw][16]
   // kWinograd*: per output block [point][input channel][16], transformed
+  // kBfloat16:  per output block [block of pairs][kh][kw][pair][16], each 32 bits: bfloat16/pack16.h
+  // kPlanarBfloat16: per output block [input channel][kh][pair of kw][16]
   AlignedFloats weights;
   AlignedFloats bias;  // whole blocks
   std::vector<ConvBlock> blocks;
@@ -59,7 +64,7 @@ int rows_of(const Args& args) { return args.rows > 0 ? args.rows : args.conv->sh
 
 struct PackedGemm {
   int k = 0, n = 0;
-  AlignedFloats weights;     // [ceil(n / 16)][k][16]
+  AlignedFloats weights;     // [ceil(n / 16)][k][16]; for gemm16 pairs of bfloat16, half as many
   Aligned<uint16_t> halves;  // instead of them: bfloat16 that hold them exactly
   Aligned<int8_t> bytes;     // or whole numbers, each times the scale of its k: a power of two
   AlignedFloats scales;

@@ -37,7 +37,7 @@ RSKIP_INLINE Vec load_weights(const uint16_t* w) { return load_bfloat16(w); }
 template <int P, int N, int kStride, bool kFetch = true, class W>
 RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block,
                             ptrdiff_t ahead = 0) {
-  Vec weight[N];
+  decltype(load_weights(w)) weight[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     weight[n] = load_weights(w + n * w_block);
     if constexpr (kFetch) __builtin_prefetch(w + n * w_block + kPrefetch, 0, 2);
@@ -58,7 +58,7 @@ RSKIP_INLINE const float* next_of_overlapping(const float* x) {
   return x;
 }
 
-// acc += x * w. Weights, floats or bfloat16, are read in sequence; those of output block n lie w_block of them after block n - 1.
+// acc += x * w. Weights, floats, bfloat16 or pairs of them, are read in sequence; those of output block n lie w_block of them after block n - 1.
 template <int P, int N, int kStride, bool kFetch = true, class W>
 RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block,
                            const Walk& walk, ptrdiff_t ahead = 0) {

@@ -46,6 +46,26 @@ test('a classifier of texts gets exits, and the policy does what was certified',
   expect(mean(skipped)).toBeCloseTo(expected!.blocksSkipped, 9);
 });
 
+test('a policy for bfloat16 promises the answers in float32, and runs in bfloat16 alone', async () => {
+  const model = textNetwork('classes', { layers: 6 });
+  const options = { ...QUICK, maxDisagreement: 0.1, precision: 'bfloat16' } as const;
+  const { policy, certifiedOn } = await calibrate(model, TEXTS, options);
+  expect(policy).toMatchObject({ precision: 'bfloat16', reference: policy.model });
+  await using classifier = await TextClassifier.from(model, { policy, threads: 1 });
+  expect(classifier.session.precision).toBe('bfloat16');
+  await using float = await TextClassifier.from(model, { policy: 'full', threads: 1 });
+  const known = new Set(certifiedOn);
+  const certify = TEXTS.filter((text) => known.has(contentHash(classifier.prepare(text).data)));
+  const [skipping, full] = [await classifier.classify(certify), await float.classify(certify)];
+  expect(skipping.filter(({ index }, i) => index !== full[i]!.index)).toHaveLength(policy.promise!.events);
+  const refused = TextClassifier.from(model, { policy, precision: 'float32' });
+  await expect(refused).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
+  const vectors = calibrate(textNetwork('tokens', { layers: 6 }), TEXTS, { ...options, metric: 'cosine' });
+  await expect(vectors).rejects.toMatchObject({
+    message: expect.stringMatching(/^precision: it doesn't go with/),
+  });
+});
+
 test.each<[VectorMetric, number]>([
   ['cosine', 0.05],
   ['relative', 0.3],

@@ -1,5 +1,5 @@
 /** Networks of texts in `run`, `eval`, `record`, `replay` and `audit`. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { evaluate, TextClassifier } from 'lib/index.js';
 import { cli, cliJson } from '../../helpers/cli.js';
@@ -117,6 +117,18 @@ test('what `record` writes replays bit for bit, and is summarised', async () => 
   const other = await cli('replay', log, '--data', at('texts.tsv'), '--policy', 'full', '--json');
   expect(other.code).toBe(1);
   expect(JSON.parse(other.out)).toMatchObject({ identical: 0 });
+});
+
+test('a log that was recorded in bfloat16 says so, and replays in bfloat16', async () => {
+  const [log, data] = [at('bfloat16.jsonl'), ['--data', at('texts.jsonl')]];
+  await cliJson('record', classes, ...data, '--precision', 'bfloat16', '-o', log);
+  expect(JSON.parse(readFileSync(log, 'utf8').split('\n')[0]!)).toMatchObject({ precision: 'bfloat16' });
+  expect(await cliJson('replay', log, ...data)).toMatchObject({ replayed: 24, identical: 24 });
+  const other = await cli('replay', log, ...data, '--precision', 'float32', '--json');
+  expect(JSON.parse(other.out)).toMatchObject({
+    identical: 0,
+    circumstances: ['the log was recorded with the precision bfloat16, the replay ran with float32'],
+  });
 });
 
 test.each<[string, readonly string[], RegExp]>([

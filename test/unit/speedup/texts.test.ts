@@ -1,6 +1,7 @@
 /** `speedup` on networks of texts, whose lengths have programs of their own. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { nativeInfo } from 'lib/backends/native.js';
 import { TextClassifier } from 'lib/index.js';
 import { writeLadder } from 'lib/speedup/folder.js';
 import { type Speedup, speedup } from 'lib/speedup/speedup.js';
@@ -69,4 +70,14 @@ test('a front that reads other tokens is refused', async () => {
     code: 'INVALID_ARGUMENT',
     message: expect.stringMatching(/^front .*: its tokenizer\.json is another than that of the model; give/),
   });
+});
+
+test('the network in bfloat16 is tried where the processor multiplies it, unless it is told not to', async () => {
+  const options = { ...OPTIONS, minutes: 1 };
+  const tried = async (more: object) => {
+    const { parts } = await speedup(model, texts, { ...options, ...more });
+    return parts.find(({ name }) => name === 'model-bfloat16');
+  };
+  expect((await tried({}))?.network).toBe(nativeInfo().bfloat16 ? 'model-bfloat16' : undefined);
+  expect(await tried({ bfloat16: false })).toBeUndefined();
 });

@@ -1,0 +1,218 @@
+// Convolution and matrix product of bfloat16, with sums of floats. They are those on floats with a pair in the place of a float,
+// once the input has been rounded: by each worker, of the rows that it needs, a second-level cache full at a time.
+#pragma once
+
+#include "kernels/bfloat16/pack16.h"
+#include "kernels/convolution/conv_rules.h"
+#include "kernels/convolution/conv_tiles-inl.h"
+
+namespace rskip::RSKIP_ISA {
+
+template <int P, int N, int kStride>
+[[gnu::noinline]] void conv_tile16(const ConvTile& t) {
+  Vec acc[P][N];
+  tile_bias(acc, t.bias);
+  const uint32_t mode = begin_sums(acc);
+  tile_sum<P, N, kStride>(acc, t.x, t.stride, reinterpret_cast<const Pair*>(t.w), t.w_block, *t.walk);
+  end_sums(acc, mode);
+  tile_store(acc, t.out, *t.epilogue);
+}
+
+template <int N, int kStride, int... P>
+constexpr ConvTileRow conv_tile_row16(std::integer_sequence<int, P...>) {
+  return {{conv_tile16<P + 1, N, kStride>...}};
+}
+template <int kStride>
+inline constexpr ConvTileRow kConvTiles16[] = {
+    conv_tile_row16<1, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
+#if RSKIP_TILE_BLOCKS >= 2
+    conv_tile_row16<2, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
+#endif
+};
+
+// Tiles whose stride is known at compile time are for 1x1 convolutions and matrix products, and only where they are fast.
+constexpr int known_stride16(ptrdiff_t stride) { return kTileBlocks > 1 && stride == kLanes ? kLanes : 0; }
+struct Tiles16 : FloatTiles {
+  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels(known_stride16(stride)); }
+  static const TileFn* tiles(int n, ptrdiff_t stride) {
+    return known_stride16(stride) == kLanes ? kConvTiles16<known_stride16(kLanes)>[n - 1].fn : kConvTiles16<0>[n - 1].fn;
+  }
+};
+
+// The input of output rows [0, rows), which begins at x0, as `window` describes it.
+inline void fill_window(const BlockedView& x, const float* x0, const PairWindow& window, int rows, float* to) {
+  for (int b = 0; b < window.blocks; ++b) {
+    const float* first = x0 + 2 * b * x.block_stride;
+    const bool has_second = 2 * b + 1 < x.blocks();
+    for (int row = 0; row < window.rows(rows); ++row, first += window.step_h * x.row_stride) {
+      const float* at = first;
+      const ptrdiff_t step = static_cast<ptrdiff_t>(window.step_w) * kLanes;
+      for (int i = 0; i < window.width; ++i, at += step, to += kLanes) {
+        store(to, to_pairs(load(at), has_second ? load(at + x.block_stride) : splat(0)));
+      }
+    }
+  }
+}
+
+// The same of planar input.
+inline void fill_window(const PlanarView& x, const float* x0, int columns, const PairWindow& window, int rows, float* to) {
+  for (int c = 0; c < window.blocks; ++c) {
+    const float* at = x0 + c * x.plane_stride;
+    for (int row = 0; row < window.rows(rows); ++row, at += x.row_stride) {
+      for (int i = 0; i < kPair * window.width; i += kPairLanes, to += kLanes) {
+        const int rest = std::max(0, columns - i);
+        const bool whole = rest >= kPairLanes;
+        const Vec first = rest >= kLanes ? load(at + i) : load_first(at + i, rest);
+        store(to, to_pairs(first, whole ? load(at + i + kLanes) : load_first(at + i + kLanes, std::max(0, rest - kLanes))));
+      }
+    }
+  }
+}
+
+// Workers share rows where the weights, which each of them then reads, are no more than input and output; otherwise, each
+// rounds all of the input.
+inline void conv16(const ConvArgs& args, int part, int parts) {
+  const PackedConv& conv = *args.conv;
+  const ConvShape& s = conv.shape;
+  const bool planar = reads_planar(conv.algorithm);
+  const PairWindow window(s, conv.algorithm);
+  float* const pairs = static_cast<float*>(args.scratch);
+  Share<int> rows{0, rows_of(args)};
+  const int64_t input = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
+  const int64_t maps = input + args.y.block_stride * args.y.blocks();
+  if (static_cast<int64_t>(conv.weights.size()) <= maps && shares_evenly(rows.end, parts)) {
+    rows = share_of(rows.end, part, parts);
+    part = 0;
+    parts = 1;
+  }
+  const int band = window.band(s.out_height);
+  const bool flat = !planar && s.kernel_h == 1 && s.kernel_w == 1;
+  for (int row = rows.begin; row < rows.end; row += band) {
+    const int count = std::min(band, rows.end - row);
+    const ptrdiff_t first = static_cast<ptrdiff_t>(row) * s.stride_h - s.pad.top;
+    if (planar) {
+      const float* x0 = args.x_planar.data + first * args.x_planar.row_stride - s.pad.left;
+      fill_window(args.x_planar, x0, s.pad.left + s.in_width + window_halo(s).right, window, count, pairs);
+    } else {
+      const float* x0 = args.x.data + first * args.x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes;
+      fill_window(args.x, x0, window, count, pairs);
+    }
+    ConvArgs to = args;
+    to.rows = count;
+    to.y.data += row * args.y.row_stride;
+    BlockedView residual;
+    if (args.residual != nullptr) {
+      residual = *args.residual;
+      residual.data += row * residual.row_stride;
+      to.residual = &residual;
+    }
+    const ptrdiff_t block = window.rows(count) * window.row_floats;
+    Walk walk;
+    walk.n1 = s.kernel_h;
+    walk.n2 = planar ? 1 : s.kernel_w;
+    walk.s0 = block;
+    walk.s1 = s.dilation_h * window.row_floats;
+    walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
+    walk.inner = planar ? (s.kernel_w + 1) / kPair : kLanes;
+    const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
+                                 : ConvRows{count, s.out_width, window.stride_h * window.row_floats,
+                                            static_cast<ptrdiff_t>(window.stride_w) * (planar ? 1 : kLanes), false};
+    conv_tiles_run<Tiles16>(to, pairs, block, pixels, walk, part, parts);
+  }
+}
+
+// Rows of k floats as pairs: [block of pairs][row][16].
+inline void fill_rows(const float* x, int rows, int k, float* to) {
+  for (int row = 0; row < rows; ++row, x += k) {
+    float* at = to + row * kLanes;
+    for (int i = 0; i < k; i += kPairLanes, at += rows * kLanes) {
+      const int rest = k - i - kLanes;
+      const Vec first = rest >= 0 ? load(x + i) : load_first(x + i, rest + kLanes);
+      store(at, to_pairs(first, rest >= kLanes ? load(x + i + kLanes) : load_first(x + i + kLanes, std::max(rest, 0))));
+    }
+  }
+}
+
+// A tile of a matrix product whose last block has columns of its own only for `lanes`: by way of whole blocks.
+inline void partial_tile16(ConvTileFn fn, ConvTile t, int rows, int blocks, int lanes) {
+  alignas(64) float y[kTileBlocks * kTilePixels * kLanes];
+  const TileOutput to = t.out;
+  t.out.y = y;
+  t.out.y_offset = nullptr;
+  t.out.y_block = kTilePixels * kLanes;
+  t.out.residual = to.residual == nullptr ? nullptr : y;
+  t.out.residual_offset = nullptr;
+  t.out.residual_block = t.out.y_block;
+  const auto each = [&](const auto& copy) {
+    for (int row = 0; row < rows; ++row) {
+      for (int b = 0; b < blocks; ++b) {
+        const int count = b + 1 == blocks ? lanes : kLanes;
+        copy(y + b * t.out.y_block + row * kLanes, to.y_offset[row] + b * kLanes, count);
+      }
+    }
+  };
+  if (to.residual != nullptr) {
+    each([&](float* at, ptrdiff_t from, int count) { store(at, load_first(to.residual + from, count)); });
+  }
+  fn(t);
+  each([&](const float* at, ptrdiff_t offset, int count) { store_first(to.y + offset, load(at), count); });
+}
+
+// Shares are runs of whole column blocks.
+inline void gemm16(const GemmArgs& args, int part, int parts) {
+  const PackedGemm& g = *args.gemm;
+  const Epilogue epilogue = epilogue_of(args.act);
+  const int groups = (g.blocks() + kTileBlocks - 1) / kTileBlocks;
+  const auto [begin, end] = share_of(groups, part, parts);
+  if (begin == end || args.m == 0) return;
+  float* const pairs = static_cast<float*>(args.scratch);
+  const int pairs_of_row = (g.k + 1) / kPair;
+  ptrdiff_t offset[kTilePixels];
+  for (int p = 0; p < kTilePixels; ++p) offset[p] = static_cast<ptrdiff_t>(p) * g.n;
+  Walk walk;
+  walk.n0 = pair_blocks(g.k);
+  walk.inner = kLanes;
+  walk.inner_last = pairs_of_row - (walk.n0 - 1) * kLanes;
+  ConvTile t;
+  t.stride = kLanes;
+  t.walk = &walk;
+  t.epilogue = &epilogue;
+  t.w_block = static_cast<ptrdiff_t>(pairs_of_row) * kLanes;
+  t.out.y_block = t.out.residual_block = kLanes;
+  t.out.y_offset = t.out.residual_offset = offset;
+  const Split panels(args.m, gemm16_rows(g.k, args.m));
+  for (int panel = 0; panel < panels.chunks; ++panel) {
+    const int rows = panels.size(panel);
+    const ptrdiff_t first_row = panels.begin(panel);
+    fill_rows(args.a + first_row * g.k, rows, g.k, pairs);
+    walk.s0 = static_cast<ptrdiff_t>(rows) * kLanes;
+    const Split tiles(rows, Tiles16::pixels(kLanes));
+    for (int group = begin; group < end; ++group) {
+      const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, g.blocks() - b);
+      const int lanes = std::min(kLanes, g.n - (b + blocks - 1) * kLanes);
+      const ConvTileFn* const fns = Tiles16::tiles(blocks, kLanes);
+      t.w = g.weights.data() + b * t.w_block;
+      t.bias = g.bias.data() + b * kLanes;
+      for (int tile = 0; tile < tiles.chunks; ++tile) {
+        const ptrdiff_t at = (first_row + tiles.begin(tile)) * g.n + b * kLanes;
+        t.x = pairs + tiles.begin(tile) * kLanes;
+        t.out.y = args.y + at;
+        t.out.residual = args.residual == nullptr ? nullptr : args.residual + at;
+        const int count = tiles.size(tile);
+        lanes == kLanes ? fns[count - 1](t) : partial_tile16(fns[count - 1], t, count, blocks, lanes);
+      }
+    }
+  }
+}
+
+inline void set_kernels16(KernelTable& table) {
+#define RS_KERNEL(name, ...)
+#define RS_KERNEL8(name, ...)
+#define RS_KERNEL16(name, ...) table.name = &RSKIP_ISA::name;
+#include "kernels/kernels.def"
+#undef RS_KERNEL
+#undef RS_KERNEL8
+#undef RS_KERNEL16
+}
+
+}  // namespace rskip::RSKIP_ISA

@@ -1,0 +1,52 @@
+// Products of bfloat16 with sums of floats. Two neighbours along k are a pair, 32 bits with the first in the lower half, and
+// lie where one float would; a step of k multiplies and adds a pair:
+//   sum = fma(x.second, w.second, sum); sum = fma(x.first, w.first, sum)
+// Operands and results that are denormal count as zeros of their sign, whichever instruction set computes them: that is what
+// VDPBF16PS does (Intel SDM, volume 2), which rounds to nearest and finds a result denormal after rounding it.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "kernels/matrix/pack.h"
+
+namespace rskip {
+
+inline constexpr int kPair = 2;
+// Channels in one block of pairs.
+inline constexpr int kPairLanes = kPair * kLanes;
+constexpr int pair_blocks(int channels) { return (channels + kPairLanes - 1) / kPairLanes; }
+
+// Rounds to nearest, ties to even; denormals become zeros, NaNs stay NaNs.
+constexpr uint32_t round_to_bfloat16(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x), magnitude = u & 0x7fffffff;
+  if (magnitude < 0x00800000) return (u >> 16) & 0x8000;
+  if (magnitude > 0x7f800000) return (u >> 16) | 0x40;
+  return (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+}
+constexpr float pair_of(float first, float second) {
+  return std::bit_cast<float>(round_to_bfloat16(first) | round_to_bfloat16(second) << 16);
+}
+
+// The input of some rows of a convolution's output, as pairs: [block of pairs][row][column][16]. It has only the pixels that
+// windows read, so that a 1x1 convolution's are neighbours whatever its stride. For kPlanarBfloat16 [channel][row][pair of columns].
+struct PairWindow {
+  int step_h = 1, step_w = 1;      // between pixels of the input that are held
+  int stride_h = 1, stride_w = 1;  // between windows, in pixels that are held, or in pairs of columns
+  int taps_h = 1;                  // rows that one window covers
+  int width = 0, blocks = 0;       // pixels and blocks, or pairs of columns, rounded up to whole vectors, and channels
+  int64_t row_floats = 0;
+
+  PairWindow(const ConvShape& shape, ConvAlgorithm algorithm);
+  int rows(int output_rows) const { return (output_rows - 1) * stride_h + taps_h; }
+  int64_t floats(int output_rows) const { return rows(output_rows) * row_floats * blocks; }
+  // Output rows at a time, of so many: a second-level cache holds their window, and weights beside it.
+  int band(int output_rows) const;
+};
+
+// Rows of a matrix with k columns that are pairs at a time, of m.
+int gemm16_rows(int k, int m);
+// Scratch of one worker, in bytes, 64-byte aligned.
+size_t gemm16_scratch_bytes(int k, int m);
+
+}  // namespace rskip
