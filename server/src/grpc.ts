@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -122,7 +123,7 @@ export function createGrpcServer(context: GrpcContext): Server {
       config: modelConfig(repository.get(name, asked), inference.maxRequestItems),
     })),
     ModelInfer: unary((request: ModelInferRequest, call) => {
-      const caller = new Caller(accessOf(call));
+      const caller = new Caller(accessOf(call), requestIdOf(call.metadata));
       call.on('cancelled', () => caller.disconnect());
       return infer(request, call.metadata, caller, inference, bodies);
     }),
@@ -160,6 +161,11 @@ export function createGrpcServer(context: GrpcContext): Server {
   });
   addHealth(server, context);
   return server;
+}
+
+/** The caller's, as in REST, or a new one. */
+function requestIdOf(metadata: Metadata): string {
+  return metadata.get('x-request-id')[0]?.toString() ?? randomUUID();
 }
 
 /** Credentials from PEM files; insecure if there are none. */
@@ -211,13 +217,14 @@ async function inferStream(
   one: (request: ModelInferRequest, caller: Caller) => Promise<object>,
   reportFailure: ReportFailure,
 ): Promise<void> {
-  let caller = new Caller(access);
+  const requestId = requestIdOf(call.metadata);
+  let caller = new Caller(access, requestId);
   call.on('cancelled', () => caller.disconnect());
   try {
     // Otherwise the stream would be destroyed at its end, before the answers are sent.
     const requests = call.iterator({ destroyOnReturn: false });
     for await (const request of requests as AsyncIterable<ModelInferRequest | ServerError>) {
-      caller = new Caller(access);
+      caller = new Caller(access, requestId);
       const answer = await (request instanceof ServerError
         ? Promise.reject(request)
         : one(request, caller)

@@ -152,7 +152,8 @@ export class Inference {
       this.#checkItems(feeds.reduce((sum, one) => sum + model.itemsOf(one), 0));
       const queued = performance.now();
       model.counts.inputNs += (queued - prepared) * 1e6;
-      const work: Work = { model, setting, feeds: feeds[0]!, fetches, queued };
+      const asked = { caller: caller.client, id: caller.id, clientId: request.id };
+      const work: Work = { model, setting, feeds: feeds[0]!, fetches, request: asked, queued };
       work.result = await runQueued(this.queue, work, feeds, { priority, caller });
       return this.#answer(request, work, started, trace === true);
     } finally {

@@ -70,6 +70,29 @@ export const serverOptionsSchema = z.strictObject({
   tokenFile: file.optional(),
   /** PEM files. */
   tls: z.strictObject({ cert: file, key: file }).optional(),
+  /** Records what each item of a request ran and skipped, and its answer. */
+  audit: z
+    .strictObject({
+      /** Gets a folder for each version of a model: MODEL/VERSION. */
+      folder: file,
+      /** Milliseconds after which rotated files and stored inputs are removed; by default they are kept. */
+      keep: z.number().positive().optional(),
+      /** Milliseconds after which a file is rotated. */
+      maxAge: z
+        .number()
+        .positive()
+        .default(24 * 60 * 60 * 1000),
+      /** Bytes at which a file is rotated too. */
+      maxBytes: z
+        .int()
+        .min(4096)
+        .default(64 << 20),
+      /** Of each input, its hash, or also the input itself, for replay without other data. */
+      inputs: z.enum(['hash', 'store', 'none']).default('hash'),
+      /** PEM file of an Ed25519 private key that signs the logs. */
+      key: file.optional(),
+    })
+    .optional(),
   /** Called for each line of the server's log: changes of setting, trips, failures. */
   log: z
     .custom<(entry: Readonly<Record<string, unknown>>) => void>((value) => typeof value === 'function')

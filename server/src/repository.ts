@@ -26,10 +26,12 @@ interface Known {
   vanished: boolean;
 }
 
+type OptionsFor = (model: { readonly name: string; readonly version: string }) => Promise<ModelOptions>;
+
 /** Finds the models in some folders, and loads and unloads them. */
 export class ModelRepository {
   readonly #folders: readonly string[];
-  readonly #optionsFor: (path: string) => Promise<ModelOptions>;
+  readonly #optionsFor: OptionsFor;
   readonly #onFailure: (model: string, error: Error) => void;
   readonly #known = new Map<string, Known>();
 
@@ -39,7 +41,7 @@ export class ModelRepository {
    */
   constructor(
     folders: readonly string[],
-    optionsFor: (path: string) => Promise<ModelOptions>,
+    optionsFor: OptionsFor,
     /** Is told of a version that can't be loaded while others of the model are. */
     onFailure: (model: string, error: Error) => void = () => {},
   ) {
@@ -203,7 +205,7 @@ export class ModelRepository {
         known.name,
         known.version,
         known.path,
-        await this.#optionsFor(known.path),
+        await this.#optionsFor(known),
       );
       known.state = 'READY';
       known.reason = '';

@@ -133,6 +133,7 @@ async function infer(
   // Files may still be read by decoders after one of them has failed.
   if (parsed.inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
   const { body, headerLength } = formatInferResponse(response, binary);
+  reply.header('x-request-id', request.id);
   reply.type(headerLength === undefined ? 'application/json' : 'application/octet-stream');
   if (headerLength !== undefined) reply.header('Inference-Header-Content-Length', headerLength);
   const encoding = wantedEncoding(request.headers['accept-encoding'] as string | undefined);
@@ -180,8 +181,8 @@ function bodyOf(body: unknown): Uint8Array {
 }
 
 /** Leaves when the client closes the connection before it has received its answer. */
-function callerOf({ access }: ModelRequest, { raw }: FastifyReply): Caller {
-  const caller = new Caller(access);
+function callerOf({ access, id }: ModelRequest, { raw }: FastifyReply): Caller {
+  const caller = new Caller(access, id);
   raw.on('close', () => {
     if (!raw.writableFinished) caller.disconnect();
   });

@@ -2,6 +2,7 @@ import type { Server as NetServer, Socket } from 'node:net';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import { inspect, ResidualSkipError } from 'residual-skip';
 import { createApp } from './app.js';
+import { AuditLogs } from './audit.js';
 import { authenticator } from './auth.js';
 import { Bodies } from './bodies.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
@@ -114,10 +115,11 @@ interface Core {
 /** Creates the parts that both protocols share, and connects them to their watchers. */
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
   const { threads, capacity, maxItems, maxRequestItems, inputLimit } = parsed;
-  const { policies, targetP99, targetQueue, shadow, maxDisagreement, log } = parsed;
+  const { policies, targetP99, targetQueue, shadow, maxDisagreement, audit, log } = parsed;
   const settings = policies && (await settingsOf(policies));
   const originals = new Map<string, string>();
   for (const path of parsed.originals) originals.set((await inspect(path)).sha256, path);
+  const audits = audit && new AuditLogs(audit, log);
   const watchers: Watcher[] = [];
   const report = (model: ServedModel, change: SettingChange) => {
     metrics.settingChanged(model);
@@ -147,11 +149,12 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   };
   const repository = new ModelRepository(
     parsed.folders,
-    async () => ({
+    async ({ name, version }) => ({
       // A policy file may have changed with its model.
       settings: policies && (await settingsOf(policies)),
       inFull: policies?.includes('full') ?? false,
       ...{ originals, threads, shadow, maxDisagreement, onTrip, onRearm, onLoad },
+      audit: audits?.observer(name, version),
     }),
     (model, { message }) => log?.({ event: 'load', model, error: message }),
   );
