@@ -25,6 +25,10 @@ export interface ServeOptions {
   readonly tokenFile?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
+  readonly tlsClientCa?: string;
+  readonly maxConnections?: number;
+  readonly accessLog?: boolean;
+  readonly poll?: number;
   readonly audit?: string;
   readonly auditKeep?: number;
   readonly auditRotate?: Rotation;
@@ -148,6 +152,24 @@ const TABLE: readonly Entry[] = [
   },
   { flags: '--tls-cert <file>', help: 'PEM file of the certificate', kind: 'text' },
   { flags: '--tls-key <file>', help: 'PEM file of the key', kind: 'text' },
+  {
+    flags: '--tls-client-ca <file>',
+    help: 'PEM file of those who sign the certificates of clients, which then need one',
+    kind: 'text',
+  },
+  {
+    flags: '--max-connections <n>',
+    help: 'connections of each protocol; further ones are closed (default: 1024)',
+    kind: 'number',
+    parse: positiveInteger,
+  },
+  { flags: '--access-log', help: 'log every request, with its id and caller', kind: 'flag' },
+  {
+    flags: '--poll <time>',
+    help: 'look for new, changed and removed models this often, such as 10s',
+    kind: 'text',
+    parse: duration,
+  },
   {
     flags: '--audit <dir>',
     help: 'record what each item ran and skipped, its answer, and who asked, in DIR/MODEL/VERSION',

@@ -22,6 +22,7 @@ interface ServerModule {
     readonly url: string;
     readonly grpcAddress: string | null;
     readonly repository: { loaded(): readonly Served[] };
+    reload(): Promise<void>;
     close(): Promise<void>;
   }>;
 }
@@ -88,7 +89,7 @@ function auditOf({ audit: folder, auditKeep, auditRotate, auditInputs, auditKey 
 
 async function serve(folders: readonly string[], options: ServeOptions, io: Io): Promise<void> {
   const { host, policy, threads, targetP99, targetQueue, shadow, queue, jsonLimit, json } = options;
-  const { tokenFile, tlsCert, tlsKey } = options;
+  const { tokenFile, tlsCert, tlsKey, tlsClientCa } = options;
   if ((tlsCert === undefined) !== (tlsKey === undefined)) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
@@ -98,6 +99,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
   const audit = auditOf(options);
   const { createServer } = await loadServer<ServerModule>('serve');
   setFlagsFromString(HEAP);
+  const log = (entry: object) => io.err(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`);
   const starting = createServer({
     folders,
     host,
@@ -114,9 +116,12 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     ...(options.maxDisagreement && { maxDisagreement: options.maxDisagreement }),
     ...(jsonLimit && { jsonLimit }),
     ...(tokenFile && { tokenFile }),
-    ...(tlsCert && { tls: { cert: tlsCert, key: tlsKey } }),
+    ...(tlsCert && { tls: { cert: tlsCert, key: tlsKey, ...(tlsClientCa && { clientCa: tlsClientCa }) } }),
+    ...(options.maxConnections && { maxConnections: options.maxConnections }),
+    ...(options.accessLog && { accessLog: true }),
+    ...(options.poll && { poll: options.poll }),
     ...(audit && { audit }),
-    log: (entry: object) => io.err(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),
+    log,
   });
   const server = await starting.catch((error: unknown) => {
     throw asUsers(error);
@@ -133,9 +138,16 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
       `${paint(io, 'bold', url)}: REST, /metrics and a live page; gRPC: ${grpcAddress ?? 'off'}. Ctrl-C ends it.\n${models.map(wordServed).join('')}`,
     );
   }
+  const reload = () =>
+    server.reload().then(
+      () => log({ event: 'reload' }),
+      ({ message }: Error) => log({ event: 'reload', error: message }),
+    );
+  process.on('SIGHUP', reload);
   await new Promise<void>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
   });
   if (!json) io.err('draining: requests under way end, new ones are refused\n');
+  process.off('SIGHUP', reload);
   await server.close();
 }

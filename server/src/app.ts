@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import fastify, { type FastifyError, type FastifyInstance, type FastifyRequest } from 'fastify';
 import type { Access, Authenticate } from './auth.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import type { ParsedOptions } from './options.js';
+import type { Pem } from './tls.js';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -22,17 +22,19 @@ declare module 'fastify' {
 const OPEN_PATHS = new Set(['/v2/health/live', '/v2/health/ready']);
 
 interface AppContext {
+  readonly pem: Pem | undefined;
   readonly draining: () => boolean;
   readonly authenticate: Authenticate;
   readonly reportFailure: ReportFailure;
 }
 
 /** The HTTP side of a server, without its routes: tokens are checked, and failures are answered, counted and logged. */
-export async function createApp(
-  { bodyLimit, requestTimeout, tls }: ParsedOptions,
-  { draining, authenticate, reportFailure }: AppContext,
-): Promise<FastifyInstance> {
-  const https = tls && { cert: await readFile(tls.cert), key: await readFile(tls.key) };
+export function createApp(
+  { bodyLimit, requestTimeout, maxConnections, accessLog, log }: ParsedOptions,
+  { pem, draining, authenticate, reportFailure }: AppContext,
+): FastifyInstance {
+  const certified = pem?.ca !== undefined;
+  const https = pem && { ...pem, requestCert: certified, rejectUnauthorized: certified };
   const app = fastify({
     bodyLimit,
     requestTimeout,
@@ -44,6 +46,7 @@ export async function createApp(
     [https ? 'https' : 'http']: { ...https, connectionsCheckingInterval: Math.min(1000, requestTimeout) },
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
+  app.server.maxConnections = maxConnections;
   app.decorateRequest('access');
   app.decorate('closeSilent', silentConnections(app));
   app.addHook('onRequest', (request, reply, done) => {
@@ -52,6 +55,24 @@ export async function createApp(
       request.access = authenticate(request.headers.authorization, addressOf(request));
     done();
   });
+  if (accessLog) {
+    app.addHook('onResponse', (request, reply, done) => {
+      const { id, method, url, access } = request;
+      const caller = access?.client ?? addressOf(request);
+      const ms = Number(reply.elapsedTime.toFixed(3));
+      log?.({
+        event: 'access',
+        protocol: 'rest',
+        id,
+        caller,
+        method,
+        path: url,
+        status: reply.raw.statusCode,
+        ms,
+      });
+      done();
+    });
+  }
   const report = (error: ServerError, request: FastifyRequest) =>
     reportFailure({ protocol: 'rest', error, request: `${request.method} ${request.url}`, id: request.id });
   app.setErrorHandler((error: FastifyError, request, reply) => {

@@ -23,13 +23,23 @@ export type Authenticate = (authorization: string | undefined, address: string) 
  * @param file undefined grants access to everybody
  * @param trusted whether everybody may do everything, where there are no tokens
  */
-export async function authenticator(file: string | undefined, trusted: boolean): Promise<Authenticate> {
+export async function authenticator(
+  file: string | undefined,
+  trusted: boolean,
+): Promise<{ readonly authenticate: Authenticate; readonly reload: () => Promise<void> }> {
   if (file === undefined) {
     const rights = new Set(trusted ? RIGHTS : []);
-    return (_authorization, address) => ({ client: addressOf(address), rights });
+    return {
+      authenticate: (_authorization, address) => ({ client: addressOf(address), rights }),
+      reload: async () => {},
+    };
   }
-  const known = parseTokens(file, await readFile(file, 'utf8'));
-  return (authorization) => {
+  let known: ReturnType<typeof parseTokens>;
+  const reload = async () => {
+    known = parseTokens(file, await readFile(file, 'utf8'));
+  };
+  await reload();
+  const authenticate: Authenticate = (authorization) => {
     const token = tokenOf(authorization);
     const own = token === undefined ? undefined : digest(token);
     const found = own && known.find((one) => timingSafeEqual(one.digest, own));
@@ -39,6 +49,7 @@ export async function authenticator(file: string | undefined, trusted: boolean):
       'header Authorization: it has no valid token; send Bearer TOKEN',
     );
   };
+  return { authenticate, reload };
 }
 
 /** Throws PERMISSION_DENIED. */

@@ -13,6 +13,8 @@ export interface Work {
   readonly fetches: readonly string[];
   readonly request: ItemRequest;
   readonly queued: number;
+  /** Time to decode and prepare its inputs, and that it waited for room to, in milliseconds. */
+  readonly inputMs: number;
   result?: Result;
 }
 

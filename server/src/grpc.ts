@@ -1,6 +1,4 @@
-import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   loadPackageDefinition,
@@ -20,14 +18,16 @@ import { Caller } from './caller.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import { format, formatParameters, type ModelInferRequest, parse } from './grpc-format.js';
-import { addressOfPeer, guard, unread } from './grpc-guard.js';
+import { addressOfPeer, guard, REQUEST_ID, unread } from './grpc-guard.js';
 import { addHealth, loadHealth } from './grpc-health.js';
 import { INFER_DATA, structureBytes } from './grpc-structure.js';
 import type { Inference } from './infer.js';
 import type { Parameters } from './messages.js';
 import { EXTENSIONS, modelConfig, modelMetadata, modelStatistics } from './metadata.js';
+import type { ParsedOptions } from './options.js';
 import { checkParameters } from './parameters.js';
 import type { ModelRepository } from './repository.js';
+import type { Pem } from './tls.js';
 
 interface Named {
   readonly name: string;
@@ -56,6 +56,8 @@ export interface GrpcContext {
   readonly jsonLimit: number;
   readonly requestTimeout: number;
   readonly maxStreams: number;
+  /** Logs each call; undefined for none. */
+  readonly accessLog: ParsedOptions['log'];
 }
 
 /** The file that describes the service, for clients. */
@@ -94,6 +96,7 @@ export function createGrpcServer(context: GrpcContext): Server {
         open,
         reportFailure,
         active: context.active,
+        accessLog: context.accessLog,
       }),
     ],
   });
@@ -163,18 +166,16 @@ export function createGrpcServer(context: GrpcContext): Server {
   return server;
 }
 
-/** The caller's, as in REST, or a new one. */
+/** The caller's, as in REST, or that of the guard. */
 function requestIdOf(metadata: Metadata): string {
-  return metadata.get('x-request-id')[0]?.toString() ?? randomUUID();
+  return metadata.get(REQUEST_ID)[0]!.toString();
 }
 
-/** Credentials from PEM files; insecure if there are none. */
-export async function grpcCredentials(
-  tls: { cert: string; key: string } | undefined,
-): Promise<ServerCredentials> {
-  if (!tls) return ServerCredentials.createInsecure();
-  const [cert_chain, private_key] = await Promise.all([readFile(tls.cert), readFile(tls.key)]);
-  return ServerCredentials.createSsl(null, [{ cert_chain, private_key }]);
+/** Insecure without certificates. */
+export function grpcCredentials(pem: Pem | undefined): ServerCredentials {
+  if (!pem) return ServerCredentials.createInsecure();
+  const { cert: cert_chain, key: private_key, ca = null } = pem;
+  return ServerCredentials.createSsl(ca, [{ cert_chain, private_key }], ca !== null);
 }
 
 /**

@@ -68,8 +68,18 @@ export const serverOptionsSchema = z.strictObject({
   drainTimeout: z.int().min(0).default(30_000),
   /** File with one token per line, and what it may do beside inference: `priority`, `control`. */
   tokenFile: file.optional(),
-  /** PEM files. */
-  tls: z.strictObject({ cert: file, key: file }).optional(),
+  /** PEM files; with `clientCa`, clients need a certificate that it signed. */
+  tls: z.strictObject({ cert: file, key: file, clientCa: file.optional() }).optional(),
+  /** Maximum number of connections of each protocol; further ones are closed. */
+  maxConnections: z.int().min(1).default(1024),
+  /** Whether every request is logged. */
+  accessLog: z.boolean().default(false),
+  /** Milliseconds between two looks for models that are new, changed or gone; by default there are none. */
+  poll: z
+    .number()
+    .min(100)
+    .max(2 ** 31 - 1)
+    .optional(),
   /** Records what each item of a request ran and skipped, and its answer. */
   audit: z
     .strictObject({
