@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Socket } from 'node:net';
 import fastify, { type FastifyError, type FastifyInstance, type FastifyRequest } from 'fastify';
 import type { Access, Authenticate } from './auth.js';
+import { awaitingContinue } from './bodies.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import type { ParsedOptions } from './options.js';
@@ -47,6 +48,16 @@ export function createApp(
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
   app.server.maxConnections = maxConnections;
+  // Otherwise Node.js would ask for every body, before it is known whether the request is refused.
+  app.server.on('checkContinue', (request, response) => {
+    // A client that is refused doesn't send the body, so that the next request could be taken for it.
+    response.setHeader('connection', 'close');
+    awaitingContinue.set(request, () => {
+      if (!draining()) response.removeHeader('connection');
+      response.writeContinue();
+    });
+    app.server.emit('request', request, response);
+  });
   app.decorateRequest('access');
   app.decorate('closeSilent', silentConnections(app));
   app.addHook('onRequest', (request, reply, done) => {
