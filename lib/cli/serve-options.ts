@@ -13,6 +13,7 @@ export interface ServeOptions {
   readonly insecure?: boolean;
   readonly port: number;
   readonly grpcPort: number | false;
+  readonly controlPort?: number;
   readonly policy?: readonly string[];
   readonly original?: readonly string[];
   readonly threads?: number;
@@ -90,6 +91,12 @@ const TABLE: readonly Entry[] = [
     default: 8000,
   },
   { flags: '--grpc-port <n>', help: 'port of gRPC', kind: 'port', parse: port, default: 8001 },
+  {
+    flags: '--control-port <n>',
+    help: 'port on loopback that alone has loading and unloading of models, metrics and the live page',
+    kind: 'number',
+    parse: port,
+  },
   {
     flags: '--policy <policies...>',
     help:

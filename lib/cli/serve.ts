@@ -21,6 +21,7 @@ interface ServerModule {
   createServer(options: object): Promise<{
     readonly url: string;
     readonly grpcAddress: string | null;
+    readonly controlUrl: string | null;
     readonly repository: { loaded(): readonly Served[] };
     reload(): Promise<void>;
     close(): Promise<void>;
@@ -106,6 +107,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     ...(options.insecure && { insecure: true }),
     port: options.port,
     grpcPort: options.grpcPort === false ? null : options.grpcPort,
+    ...(options.controlPort !== undefined && { controlPort: options.controlPort }),
     ...(policy && { policies: policy }),
     capacity: queue,
     ...(options.original && { originals: options.original }),
@@ -126,16 +128,16 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
   const server = await starting.catch((error: unknown) => {
     throw asUsers(error);
   });
-  const { url, grpcAddress } = server;
+  const { url, grpcAddress, controlUrl } = server;
   const models = server.repository.loaded();
   if (json) {
     const served = models.map(({ name, version, setting: { name: policy, file, promise } }) => ({
       ...{ name, version, policy, file, promise },
     }));
-    io.out(`${JSON.stringify({ url, grpcAddress, models: served })}\n`);
+    io.out(`${JSON.stringify({ url, grpcAddress, controlUrl, models: served })}\n`);
   } else {
     io.out(
-      `${paint(io, 'bold', url)}: REST, /metrics and a live page; gRPC: ${grpcAddress ?? 'off'}. Ctrl-C ends it.\n${models.map(wordServed).join('')}`,
+      `${paint(io, 'bold', url)}: REST; gRPC: ${grpcAddress ?? 'off'}. /metrics and a live page: ${controlUrl ?? url}. Ctrl-C ends it.\n${models.map(wordServed).join('')}`,
     );
   }
   const reload = () =>

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Socket } from 'node:net';
 import fastify, { type FastifyError, type FastifyInstance, type FastifyRequest } from 'fastify';
-import type { Access, Authenticate } from './auth.js';
+import { type Access, type Authenticate, EVERYTHING } from './auth.js';
 import { awaitingContinue } from './bodies.js';
+import type { ControlPlane } from './control.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import type { ParsedOptions } from './options.js';
@@ -17,6 +18,10 @@ declare module 'fastify' {
     /** Closes connections that have no request under way, also those that never sent one. */
     closeSilent(): void;
   }
+  interface FastifyContextConfig {
+    /** Whether it belongs to the control plane. */
+    control?: boolean;
+  }
 }
 
 /** Paths that need no token, because probes have none. */
@@ -24,6 +29,7 @@ const OPEN_PATHS = new Set(['/v2/health/live', '/v2/health/ready']);
 
 interface AppContext {
   readonly pem: Pem | undefined;
+  readonly control: ControlPlane;
   readonly draining: () => boolean;
   readonly authenticate: Authenticate;
   readonly reportFailure: ReportFailure;
@@ -32,7 +38,7 @@ interface AppContext {
 /** The HTTP side of a server, without its routes: tokens are checked, and failures are answered, counted and logged. */
 export function createApp(
   { bodyLimit, requestTimeout, maxConnections, accessLog, log }: ParsedOptions,
-  { pem, draining, authenticate, reportFailure }: AppContext,
+  { pem, control, draining, authenticate, reportFailure }: AppContext,
 ): FastifyInstance {
   const certified = pem?.ca !== undefined;
   const https = pem && { ...pem, requestCert: certified, rejectUnauthorized: certified };
@@ -62,8 +68,10 @@ export function createApp(
   app.decorate('closeSilent', silentConnections(app));
   app.addHook('onRequest', (request, reply, done) => {
     if (draining()) reply.raw.setHeader('connection', 'close');
-    if (!OPEN_PATHS.has(request.url))
+    if (control.has(request.raw)) request.access = EVERYTHING;
+    else if (!OPEN_PATHS.has(request.url))
       request.access = authenticate(request.headers.authorization, addressOf(request));
+    if (request.routeOptions.config.control) control.check(request.raw, `path ${request.url}`);
     done();
   });
   if (accessLog) {

@@ -13,6 +13,9 @@ export interface Access {
   readonly rights: ReadonlySet<Right>;
 }
 
+/** Of whoever is on the machine, at the control port. */
+export const EVERYTHING: Access = { client: 'control', rights: new Set(RIGHTS) };
+
 /** Checks the `authorization` header of a request from an address; throws UNAUTHENTICATED. */
 export type Authenticate = (authorization: string | undefined, address: string) => Access;
 

@@ -15,6 +15,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { type Access, type Authenticate, checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
+import type { ControlPlane } from './control.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import { format, formatParameters, type ModelInferRequest, parse } from './grpc-format.js';
@@ -56,6 +57,7 @@ export interface GrpcContext {
   readonly jsonLimit: number;
   readonly requestTimeout: number;
   readonly maxStreams: number;
+  readonly control: ControlPlane;
   /** Logs each call; undefined for none. */
   readonly accessLog: ParsedOptions['log'];
 }
@@ -102,8 +104,10 @@ export function createGrpcServer(context: GrpcContext): Server {
   });
   const accessOf = (call: Pick<InferStream, 'metadata' | 'getPeer'>) =>
     authenticate(call.metadata.get('authorization')[0]?.toString(), addressOfPeer(call.getPeer()));
-  const control = (call: ServerUnaryCall<unknown, unknown>) =>
+  const control = (call: ServerUnaryCall<unknown, unknown>) => {
+    context.control.check(undefined, 'model control');
     checkRight(accessOf(call), 'control', 'model control');
+  };
   const isReady = ({ name, version: asked }: Named) => {
     try {
       repository.get(name, asked);

@@ -6,6 +6,7 @@ import type { Inference } from './infer.js';
 import type { Failed, Finished } from './messages.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
+import { CONTROL } from './rest.js';
 import { type Thumbnail, thumbnailOf } from './thumbnail.js';
 
 /** What the page shows for the period since the previous snapshot. */
@@ -157,9 +158,11 @@ export class LivePage {
     ] as const;
     for (const [path, type, file] of files) {
       const content = await readFile(file);
-      app.get(path, (_request, reply) => reply.type(type).header('cache-control', 'no-cache').send(content));
+      app.get(path, CONTROL, (_request, reply) =>
+        reply.type(type).header('cache-control', 'no-cache').send(content),
+      );
     }
-    app.get<{ Querystring: { images?: string } }>('/events', (request, reply) => {
+    app.get<{ Querystring: { images?: string } }>('/events', CONTROL, (request, reply) => {
       reply.hijack();
       const { raw } = reply;
       raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });

@@ -17,6 +17,8 @@ export const serverOptionsSchema = z.strictObject({
   port: z.int().min(0).max(65535).default(8000),
   /** Port of gRPC; null to disable gRPC. */
   grpcPort: z.int().min(0).max(65535).nullable().default(8001),
+  /** Port on loopback that alone has loading and unloading of models, metrics and the live page, without tokens; by default there is none. */
+  controlPort: z.int().min(0).max(65535).optional(),
   /**
    * Policy files, `model` for the gates and exits in the model file, or `full`; sorted from careful to bold by their promises. By
    * default a model runs with the `policy.json` of its folder, or else as `model`. A model that none of the files is for runs with the

@@ -35,6 +35,9 @@ export interface RestContext {
   readonly reportFailure: ReportFailure;
 }
 
+/** Of a route of the control plane. */
+export const CONTROL = { config: { control: true } } as const;
+
 /** Adds the REST routes of the Open Inference Protocol v2 and of EXTENSIONS. */
 export function addRestRoutes(app: FastifyInstance, context: RestContext): void {
   const { repository, inference, bodies, version, ready, reportFailure } = context;
@@ -64,13 +67,13 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
     await repository.scan();
     return repository.index().filter(({ state }) => !onlyReady || state === 'READY');
   });
-  app.post('/v2/repository/models/:model/load', async (request: ModelRequest) => {
+  app.post('/v2/repository/models/:model/load', CONTROL, async (request: ModelRequest) => {
     control(request);
     checkParameters('load', parametersIn(request.body), request.params.model);
     await repository.load(request.params.model);
     return {};
   });
-  app.post('/v2/repository/models/:model/unload', async (request: ModelRequest) => {
+  app.post('/v2/repository/models/:model/unload', CONTROL, async (request: ModelRequest) => {
     control(request);
     checkParameters('unload', parametersIn(request.body), request.params.model);
     await repository.unload(request.params.model);

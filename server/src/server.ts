@@ -6,6 +6,7 @@ import { createApp } from './app.js';
 import { AuditLogs } from './audit.js';
 import { authenticator } from './auth.js';
 import { Bodies } from './bodies.js';
+import { ControlPlane } from './control.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
 import { ServerError } from './errors.js';
 import { Failures } from './failures.js';
@@ -19,7 +20,7 @@ import { type ParsedOptions, parseServerOptions, type ServerOptions } from './op
 import { isLoopback } from './origin.js';
 import { pushMetrics } from './otlp-metrics.js';
 import { ModelRepository } from './repository.js';
-import { addRestRoutes } from './rest.js';
+import { addRestRoutes, CONTROL } from './rest.js';
 import { modelOf, type Setting, settingsOf } from './settings.js';
 import { type Pem, readPem } from './tls.js';
 import { Tracing } from './tracing.js';
@@ -31,6 +32,8 @@ export interface RunningServer {
   readonly url: string;
   /** `host:port`; null without gRPC. */
   readonly grpcAddress: string | null;
+  /** URL of the control plane; null where it has no port of its own. */
+  readonly controlUrl: string | null;
   readonly repository: ModelRepository;
   /** Reads tokens and certificates again, for requests and connections from then on. Errors as createServer; then the old ones stay. */
   reload(): Promise<void>;
@@ -73,17 +76,18 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
 
     const ready = () => !draining && repository.isReady();
     const reportFailure = core.failures.report;
-    const app = createApp(parsed, { pem, draining: () => draining, authenticate, reportFailure });
+    const control = new ControlPlane(parsed.controlPort !== undefined);
+    const app = createApp(parsed, { pem, control, draining: () => draining, authenticate, reportFailure });
     cleanups.push(() => app.close());
     const bodies = new Bodies(parsed);
     const context = { bodies, repository, inference, version: packageVersion(), ready, reportFailure };
     addRestRoutes(app, context);
-    app.get('/metrics', async (_request, reply) =>
+    app.get('/metrics', CONTROL, async (_request, reply) =>
       reply.type(metrics.registry.contentType).send(await metrics.text()),
     );
     await live.addRoutes(app);
     const grpc = await listenGrpc(parsed, pem, {
-      ...{ ...context, authenticate, draining: () => draining },
+      ...{ ...context, authenticate, control, draining: () => draining },
       accessLog: parsed.accessLog ? parsed.log : undefined,
     });
     if (grpc) cleanups.push(() => shutDown(grpc));
@@ -112,7 +116,10 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const endPush = pushMetrics(metrics.registry, () => metrics.text(), parsed.log);
     if (endPush) cleanups.push(endPush);
     if (parsed.poll !== undefined) cleanups.push(repository.poll(parsed.poll));
-    return { url, grpcAddress: grpc?.address ?? null, repository, reload: reloadAll, close };
+    const { controlPort } = parsed;
+    const controlUrl = controlPort === undefined ? null : await control.listen(app, controlPort);
+    cleanups.push(() => control.close());
+    return { url, grpcAddress: grpc?.address ?? null, controlUrl, repository, reload: reloadAll, close };
   } catch (error) {
     await close();
     throw asStartError(error);
