@@ -2,10 +2,18 @@ import { env } from './session/env.js';
 import { InferenceSession } from './session/session.js';
 import { Tensor, toFloat32 } from './tensor/tensor.js';
 
+export type { Checkpoint } from './audit/checkpoint.js';
 export type { Drift, DriftKind } from './audit/drift-monitor.js';
-export type { AuditLog, AuditLogOptions, AuditLogStats } from './audit/log.js';
-export { auditLog } from './audit/log.js';
-export { type AuditEntry, type AuditProblem, type AuditTrace, readAudit } from './audit/read.js';
+export { storedInputs } from './audit/inputs.js';
+export { type AuditLog, auditLog } from './audit/log.js';
+export type { AuditLogOptions, AuditLogStats } from './audit/log-options.js';
+export {
+  type AuditEntry,
+  type AuditProblem,
+  type AuditTrace,
+  type ReadAuditOptions,
+  readAudit,
+} from './audit/read.js';
 export type { AuditEnergy, AuditHeader, AuditItem } from './audit/record.js';
 export { type RenderAuditOptions, renderAudit } from './audit/render.js';
 export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
@@ -109,6 +117,7 @@ export type { Guard } from './skip/guards.js';
 export { loadPolicy, type PolicySource } from './skip/load-policy.js';
 export type {
   AuditLines,
+  ItemRequest,
   RunContext,
   RunEvent,
   RunObserver,
@@ -116,7 +125,7 @@ export type {
   SessionStats,
   TensorMap,
 } from './skip/observer.js';
-export type { BlockAction, SkipPolicy } from './skip/policy.js';
+export { type BlockAction, hashPolicy, type SkipPolicy } from './skip/policy.js';
 export type { ScoreProfile, ScoreProfiles } from './skip/profile.js';
 export type { CustomItem, CustomLoss } from './skip/run-loss.js';
 export {

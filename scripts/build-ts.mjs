@@ -1,5 +1,5 @@
-// Compiles lib/ into dist/: CommonJS, with index.mjs as the entry point for ES modules. Writes the JSON schemas of policies
-// and audit records. Then builds the server, which imports the library as users do. Comments are kept in declarations
+// Compiles lib/ into dist/: CommonJS, with index.mjs as the entry point for ES modules. Writes the JSON schemas of policies,
+// audit records and the options of serve. Then builds the server, which imports the library as users do. Comments are kept in declarations
 // only. The library's types are checked by `npm run typecheck` alone, which takes most of a compiler's time. Does nothing where
 // nothing changed: npm runs it twice, for the checkout and for the server's link to it.
 import { execFile, execFileSync } from 'node:child_process';
@@ -38,9 +38,11 @@ await Promise.all(
 
 const { policySchema } = require('../dist/skip/policy.js');
 const { auditLineSchema } = require('../dist/audit/record.js');
+const { serveConfigSchema } = require('../dist/cli/serve-options.js');
 for (const [name, schema] of [
   ['policy', policySchema],
   ['audit', auditLineSchema],
+  ['serve', serveConfigSchema],
 ]) {
   writeFileSync(
     `dist/${name}.schema.json`,

@@ -6,7 +6,7 @@ import { nativeAuditLines } from '../backends/native.js';
 import type { AuditLines, RunContext } from '../skip/observer.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { DIGEST_BYTES, hashAll } from './hash.js';
-import { type Recorded, savedBy, scoresOf, writeExits, writeItem } from './items.js';
+import { type Recorded, savedBy, scoresOf, writeExits, writeItem, writeRequest } from './items.js';
 import { LineText } from './line.js';
 import { type AuditHeader, sealLine } from './record.js';
 
@@ -96,8 +96,8 @@ export class ItemBatch {
 
   #forNative({ header, link, top }: Before): Parameters<AuditLines> {
     const record = header ? Buffer.from(JSON.stringify(header)) : NOTHING;
-    const { columns, exits, inputs, outputLength } = this.#columns!;
-    const arrays = [columns, exits, record, Buffer.from(link, 'latin1'), ...inputs];
+    const { columns, texts, inputs, outputLength } = this.#columns!;
+    const arrays = [columns, texts, record, Buffer.from(link, 'latin1'), ...inputs];
     const { meaning } = this.context.classScores!;
     return [
       arrays,
@@ -151,7 +151,7 @@ function isSimple({ input, output, event }: Recorded): boolean {
 }
 
 /** Numbers for each item. */
-const NUMBERS = 7;
+const NUMBERS = 8;
 
 /** A batch in the form that auditLines of native/addon takes. */
 class Columns {
@@ -163,7 +163,8 @@ class Columns {
   readonly #ran: Uint8Array;
   readonly #reasons: Uint8Array;
   readonly inputs: TensorData[] = [];
-  #exits: LineText | undefined;
+  /** Of each item, its exits and its request. */
+  #texts: LineText | undefined;
   #items = 0;
 
   constructor(
@@ -188,8 +189,8 @@ class Columns {
     return this.#items;
   }
 
-  get exits(): Uint8Array {
-    return this.#exits?.text() ?? NOTHING;
+  get texts(): Uint8Array {
+    return this.#texts?.text() ?? NOTHING;
   }
 
   /** Returns false when it doesn't fit. */
@@ -201,10 +202,15 @@ class Columns {
     decisions.copyTo(this.#ran, this.#reasons, this.#scores, index * this.blocks.length);
     this.#outputs.set(output[0] as Float32Array, index * this.outputLength);
     if (input) this.inputs.push(input[0]!);
-    const before = this.#exits?.length ?? 0;
+    const before = this.#texts?.length ?? 0;
     if (decisions.exits.length > 0) {
-      this.#exits ??= new LineText();
-      writeExits(this.#exits, decisions);
+      this.#texts ??= new LineText();
+      writeExits(this.#texts, decisions);
+    }
+    const between = this.#texts?.length ?? 0;
+    if (event.requests) {
+      this.#texts ??= new LineText();
+      writeRequest(this.#texts, event.requests[item]!);
     }
     const at = NUMBERS * index;
     this.#numbers[at] = time;
@@ -212,8 +218,9 @@ class Columns {
     this.#numbers[at + 2] = item;
     this.#numbers[at + 3] = event.milliseconds / event.items;
     this.#numbers[at + 4] = savedBy(decisions, this.blocks) ?? Number.NaN;
-    this.#numbers[at + 5] = (this.#exits?.length ?? 0) - before;
-    this.#numbers[at + 6] = input ? 1 : 0;
+    this.#numbers[at + 5] = between - before;
+    this.#numbers[at + 6] = (this.#texts?.length ?? 0) - between;
+    this.#numbers[at + 7] = input ? 1 : 0;
     return true;
   }
 }

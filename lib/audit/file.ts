@@ -6,15 +6,14 @@ import {
   fsyncSync,
   ftruncateSync,
   openSync,
-  readSync,
   rename,
   renameSync,
   rmSync,
   write,
   writeSync,
 } from 'node:fs';
-import { extname } from 'node:path';
-import { decodeLine, FIRST_LINK, linkAtEnd } from './record.js';
+import { FIRST_LINK, linkAtEnd } from './record.js';
+import { begunAt, lastLine, linkBefore, nextRotated, removeRotated } from './rotated.js';
 
 /** Whole lines to write together. */
 interface Chunk {
@@ -24,6 +23,16 @@ interface Chunk {
   readonly items: number;
   /** The file is rotated after this chunk. */
   readonly last: boolean;
+}
+
+/** When a file is rotated, and how long the files are kept that it was rotated to. */
+export interface LogFileLimits {
+  /** In bytes. */
+  readonly maxBytes: number;
+  /** In milliseconds; undefined: whatever its age. */
+  readonly maxAge?: number | undefined;
+  /** In milliseconds since their last line; undefined: forever. */
+  readonly keep?: number | undefined;
 }
 
 /** Notifications of a log file to its owner. */
@@ -54,6 +63,8 @@ export class LogFile {
   /** Link of the last appended line, and the size of the file once everything is written. */
   #link = FIRST_LINK;
   #size = 0;
+  /** When the file was begun, in milliseconds since 1970. */
+  #born = 0;
   #fd: number | undefined;
   /** The name of a new file until its header is on the disk. */
   #temporary: string | undefined;
@@ -76,13 +87,23 @@ export class LogFile {
 
   constructor(
     readonly path: string,
-    readonly maxBytes: number,
+    readonly limits: LogFileLimits,
     readonly events: LogFileEvents,
   ) {}
 
   /** Whether the next line begins a file or follows a failure, and so needs a header first. */
   get fresh(): boolean {
     return this.#fd === undefined || this.#size === 0;
+  }
+
+  get isOpen(): boolean {
+    return this.#fd !== undefined;
+  }
+
+  /** Items that are appended and not written yet. */
+  get waiting(): number {
+    const busy = this.#busy?.items ?? 0;
+    return this.#chunks.reduce((sum, { items }) => sum + items, busy + this.#items);
   }
 
   /** Link of the last appended line. */
@@ -98,10 +119,11 @@ export class LogFile {
   /** Prepares the file for `append`. @throws the file system's error */
   open(): void {
     if (this.#fd !== undefined) return;
+    this.#expire();
     if (!existsSync(this.path)) {
       this.#begin();
       this.#size = 0;
-      this.#link = FIRST_LINK;
+      this.#link = linkBefore(this.path);
       return;
     }
     const fd = openSync(this.path, 'a+');
@@ -113,6 +135,7 @@ export class LogFile {
       this.#fd = fd;
       this.#size = end + missing.length;
       this.#before = this.#size;
+      this.#born = begunAt(fd) ?? Date.now();
       this.#link = link;
     } catch (error) {
       closeSync(fd);
@@ -130,13 +153,25 @@ export class LogFile {
       return;
     }
     this.#link = linkAtEnd(lines);
-    if (this.#size === 0) this.#begins = true;
+    if (this.#size === 0) {
+      this.#begins = true;
+      this.#born = Date.now();
+    }
     this.#size += lines.length;
     this.#keep(lines);
     this.#items += items;
-    const full = this.#size >= this.maxBytes && items > 0;
+    const full = (this.#size >= this.limits.maxBytes || this.#isOld()) && items > 0;
     if (full || this.#used >= CHUNK_BYTES) this.#seal(full);
     else this.#timer ??= setTimeout(() => this.#seal(false), FLUSH_MS).unref();
+  }
+
+  /** For a log that may be idle: rotates a file that is too old, and removes those that are too old to keep. */
+  tend(): void {
+    const idle = this.#busy === undefined && this.#used === 0;
+    if (this.#fd !== undefined && this.#size > 0 && idle && this.#isOld()) {
+      this.#size = 0;
+      this.#rotate();
+    } else this.#expire();
   }
 
   /** Waits until everything is written, and closes the file. */
@@ -172,6 +207,21 @@ export class LogFile {
         this.#items + this.#chunks.reduce((sum, { items }) => sum + items, 0),
         error as Error,
       );
+    }
+  }
+
+  #isOld(): boolean {
+    const { maxAge } = this.limits;
+    return maxAge !== undefined && Date.now() - this.#born >= maxAge;
+  }
+
+  #expire(): void {
+    const { keep } = this.limits;
+    if (keep === undefined) return;
+    try {
+      removeRotated(this.path, Date.now() - keep);
+    } catch (error) {
+      this.events.failed(0, error as Error);
     }
   }
 
@@ -291,6 +341,7 @@ export class LogFile {
       const written = this.#fd!;
       this.#begin();
       closeSync(written);
+      this.#expire();
     } catch (error) {
       this.events.failed(0, error as Error);
     }
@@ -308,35 +359,4 @@ function waitForSize(fd: number, size: number): void {
   const nap = new Int32Array(new SharedArrayBuffer(4));
   for (let waited = 0; waited < EXIT_WAIT_MS && fstatSync(fd).size < size; waited++)
     Atomics.wait(nap, 0, 0, 1);
-}
-
-/** The end of the last whole line of a file, its link, and a newline if only that is missing. */
-function lastLine(fd: number, size: number): { end: number; link: string; missing: '' | '\n' } {
-  for (let chunk = 64 * 1024; ; chunk *= 4) {
-    const start = Math.max(0, size - chunk);
-    const bytes = Buffer.alloc(size - start);
-    readSync(fd, bytes, 0, bytes.length, start);
-    const end = bytes.lastIndexOf(10) + 1;
-    const begin = end > 1 ? bytes.lastIndexOf(10, end - 2) + 1 : 0;
-    if ((end > 0 && begin > 0) || start === 0) {
-      const tail = decodeLine(bytes.toString('utf8', end));
-      if ('link' in tail) return { end: size, link: tail.link, missing: '\n' };
-      const decoded = decodeLine(bytes.toString('utf8', begin, Math.max(begin, end - 1)));
-      return { end: start + end, link: 'link' in decoded ? decoded.link : FIRST_LINK, missing: '' };
-    }
-  }
-}
-
-function nextRotated(path: string): string {
-  const extension = extname(path);
-  const stem = path.slice(0, path.length - extension.length);
-  for (let number = 1; ; number++) {
-    const candidate = `${stem}.${number}${extension}`;
-    try {
-      closeSync(openSync(candidate, 'wx'));
-      return candidate;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-  }
 }

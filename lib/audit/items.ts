@@ -1,12 +1,12 @@
 /** Converts the results of a run into records of the audit log. */
 import { widenFloat16 } from '../numeric/float16.js';
-import type { RunContext, RunEvent } from '../skip/observer.js';
+import type { ItemRequest, RunContext, RunEvent } from '../skip/observer.js';
 import { type Meaning, topClasses } from '../skip/scores.js';
 import type { ItemDecisions, SkipReason } from '../skip/trace.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { DIGEST_BYTES } from './hash.js';
 import { type LineText, shortFloat } from './line.js';
-import type { AuditHeader } from './record.js';
+import { AUDIT_SCHEMA_VERSION, type AuditHeader } from './record.js';
 
 /** One item of a run to record. */
 export interface Recorded {
@@ -44,7 +44,11 @@ export function headerOf(
     sample,
     labels,
     continues,
-  }: Pick<AuditHeader, 'inputs' | 'sample' | 'continues'> & { labels: readonly string[] | null },
+    writer,
+    lost,
+  }: Pick<AuditHeader, 'inputs' | 'sample' | 'continues' | 'writer' | 'lost'> & {
+    labels: readonly string[] | null;
+  },
 ): AuditHeader {
   const decisions = event.decisionsOf(item);
   const {
@@ -63,12 +67,14 @@ export function headerOf(
   } = event.context;
   return {
     type: 'header',
-    schema: 1,
+    schema: AUDIT_SCHEMA_VERSION,
     time: new Date(time).toISOString(),
     engine: version,
     model: { sha256, source },
     policy: { sha256: policySha256, guards: [...guards] },
     continues,
+    writer,
+    lost,
     backend,
     isa,
     threads,
@@ -108,6 +114,7 @@ export function writeItem(
   writeHash(line, ',"input":', digests, input);
   const decisions = event.decisionsOf(item);
   writeDecisions(line, decisions, event.context.blocks.length);
+  if (event.requests) writeRequest(line, event.requests[item]!);
   writeHash(line, ',"output":', digests, outputHash);
   line.ascii(',"top":[');
   const scores = scoresOf(event, output);
@@ -127,6 +134,15 @@ export function writeItem(
     line.fixed(saved, 0);
   }
   line.ascii('}');
+}
+
+/** Of encoded items, in their order, the recorded hashes of their inputs. */
+export function inputHashesIn(lines: Uint8Array): string[] {
+  const text = Buffer.from(lines.buffer, lines.byteOffset, lines.length).toString('latin1');
+  return Array.from(
+    text.matchAll(/^\{"type":"item","time":\d+,"run":\d+,"item":\d+,"input":"([0-9a-f]{64})"/gm),
+    ([, hash]) => hash!,
+  );
 }
 
 /** Multiply-adds that an item saved; undefined if that is the sum over the skipped blocks. */
@@ -164,6 +180,20 @@ function writeDecisions(line: LineText, decisions: ItemDecisions, blocks: number
   line.ascii('],"exits":[');
   writeExits(line, decisions);
   line.ascii(']');
+}
+
+/** Longest ids in characters: clients choose them, and each of a request's items has them. */
+const MAX_ID = 128;
+
+/** The fields of an item's request, each after a comma. */
+export function writeRequest(line: LineText, { caller, id, clientId }: ItemRequest): void {
+  const field = (key: string, value: string) => {
+    line.ascii(key);
+    line.json(value.slice(0, MAX_ID));
+  };
+  field(',"caller":', caller);
+  field(',"request":', id);
+  if (clientId) field(',"clientRequest":', clientId);
 }
 
 /** The exits that an item reached, without the enclosing brackets. */

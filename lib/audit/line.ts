@@ -9,7 +9,7 @@ const DIGITS = Buffer.from('0123456789abcdef');
 /** Smaller integers have at most nine digits and are small integers to the compiler, too. */
 const BILLION = 1e9;
 /** Room before the text, for the link of the previous line. */
-const ROOM = 16;
+const ROOM = 64;
 /** Most bytes in UTF-8 for one unit of UTF-16. */
 const MAX_BYTES_OF_A_UNIT = 3;
 /** More than any number needs. */
@@ -77,7 +77,7 @@ export class LineText {
     return this.#bytes.subarray(0, this.#end);
   }
 
-  /** @param link 16 characters */
+  /** @param link 64 characters */
   before(link: string): void {
     for (let i = 0; i < ROOM; i++) this.#bytes[i] = link.charCodeAt(i);
   }

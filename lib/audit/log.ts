@@ -1,43 +1,16 @@
-import { z } from 'zod';
+import { randomBytes } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
 import { copyData } from '../tensor/tensor.js';
-import { parseStrict } from '../util/validation.js';
 import { type Before, ItemBatch } from './batch.js';
+import { signer } from './checkpoint.js';
 import { LogFile } from './file.js';
 import { partsOf } from './hash.js';
-import { headerOf, type Recorded } from './items.js';
-import { type AuditEnergy, type AuditRecord, encodeRecord } from './record.js';
-
-/** Options of `auditLog`. */
-export interface AuditLogOptions {
-  /** File to append to; rotated files are beside it as NAME.1.EXT, NAME.2.EXT, oldest first. */
-  path: string;
-  /** Fraction of the items to record, 0 to 1; 1 by default. */
-  sample?: number | undefined;
-  /** `hash` (the default) records the SHA-256 of each item's input, which replay needs. */
-  inputs?: 'hash' | 'none' | undefined;
-  /** Names of the classes, for the report. */
-  labels?: readonly string[] | undefined;
-  /** Size in bytes at which a file is rotated, which it may exceed by some lines; 64 MiB by default. */
-  maxBytes?: number | undefined;
-  /** Number of best classes to record; 3 by default. */
-  top?: number | undefined;
-}
-
-/** What an audit log has written and lost. */
-export interface AuditLogStats {
-  /** Items written to the file. */
-  readonly written: number;
-  /**
-   * Items of failed writes (the first of them may be in the file), or that came faster than the disk could take them.
-   */
-  readonly lost: number;
-  /** Writes that failed. */
-  readonly errors: number;
-  /** Message of the last write that failed; null if none has. */
-  readonly lastError: string | null;
-}
+import { InputStore } from './inputs.js';
+import { headerOf, inputHashesIn, type Recorded } from './items.js';
+import { Later } from './later.js';
+import { type AuditLogOptions, type AuditLogStats, parseLogOptions } from './log-options.js';
+import { type AuditEnergy, type AuditHeader, type AuditRecord, encodeRecord } from './record.js';
 
 declare module '../skip/observer.js' {
   interface SessionStats {
@@ -46,59 +19,12 @@ declare module '../skip/observer.js' {
   }
 }
 
-const optionsSchema = z.strictObject({
-  path: z.string({ error: 'expected the path of a file' }).min(1),
-  sample: z.number().min(0).max(1).optional(),
-  inputs: z.enum(['hash', 'none']).optional(),
-  labels: z.array(z.string()).readonly().optional(),
-  maxBytes: z.int().min(4096).optional(),
-  top: z.int().min(1).max(100).optional(),
-});
-
 /** Bytes of tensors to encode in the next turn of the event loop, as with a full batch. */
 const BATCH_BYTES = 2 ** 19;
-/** Less is encoded after this time. */
-const BATCH_MS = 20;
+/** Between two looks at what is due: signatures, rotation and removal by age. */
+const TEND_MS = 60_000;
 /** Most bytes of tensors that may wait; beyond that, encoding happens at once, on the hot path. */
 const MAX_WAITING_BYTES = 2 ** 24;
-
-/** A call after BATCH_MS, or in the next turn of the event loop if it is urgent. */
-class Later {
-  readonly done: Promise<void>;
-  #resolve: () => void = () => {};
-  readonly #timer: NodeJS.Timeout;
-  #turn: NodeJS.Immediate | undefined;
-  #due = false;
-
-  constructor(private readonly call: () => void) {
-    this.done = new Promise((resolve) => {
-      this.#resolve = resolve;
-    });
-    this.#timer = setTimeout(() => {
-      this.#due = true;
-      call();
-    }, BATCH_MS).unref();
-  }
-
-  /** Whether BATCH_MS have passed. */
-  get due(): boolean {
-    return this.#due;
-  }
-
-  hurry(): void {
-    this.#turn ??= setImmediate(() => {
-      this.#turn = undefined;
-      this.call();
-    });
-  }
-
-  /** Cancels the call: its work is done. */
-  end(): void {
-    clearTimeout(this.#timer);
-    clearImmediate(this.#turn);
-    this.#resolve();
-  }
-}
 
 /** Logs with items that may not be written yet. One listener serves all of them. */
 const unwritten = new Set<AuditLog>();
@@ -110,10 +36,19 @@ function writeAll(): void {
 /** An observer that appends what every item did to a file; see auditLog. */
 export class AuditLog implements RunObserver {
   readonly keepsInputs = false;
-  readonly #options: Required<Omit<AuditLogOptions, 'labels'>> & { labels: readonly string[] | null };
+  readonly #options: ReturnType<typeof parseLogOptions>;
   readonly #file: LogFile;
+  /** Null if inputs aren't stored. */
+  readonly #inputs: InputStore | null = null;
+  readonly #sign: ReturnType<typeof signer> | undefined;
+  /** Link of the last line that is signed, or that a signature needn't cover. */
+  #signed: string | undefined;
+  readonly #writer = randomBytes(8).toString('hex');
+  #tending: NodeJS.Timeout | undefined;
   #control: SessionControl | undefined;
-  #header: RunContext | undefined;
+  /** Whose items the last header is for; undefined if they need another one. */
+  #context: RunContext | undefined;
+  #header: AuditHeader | undefined;
   #runs = 0;
   /** Whether the last item was recorded. */
   #recordedLast = false;
@@ -123,29 +58,28 @@ export class AuditLog implements RunObserver {
   #later: Later | undefined;
   /** The batch that is being encoded, before those that wait. */
   #underway: ItemBatch | undefined;
-  #stats = { written: 0, lost: 0, errors: 0, lastError: null as string | null };
+  #stats = { written: 0, lost: 0, inputsLost: 0, errors: 0, lastError: null as string | null };
 
   constructor(options: AuditLogOptions) {
-    const known = Object.keys(optionsSchema.shape);
-    const parsed = parseStrict(optionsSchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'auditLog options',
-      known,
-    });
-    this.#options = {
-      sample: 1,
-      inputs: 'hash',
-      maxBytes: 2 ** 26,
-      top: 3,
-      ...parsed,
-      labels: parsed.labels ?? null,
-    };
-    this.#file = new LogFile(this.#options.path, this.#options.maxBytes, {
-      written: (items) => {
-        this.#stats.written += items;
+    this.#options = parseLogOptions(options);
+    const { path, maxBytes, maxAge, keep, inputs, key } = this.#options;
+    if (key !== undefined) this.#sign = signer(key);
+    if (inputs === 'store') {
+      this.#inputs = new InputStore(path, (error) => {
+        this.#stats.inputsLost++;
+        this.#warnOf(error);
+      });
+    }
+    this.#file = new LogFile(
+      path,
+      { maxBytes, maxAge, keep },
+      {
+        written: (items) => {
+          this.#stats.written += items;
+        },
+        failed: (items, error) => this.#failed(items, error),
       },
-      failed: (items, error) => this.#failed(items, error),
-    });
+    );
   }
 
   onAttach(control: SessionControl): void {
@@ -171,7 +105,8 @@ export class AuditLog implements RunObserver {
         time,
         run,
         item,
-        input: inputsKept ? input : (input?.map(copyData) ?? null),
+        // Stored inputs outlive the run.
+        input: inputsKept && !this.#inputs ? input : (input?.map(copyData) ?? null),
         output,
         event,
       };
@@ -227,21 +162,57 @@ export class AuditLog implements RunObserver {
 
   /** Writes what waits and closes the file. Called when the session is released. */
   async onRelease(): Promise<void> {
-    this.#drain();
-    await this.#file.close();
+    this.#end();
+    clearInterval(this.#tending);
+    this.#tending = undefined;
+    await Promise.all([this.#file.close(), this.#inputs?.settled()]);
     unwritten.delete(this);
     if (unwritten.size === 0) process.off('exit', writeAll);
   }
 
   /** Like onRelease, for a process that ends: without the event loop. */
   closeNow(): void {
-    this.#drain();
+    this.#end();
     this.#file.closeNow();
+    this.#inputs?.saveNow();
+  }
+
+  /** Writes what waits, and that this is all. */
+  #end(): void {
+    this.#drain();
+    if (!this.#header || !this.#file.isOpen) return;
+    // A file that was begun by rotation has no header yet.
+    if (this.#file.fresh) this.#add({ ...this.#header, continues: this.#file.link });
+    const { written, lost } = this.#stats;
+    this.#add({ type: 'end', time: Date.now(), written: written + this.#file.waiting, lost });
+    this.#checkpoint();
+    this.#header = undefined;
+    this.#context = undefined;
+  }
+
+  /** Signs everything before it, if it isn't signed yet. */
+  #checkpoint(): void {
+    if (!this.#sign || this.#file.fresh || this.#signed === this.#file.link) return;
+    const { link, ...record } = this.#sign(this.#file.link);
+    this.#add({ type: 'checkpoint', ...record });
+    this.#signed = this.#file.link;
+    this.#options.onCheckpoint?.({ link, ...record });
+  }
+
+  /** Signs, rotates and removes what is due. */
+  #tend(): void {
+    if (!this.#file.isOpen) return;
+    this.#drain();
+    this.#checkpoint();
+    this.#file.tend();
+    const { keep } = this.#options;
+    if (keep !== undefined) this.#inputs?.removeBefore(Date.now() - keep);
   }
 
   #keep(item: Recorded): void {
     if (unwritten.size === 0) process.on('exit', writeAll);
     unwritten.add(this);
+    this.#tending ??= setInterval(() => this.#tend(), TEND_MS).unref();
     const last = this.#waiting.at(-1);
     const { context } = item.event;
     if (!last || last.full || last.context !== context) {
@@ -282,7 +253,7 @@ export class AuditLog implements RunObserver {
           this.#drain();
         } else {
           this.#underway = undefined;
-          this.#append(batch, lines);
+          this.#append(batch, before, lines);
         }
       }
       later?.end();
@@ -298,7 +269,7 @@ export class AuditLog implements RunObserver {
     for (let before = this.#before(); before; before = this.#before()) {
       const batch = this.#waiting.shift()!;
       try {
-        this.#append(batch, batch.encodeSync(before));
+        this.#append(batch, before, batch.encodeSync(before));
       } catch (error) {
         this.#failed(batch.items.length, error as Error);
       }
@@ -319,9 +290,10 @@ export class AuditLog implements RunObserver {
       return undefined;
     }
     const { link, fresh } = this.#file;
-    const begins = fresh || this.#header !== batch.context;
-    const options = { ...this.#options, continues: link };
-    return { header: begins ? headerOf(batch.items[0]!, options) : undefined, link, top: this.#options.top };
+    const before = { link, top: this.#options.top };
+    if (!fresh && this.#context === batch.context) return { ...before, header: undefined };
+    const of = { ...this.#options, continues: link, writer: this.#writer, lost: this.#stats.lost };
+    return { ...before, header: headerOf(batch.items[0]!, of) };
   }
 
   #nothingWaits(): void {
@@ -330,9 +302,15 @@ export class AuditLog implements RunObserver {
     this.#later = undefined;
   }
 
-  #append({ items, context }: ItemBatch, lines: Uint8Array): void {
-    this.#header = context;
+  #append({ items, context }: ItemBatch, { header }: Before, lines: Uint8Array): void {
+    this.#context = context;
+    this.#header = header ?? this.#header;
     this.#file.append(items.length, lines);
+    if (!this.#inputs) return;
+    for (const [i, hash] of inputHashesIn(lines).entries()) {
+      const { input, event } = items[i]!;
+      this.#inputs.save({ hash, inputs: event.inputs, items: event.items, data: input! });
+    }
   }
 
   /** Adds a record that represents no item. */
@@ -342,8 +320,12 @@ export class AuditLog implements RunObserver {
 
   /** Inference continues: the first failure is reported, all are counted, and the file is tried again. */
   #failed(items: number, error: Error): void {
-    this.#header = undefined;
+    this.#context = undefined;
     this.#stats.lost += items;
+    this.#warnOf(error);
+  }
+
+  #warnOf(error: Error): void {
     this.#stats.lastError = error.message;
     if (this.#stats.errors++ > 0) return;
     process.emitWarning(

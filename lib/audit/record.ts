@@ -1,21 +1,19 @@
 /**
  * Records of the audit log: newline-delimited JSON, one record per line. A file begins with a header. Each item
  * refers to the header before it, each time in full to the item before it, each energy measurement to the header.
- * Every line ends in a link: the first 16 hexadecimal digits of SHA-256 over the previous link and the line's own
- * text, so that a changed, removed or inserted line is found.
+ * Every line ends in a link: SHA-256 over the previous link and the line's own text, so that a changed, removed or
+ * inserted line is found. In logs of schema 1, links are the first 16 of its 64 digits.
  */
 import { z } from 'zod';
 import { expectation, problemsOf } from '../util/validation.js';
 import { sha256 } from './hash.js';
 import { LineText } from './line.js';
 
-export const AUDIT_SCHEMA_VERSION = 1;
-const hex = (digits: number) =>
-  z.string().regex(new RegExp(`^[0-9a-f]{${digits}}$`), {
-    error: `expected ${digits} hexadecimal digits in lower case`,
-  });
-const SHA256 = hex(64);
-const LINK = hex(16);
+export const AUDIT_SCHEMA_VERSION = 2;
+const SHA256 = z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' });
+const LINK = z
+  .string()
+  .regex(/^([0-9a-f]{16}|[0-9a-f]{64})$/, { error: 'expected 64 hexadecimal digits in lower case' });
 
 /** Of a time that a Date can hold. */
 const time = z
@@ -26,7 +24,7 @@ const time = z
 
 const headerSchema = z.strictObject({
   type: z.literal('header'),
-  schema: z.literal(AUDIT_SCHEMA_VERSION),
+  schema: z.literal([1, AUDIT_SCHEMA_VERSION]),
   time: z.iso
     .datetime()
     .meta({ description: 'UTC time at which the log began or its circumstances changed.' }),
@@ -40,11 +38,20 @@ const headerSchema = z.strictObject({
     description:
       'Link of the line before, in the file before where this is the first line; zeros where the log begins.',
   }),
+  writer: z
+    .string()
+    .optional()
+    .meta({ description: 'Of the lines that one process wrote until it closed the log.' }),
+  lost: z
+    .int()
+    .min(0)
+    .optional()
+    .meta({ description: 'Items that this writer could not write so far; their lines are missing.' }),
   backend: z.enum(['native', 'reference']),
   isa: z.string(),
   threads: z.int().min(1),
   precision: z.literal('bfloat16').optional().meta({ description: 'Left out for float32.' }),
-  inputs: z.enum(['hash', 'none']),
+  inputs: z.enum(['hash', 'none', 'store']),
   sample: z.number().min(0).max(1),
   labels: z.array(z.string()).nullable(),
   multiplyAdds: z.number().meta({ description: 'Of one item in full.' }),
@@ -86,6 +93,9 @@ const itemSchema = z.strictObject({
   exits: z
     .array(z.tuple([z.string(), z.number()]))
     .meta({ description: 'Exits that the item reached: the block in front of it, and the score.' }),
+  caller: z.string().optional().meta({ description: 'Who sent the request that the item belongs to.' }),
+  request: z.string().optional().meta({ description: 'Id of that request.' }),
+  clientRequest: z.string().optional().meta({ description: 'The id that the client itself gave it.' }),
   output: SHA256.meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
   top: z.array(z.tuple([z.int(), z.number()])).meta({ description: 'Best classes with their probability.' }),
   milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),
@@ -116,10 +126,28 @@ const energySchema = z.strictObject({
     .meta({ description: 'Of all processor packages, of one item; null where they can not be read.' }),
 });
 
-const auditRecordSchema = z.discriminatedUnion('type', [headerSchema, itemSchema, fullSchema, energySchema]);
+const checkpointSchema = z.strictObject({
+  type: z.literal('checkpoint'),
+  time,
+  key: SHA256.meta({ description: 'SHA-256 of the public key, in DER form.' }),
+  signature: z.string().meta({
+    description:
+      'Ed25519, in base64, of the text "residual-skip checkpoint TIME LINK" with the link of the line before.',
+  }),
+});
+
+const endSchema = z.strictObject({
+  type: z.literal('end'),
+  time,
+  written: z.int().min(0).meta({ description: 'Items that this writer wrote.' }),
+  lost: z.int().min(0).meta({ description: 'Items that it could not write.' }),
+});
+
+const records = [headerSchema, itemSchema, fullSchema, energySchema, checkpointSchema, endSchema] as const;
+const auditRecordSchema = z.discriminatedUnion('type', records);
 
 const link = LINK.meta({
-  description: 'SHA-256 of the link before and this line without its link, the first 16 digits.',
+  description: 'SHA-256 of the link before and this line without its link; its first 16 digits in schema 1.',
 });
 /** A line as stored in the file. */
 export const auditLineSchema = z
@@ -128,6 +156,8 @@ export const auditLineSchema = z
     itemSchema.extend({ link }),
     fullSchema.extend({ link }),
     energySchema.extend({ link }),
+    checkpointSchema.extend({ link }),
+    endSchema.extend({ link }),
   ])
   .meta({ title: 'Line of an audit log of residual-skip' });
 
@@ -146,21 +176,21 @@ export type AuditItem = z.infer<typeof itemSchema>;
  * @interface
  */
 export type AuditEnergy = z.infer<typeof energySchema>;
-export type AuditRecord = AuditHeader | AuditItem | z.infer<typeof fullSchema> | AuditEnergy;
+/** A signature over everything before it. */
+export type AuditCheckpoint = z.infer<typeof checkpointSchema>;
+export type AuditRecord = z.infer<typeof auditRecordSchema>;
 
 /** The link before the first line of a log. */
-export const FIRST_LINK = '0'.repeat(16);
-const LINK_TEXT = /,"link":"([0-9a-f]{16})"\}$/;
+export const FIRST_LINK = '0'.repeat(64);
+const LINK_TEXT = /,"link":"([0-9a-f]{16}|[0-9a-f]{64})"\}$/;
 
-/** The link of a line: the hash of `text`, which is the previous link followed by the line's own text. */
-function linkOf(text: string | Uint8Array): string {
-  return sha256(text).slice(0, 16);
-}
+/** A link of schema 1 as long as those of today. */
+export const wholeLink = (link: string): string => link.padEnd(FIRST_LINK.length, '0');
 
 /** Ends `line`, which holds one record, with its link and a newline. @returns the link */
 export function sealLine(line: LineText, previous: string): string {
   line.before(previous);
-  const link = linkOf(line.withRoom());
+  const link = sha256(line.withRoom());
   line.back(1);
   line.ascii(`,"link":"${link}"}\n`);
   return link;
@@ -177,7 +207,8 @@ export function encodeRecord(record: AuditRecord, previous: string): Uint8Array 
 /** Link of the last of several whole lines. */
 export function linkAtEnd(lines: Uint8Array): string {
   const end = lines.length - '"}\n'.length;
-  return Buffer.from(lines.buffer, lines.byteOffset + end - 16, 16).toString('latin1');
+  const { length } = FIRST_LINK;
+  return Buffer.from(lines.buffer, lines.byteOffset + end - length, length).toString('latin1');
 }
 
 export type DecodedLine =
@@ -207,5 +238,11 @@ export function decodeLine(line: string, previous?: string): DecodedLine {
   }
   const record = parsed.data;
   const before = previous ?? (record.type === 'header' ? record.continues : undefined);
-  return { record, link, follows: before === undefined || link === linkOf(before + text) };
+  return { record, link, follows: before === undefined || follows(before, text, link) };
+}
+
+/** A line of schema 1 can't follow one with a whole link: nobody could shorten the links of a log. */
+function follows(before: string, text: string, link: string): boolean {
+  if (before.length > link.length) return false;
+  return link === sha256(before.padEnd(link.length, '0') + text).slice(0, link.length);
 }

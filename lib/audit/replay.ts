@@ -1,4 +1,5 @@
 import type { InferenceSession } from '../session/session.js';
+import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import { hashItem } from './hash.js';
 import { shortFloat } from './line.js';
@@ -43,12 +44,14 @@ export interface ReplayItem {
  * the hash of the outputs. Items are found by the hash of their input; the data is read only until all are found.
  * Items that ran in full because the monitor had tripped run in full again.
  * @param onItem called after each recorded item
+ * @param policies by their SHA-256: items that were recorded with one of them run with it, all others with the session's own
  */
 export async function replayAudit(
   entries: readonly AuditEntry[],
   data: AsyncIterable<ReplayItem> | Iterable<ReplayItem>,
   session: InferenceSession,
   onItem?: () => void,
+  policies: ReadonlyMap<string, PolicySource> = new Map(),
 ): Promise<ReplayReport> {
   const byInput = groupByInput(entries);
   const differences: ReplayDifference[] = [];
@@ -58,10 +61,10 @@ export async function replayAudit(
     const input = hashItem(feeds, 0, 1);
     const recorded = byInput.get(input) ?? [];
     byInput.delete(input);
-    for (const wasTripped of [false, true]) {
-      const alike = recorded.filter((entry) => isTripped(entry) === wasTripped);
-      if (alike.length === 0) continue;
-      const policy = wasTripped ? 'full' : undefined;
+    const policyOf = (entry: AuditEntry) =>
+      isTripped(entry) ? 'full' : policies.get(entry.header.policy.sha256);
+    for (const policy of new Set(recorded.map(policyOf))) {
+      const alike = recorded.filter((entry) => policyOf(entry) === policy);
       const { outputs, trace } = await session.runTraced(feeds, { policy });
       const output = hashItem(outputs, 0, 1);
       for (const entry of alike) {
@@ -78,7 +81,7 @@ export async function replayAudit(
     replayed,
     identical: replayed - differences.length,
     missing: entries.length - replayed,
-    circumstances: circumstances(entries, session),
+    circumstances: circumstances(entries, session, policies),
     differences,
   };
 }
@@ -132,7 +135,11 @@ function compare(
 }
 
 /** What differs between the log's headers and the session, except what can't matter (ISA, threads). */
-function circumstances(entries: readonly AuditEntry[], session: InferenceSession): string[] {
+function circumstances(
+  entries: readonly AuditEntry[],
+  session: InferenceSession,
+  policies: ReadonlyMap<string, PolicySource>,
+): string[] {
   const { context } = session;
   const found = new Set<string>();
   for (const { header } of entries) {
@@ -141,7 +148,8 @@ function circumstances(entries: readonly AuditEntry[], session: InferenceSession
         found.add(`the log was recorded with ${what} ${before}, the replay ran with ${after}`);
     };
     differs('the model of SHA-256', header.model.sha256, context.sha256);
-    differs('the policy of SHA-256', header.policy.sha256, context.policySha256);
+    if (!policies.has(header.policy.sha256))
+      differs('the policy of SHA-256', header.policy.sha256, context.policySha256);
     differs('residual-skip', header.engine, context.version);
     differs('the precision', header.precision ?? 'float32', context.precision);
     differs('the backend', header.backend, context.backend);

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { AuditEnergy } from '../audit/record.js';
+import type { AuditTrace } from '../audit/read.js';
 import { renderAudit } from '../audit/render.js';
 import { type AuditSummary, summarise } from '../audit/summary.js';
 import { ResidualSkipError } from '../errors.js';
@@ -11,6 +11,7 @@ interface AuditOptions {
   readonly output?: string;
   readonly data?: string;
   readonly model?: string;
+  readonly key?: string;
   readonly json?: boolean;
 }
 
@@ -18,10 +19,11 @@ export function addAuditCommand(program: Command, io: Io): void {
   program
     .command('audit')
     .description('summarise an audit log, or write a report of it')
-    .argument('<trace>', 'audit log')
+    .argument('<trace>', 'audit log, or the folder of one and of the files that it was rotated to')
     .option('-o, --output <file>', 'HTML report to write, in one file')
     .option('--data <dir>', 'the data that was recorded: the report then shows images')
     .option('--model <model>', 'ONNX file or folder (default: the one that the log names)')
+    .option('--key <file>', 'public key (PEM) of whoever signed the log: its signatures are checked')
     .option('--json', 'print JSON')
     .action((trace: string, options: AuditOptions) => audit(trace, options, io));
 }
@@ -29,7 +31,7 @@ export function addAuditCommand(program: Command, io: Io): void {
 async function audit(path: string, options: AuditOptions, io: Io): Promise<void> {
   const { output, data: images, model } = options;
   if (output) await checkWritable(output);
-  const log = await readLog(path, io);
+  const log = await readLog(path, io, options);
   if (log.entries.length === 0)
     throw new ResidualSkipError('INVALID_DATA', `audit log '${path}': it holds no item yet`);
   if (output) {
@@ -38,11 +40,11 @@ async function audit(path: string, options: AuditOptions, io: Io): Promise<void>
     await writeResult(output, page);
   }
   const summary = summarise(log.entries);
-  const answer = publicSummary(summary, log.energy, log.problems.length);
-  io.out(options.json ? `${JSON.stringify(answer, null, 2)}\n` : draw(path, summary, output, io));
+  const answer = publicSummary(summary, log);
+  io.out(options.json ? `${JSON.stringify(answer, null, 2)}\n` : draw(path, summary, log, output, io));
 }
 
-function publicSummary(summary: AuditSummary, energy: AuditEnergy | null, problems: number) {
+function publicSummary(summary: AuditSummary, { energy, problems, hadEarlier, signed }: AuditTrace) {
   const { items, from, to, blocksSkipped, layersSkipped, multiplyAddsSkipped, reasons } = summary;
   return {
     items,
@@ -58,7 +60,11 @@ function publicSummary(summary: AuditSummary, energy: AuditEnergy | null, proble
     depths: summary.depths,
     reasons,
     energy: energy && { items: energy.items, cpuSeconds: energy.cpuSeconds, joules: energy.joules },
-    problems,
+    problems: problems.length,
+    // Where the reader says that lines are missing, and why.
+    gaps: problems.filter(({ kind }) => kind === 'unfinished' || kind === 'lost'),
+    hadEarlier,
+    signed: signed && { ...signed, time: new Date(signed.time).toISOString() },
   };
 }
 
@@ -70,7 +76,13 @@ const COLUMNS: readonly Column[] = [
 ];
 const BAR = 30;
 
-function draw(path: string, summary: AuditSummary, output: string | undefined, io: Io): string {
+function draw(
+  path: string,
+  summary: AuditSummary,
+  { signed }: AuditTrace,
+  output: string | undefined,
+  io: Io,
+): string {
   const { items, layersSkipped, multiplyAddsSkipped, paths, blocks } = summary;
   const rows = blocks.map(({ name, skipRate, threshold }) => [
     name,
@@ -81,5 +93,8 @@ function draw(path: string, summary: AuditSummary, output: string | undefined, i
   const head =
     `${paint(io, 'bold', path)}: ${plural(items, 'item')}, ${percent(layersSkipped)} of the layers and ` +
     `${percent(multiplyAddsSkipped)} of the multiply-adds bypassed, ${plural(paths.length, 'distinct path')}`;
-  return `${head}\n\n${formatTable(io, COLUMNS, rows)}${output ? `\nreport: ${output}\n` : ''}`;
+  const until =
+    signed &&
+    `signed on ${new Date(signed.time).toISOString()}, ${plural(signed.itemsAfter, 'item')} since then\n`;
+  return `${head}\n${until ?? ''}\n${formatTable(io, COLUMNS, rows)}${output ? `\nreport: ${output}\n` : ''}`;
 }

@@ -7,6 +7,7 @@ import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import { TimedClassifier } from '../measure/timed-classifier.js';
 import type { PolicyInfo } from '../session/own-policy.js';
+import type { PolicySource } from '../skip/load-policy.js';
 import type { RunObserver } from '../skip/observer.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { Io } from './io.js';
@@ -36,7 +37,8 @@ export async function openClassifier(
     maxPixels,
     preprocessor,
     data,
-  }: EngineOptions & ReadingOptions & { readonly data?: string },
+  }: Omit<EngineOptions, 'policy'> &
+    ReadingOptions & { readonly policy?: PolicySource; readonly data?: string },
   io: Io,
   observers: readonly RunObserver[] = [],
 ): Promise<TimedClassifier> {

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { access, open, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { type AuditTrace, readAudit } from '../audit/read.js';
+import { basename, dirname, join } from 'node:path';
+import { type AuditTrace, type ReadAuditOptions, readAudit } from '../audit/read.js';
 import { kindOf } from '../data/files.js';
 import { codeOfWriting, ResidualSkipError } from '../errors.js';
 import type { Io } from './io.js';
@@ -60,10 +60,11 @@ async function replaceFile(
 }
 
 /** Reads an audit log; notes its first problem on the error stream, and how many more there are. */
-export async function readLog(path: string, io: Io): Promise<AuditTrace> {
-  const trace = await readAudit(path);
+export async function readLog(path: string, io: Io, options?: ReadAuditOptions): Promise<AuditTrace> {
+  const trace = await readAudit(path, options);
   const [first, ...more] = trace.problems;
   const others = more.length > 0 ? `; and ${plural(more.length, 'problem')} more` : '';
-  if (first) io.err(`note: ${path}: ${first.message}${others}\n`);
+  const file = first && basename(path) !== first.file ? join(path, first.file) : path;
+  if (first) io.err(`note: ${file}: ${first.message}${others}\n`);
   return trace;
 }

@@ -1,15 +1,17 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
+import { storedInputs } from '../audit/inputs.js';
 import type { AuditEntry } from '../audit/read.js';
 import { type ReplayItem, type ReplayReport, replayAudit } from '../audit/replay.js';
 import type { Item } from '../classify/images.js';
 import { likelyFirst } from '../data/dataset.js';
-import { listFolder } from '../data/files.js';
+import { kindOf, listFolder } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TimedClassifier } from '../measure/timed-classifier.js';
-import { loadPolicy } from '../skip/load-policy.js';
-import { hashPolicy } from '../skip/policy.js';
+import { InferenceSession } from '../session/session.js';
+import { loadPolicy, type PolicySource } from '../skip/load-policy.js';
+import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled } from './classifier.js';
 import { readLog } from './files.js';
@@ -18,8 +20,9 @@ import { addDataOptions, type EngineOptions, type ReadingOptions } from './optio
 import { plural } from './table.js';
 
 interface ReplayOptions extends EngineOptions, ReadingOptions {
-  readonly data: string;
+  readonly data?: string;
   readonly model?: string;
+  readonly key?: string;
   readonly json?: boolean;
 }
 
@@ -33,66 +36,155 @@ export function addReplayCommand(program: Command, io: Io): void {
       .description(
         'run the inputs of an audit log again, with its policy, and compare every decision and output bit for bit',
       )
-      .argument('<trace>', 'audit log')
-      .requiredOption('--data <dir>', 'the data that was recorded, as for eval')
+      .argument('<trace>', 'audit log, or the folder of one and of the files that it was rotated to')
+      .option(
+        '--data <dir>',
+        'the data that was recorded, as for eval (default: the inputs that were stored beside the log)',
+      )
+      .option('--key <file>', 'public key (PEM) of whoever signed the log')
       .option('--model <model>', 'ONNX file or folder (default: the one that the log names)'),
   ).action((trace: string, options: ReplayOptions) => replay(trace, options, io));
 }
 
 async function replay(path: string, options: ReplayOptions, io: Io): Promise<void> {
-  const { entries } = await readLog(path, io);
-  const model = options.model ?? entries.at(-1)?.header.model.source;
+  const { entries: all } = await readLog(path, io, options);
+  const model = options.model ?? all.at(-1)?.header.model.source;
   if (!model) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
       `audit log '${path}': it doesn't name the path of its model; give --model`,
     );
   }
-  if (entries.every(({ record }) => record.input === null)) {
+  if (all.every(({ record }) => record.input === null)) {
     throw new ResidualSkipError(
       'INVALID_DATA',
       `${path} has no input hashes, so its items can't be found in the data; record with inputs: 'hash'`,
     );
   }
-  const policy = options.policy ?? (await recordedPolicy(path, entries.at(-1)!, model));
-  const precision = options.precision ?? entries.at(-1)!.header.precision ?? 'float32';
-  const classifier = await openClassifier(model, { ...options, policy, precision }, io);
+  const policies = await policiesFor(model, options.policy);
+  const policy = options.policy ?? recordedPolicy(path, all, policies);
+  const precision = options.precision ?? all.at(-1)!.header.precision ?? 'float32';
+  const { session, items, close } = await openData(path, model, { ...options, policy, precision }, all, io);
   try {
-    const data = await openUnlabelled(classifier, options.data, options);
+    const entries = entriesOf(session, all, path, io);
     const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);
-    const items = itemsOf(classifier, likelyFirst(data, entries.length));
-    const report = await replayAudit(entries, items, classifier.session, () => progress.advance()).finally(
-      () => progress.stop(),
+    const known = options.policy === undefined ? policies : undefined;
+    const report = await replayAudit(entries, items, session, () => progress.advance(), known).finally(() =>
+      progress.stop(),
     );
     io.out(options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(path, report, io));
     if (report.differences.length > 0 || report.replayed === 0) {
       const why = report.replayed === 0 ? 'none of its items is among the data' : 'its items differ';
       throw new ResidualSkipError('INVALID_DATA', `${path} does not replay: ${why}`);
     }
-    classifier.unusable.check();
   } finally {
-    await classifier.release();
+    await close();
   }
 }
 
-/** `model`, `full` or the policy file in the model's folder that has the recorded hash. */
-async function recordedPolicy(path: string, { header }: AuditEntry, model: string): Promise<string> {
+/** A session of the model, and the inputs to run: those of `--data`, or else those that are stored beside the log. */
+async function openData(
+  path: string,
+  model: string,
+  options: Omit<ReplayOptions, 'policy'> & { readonly policy: PolicySource },
+  entries: readonly AuditEntry[],
+  io: Io,
+): Promise<{
+  readonly session: InferenceSession;
+  readonly items: AsyncIterable<ReplayItem> | Iterable<ReplayItem>;
+  readonly close: () => Promise<void>;
+}> {
+  const { data } = options;
+  if (data !== undefined) {
+    const classifier = await openClassifier(model, options, io);
+    const close = async () => {
+      await classifier.release();
+      classifier.unusable.check();
+    };
+    try {
+      const list = likelyFirst(await openUnlabelled(classifier, data, options), entries.length);
+      return { session: classifier.session, items: itemsOf(classifier, list), close };
+    } catch (error) {
+      await classifier.release();
+      throw error;
+    }
+  }
+  if (entries.every(({ header }) => header.inputs !== 'store')) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `audit log '${path}': its inputs weren't stored; give the data that was recorded with --data`,
+    );
+  }
+  const { policy, original, precision, backend, isa, threads } = options;
+  const session = await InferenceSession.create(model, {
+    policy,
+    original,
+    precision,
+    backend,
+    isa,
+    threads,
+  });
+  const folder = (await kindOf(path)) === 'folder' ? path : dirname(path);
+  const hashes = new Set(entries.flatMap(({ record }) => record.input ?? []));
+  return { session, items: storedInputs(folder, hashes), close: () => session.release() };
+}
+
+/** The entries of the session's model, with a note if there are others; all if there are none of it. */
+function entriesOf(
+  session: InferenceSession,
+  all: readonly AuditEntry[],
+  path: string,
+  io: Io,
+): readonly AuditEntry[] {
+  const own = all.filter(({ header }) => header.model.sha256 === session.model.sha256);
+  if (own.length === 0 || own.length === all.length) return all;
+  const sources = new Set(all.filter((one) => !own.includes(one)).map(({ header }) => header.model.source));
+  io.err(
+    `note: ${path}: ${plural(all.length - own.length, 'item')} of other models (${[...sources].join(', ')}) are left out; replay them with --model\n`,
+  );
+  return own;
+}
+
+/** By their SHA-256: `model`, `full`, and the policies in the model's folder or in a file, with all their settings. */
+async function policiesFor(model: string, file: string | undefined): Promise<Map<string, PolicySource>> {
   const { folder } = await findModel(model);
   const files = (await listFolder(folder)).files.filter((name) => /^policy.*\.json$/.test(name));
-  for (const source of ['model', 'full', ...files.map((name) => join(folder, name))]) {
-    if (hashOf(source) === header.policy.sha256) return source;
+  const sources = ['model', 'full', ...files.map((name) => join(folder, name)), ...(file ? [file] : [])];
+  const found = new Map<string, PolicySource>();
+  for (const source of sources) {
+    const policy = loadedPolicy(source);
+    if (!policy) continue;
+    if (!found.has(hashPolicy(policy))) found.set(hashPolicy(policy), source);
+    // A server runs each setting of a file as a policy of its own.
+    const { settings = [], ...own } = policy;
+    for (const given of settings.length > 0 ? [own, ...settings] : []) {
+      const setting = loadPolicy(given);
+      if (!found.has(hashPolicy(setting))) found.set(hashPolicy(setting), setting);
+    }
   }
+  return found;
+}
+
+/** The policy of the last item. */
+function recordedPolicy(
+  path: string,
+  entries: readonly AuditEntry[],
+  policies: ReadonlyMap<string, PolicySource>,
+): PolicySource {
+  const { sha256 } = entries.at(-1)!.header.policy;
+  const policy = policies.get(sha256);
+  if (policy !== undefined) return policy;
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `audit log '${path}': it was recorded with the policy of SHA-256 ${header.policy.sha256}, which isn't in ${folder}; give its file ` +
+    `audit log '${path}': it was recorded with the policy of SHA-256 ${sha256}, which isn't in the model's folder; give its file ` +
       'with --policy',
   );
 }
 
 /** Undefined for a file that is no policy. */
-function hashOf(source: string): string | undefined {
+function loadedPolicy(source: string): SkipPolicy | undefined {
   try {
-    return hashPolicy(loadPolicy(source));
+    return loadPolicy(source);
   } catch {
     return undefined;
   }

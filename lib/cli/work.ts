@@ -9,7 +9,7 @@ import {
   withQueue,
   wordsOf,
 } from './queue.js';
-import { duration } from './serve.js';
+import { duration } from './serve-options.js';
 
 interface WorkOptions extends QueueOptions {
   readonly policy?: string;

@@ -59,6 +59,7 @@ class ObservedRun implements RunEvent {
     readonly inputsKept: boolean,
     readonly outputs: TensorMap,
     readonly items: number,
+    readonly requests: RunEvent['requests'],
     readonly milliseconds: number,
     private readonly outcome: RunOutcome,
   ) {}
@@ -126,7 +127,7 @@ export class Notifier {
 
   /** Notifies the observers of a successful run. */
   notify(call: PreparedRun, { inputsKept, outputs, milliseconds, outcome }: EndedRun): void {
-    const { cached, request, feeds, policy } = call;
+    const { cached, request, feeds, policy, requests } = call;
     let going: Promise<unknown> | undefined;
     if (this.#observers.length > 0) {
       const context = this.#contexts.of(cached, policy);
@@ -136,6 +137,7 @@ export class Notifier {
         inputsKept,
         outputs,
         request.items,
+        requests,
         milliseconds,
         outcome,
       );

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { PRECISIONS, type Precision } from '../model/program/program.js';
 import type { PolicySource } from '../skip/load-policy.js';
-import type { RunObserver } from '../skip/observer.js';
+import type { ItemRequest, RunObserver } from '../skip/observer.js';
 import { parseStrict } from '../util/validation.js';
 import { env } from './env.js';
 import type { Progress } from './progress.js';
@@ -86,6 +86,8 @@ export interface SessionOptions extends IgnoredSessionOptions {
 export interface RunSyncOptions {
   /** Instead of the session's policy, for this run. */
   policy?: PolicySource | undefined;
+  /** Of each item of the batch, the request that it belongs to: observers see it, and the audit log records it. */
+  requests?: readonly ItemRequest[] | undefined;
   /** A name for the run; as in onnxruntime, and without effect. */
   tag?: string | undefined;
   /** As in onnxruntime, and without effect. */
@@ -182,6 +184,14 @@ const sessionSchema = z.strictObject({
 
 const runSyncSchema = z.strictObject({
   policy: policySchema.optional(),
+  requests: z
+    .custom<readonly ItemRequest[]>(
+      (value) =>
+        Array.isArray(value) &&
+        value.every((one) => typeof one?.caller === 'string' && typeof one.id === 'string'),
+      { error: 'expected an array of objects with caller and id' },
+    )
+    .optional(),
   tag: z.string().optional(),
   logSeverityLevel: logLevel.optional(),
   logVerbosityLevel: z.int().optional(),

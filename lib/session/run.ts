@@ -3,6 +3,7 @@ import { setTimeout } from 'node:timers/promises';
 import type { RunRequest } from '../backends/backend.js';
 import type { CompiledPolicy } from '../skip/compiled-policy.js';
 import { FULL_POLICY } from '../skip/load-policy.js';
+import type { ItemRequest } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import {
   buildTrace,
@@ -25,6 +26,8 @@ export interface BoundRun {
   /** The policy that runs: a different one when an observer has set full depth. */
   readonly applied: SkipPolicy;
   readonly tripped: boolean;
+  /** Of each item, if the caller named them. */
+  readonly requests: readonly ItemRequest[] | undefined;
 }
 
 /** A run that is ready to execute. */
@@ -47,7 +50,7 @@ export function prepareRun(
   profiler?: Profiler,
   signal?: AbortSignal,
 ): PreparedRun {
-  const { feeds, policy, applied, tripped } = bound;
+  const { feeds, policy, applied, tripped, requests } = bound;
   const { items, tensors } = feeds;
   const { program, resolve, results } = cached;
   checkFetches(program, items, fetches);
@@ -71,6 +74,7 @@ export function prepareRun(
     policy,
     applied,
     tripped,
+    requests,
     cached,
     fetches,
     compiledPolicy,

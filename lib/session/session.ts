@@ -504,7 +504,14 @@ export class InferenceSession {
     const tripped = this.#fullDepth.size > 0;
     const applied = tripped ? FULL_POLICY : policy;
     const bound = bindFeeds(this.#model, feeds);
-    return { feeds: copy ? bound.copied(copy) : bound, policy, applied, tripped };
+    const { requests } = options;
+    if (requests && requests.length !== bound.items) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        `options.requests: expected one for each of the ${bound.items} items, received ${requests.length}`,
+      );
+    }
+    return { feeds: copy ? bound.copied(copy) : bound, policy, applied, tripped, requests };
   }
 
   /** For observers: the caller's outputs if it requested all of them, otherwise all outputs again. */

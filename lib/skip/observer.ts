@@ -48,6 +48,15 @@ export interface RunContext {
   } | null;
 }
 
+/** The request that an item belongs to, for observers. */
+export interface ItemRequest {
+  /** Who sent it. */
+  readonly caller: string;
+  readonly id: string;
+  /** The id that the client itself gave it, if any. */
+  readonly clientId?: string | undefined;
+}
+
 /** One successful run. The tensors are shared with the caller: read them before returning. */
 export interface RunEvent {
   readonly context: RunContext;
@@ -62,6 +71,8 @@ export interface RunEvent {
   decisionsOf(item: number): ItemDecisions;
   /** Items of the batch; 1 if the model mixes them. */
   readonly items: number;
+  /** Of each item, where the run's options name them. */
+  readonly requests?: readonly ItemRequest[] | undefined;
   /** Wall-clock time in the backend, including the wait for a free worker. */
   readonly milliseconds: number;
 }

@@ -111,7 +111,7 @@ export class Search {
   }
 
   async #certify(ladder: Ladder): Promise<Pick<Found, 'calibration' | 'files' | 'rungs'>> {
-    const { backend, opened, read, work } = this.setup;
+    const { backend, read, work } = this.setup;
     const { pool } = ladder;
     const { network, fronts } = this.#maker.madeFor(ladder);
     const used = usedBy(pool, fronts).map(({ candidate, front, chains }) => ({

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "addon/convert.h"
@@ -13,7 +14,7 @@
 namespace rskip {
 namespace {
 
-constexpr size_t kNumbers = 7;
+constexpr size_t kNumbers = 8;
 constexpr size_t kMaxItems = 1 << 12;
 
 // Items that are encoded in one step.
@@ -92,10 +93,12 @@ Batch read_batch(const Napi::CallbackInfo& info, std::vector<Napi::Value>& array
     row.ran = {ran + i * blocks, blocks};
     row.reasons = {reasons + i * blocks, blocks};
     check(std::ranges::all_of(row.reasons, [](uint8_t reason) { return reason < kReasons; }));
-    check(numbers[5] >= 0 && numbers[5] <= static_cast<double>(text.size()));
-    row.exits = text.substr(0, static_cast<size_t>(numbers[5]));
-    text.remove_prefix(row.exits.size());
-    if (numbers[6] == 0) continue;
+    for (const auto& [length, part] : {std::pair{numbers[5], &row.exits}, {numbers[6], &row.request}}) {
+      check(length >= 0 && length <= static_cast<double>(text.size()));
+      *part = text.substr(0, static_cast<size_t>(length));
+      text.remove_prefix(part->size());
+    }
+    if (numbers[7] == 0) continue;
     const TypedBytes input = next();
     // Empty data may be null, which would mean that there is none.
     static constexpr uint8_t kNothing = 0;

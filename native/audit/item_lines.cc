@@ -93,7 +93,7 @@ void append_item(std::string& text, const ItemRow& row, const uint8_t* digests, 
     if (i > 0) text += ',';
     append_float(text, row.scores[i]);
   }
-  text.append("],\"exits\":[").append(row.exits).append("],\"output\":");
+  text.append("],\"exits\":[").append(row.exits).append("]").append(row.request).append(",\"output\":");
   append_digest(text, digests);
   text += ",\"top\":[";
   append_top(text, row.answer, static_cast<size_t>(top), meaning);

@@ -26,14 +26,16 @@ struct ItemRow {
   std::span<const float> scores;
   // The text between the brackets of `exits`.
   std::string_view exits;
+  // What follows them: the fields of the request, each after a comma. Empty if there is none.
+  std::string_view request;
   // Null data where its hash is not recorded.
   Message input{nullptr, 0};
   // The output: class scores, one for each class.
   std::span<const float> answer;
 };
 
-// The first digits of SHA-256 over the link before and a line.
-using Link = std::array<char, 16>;
+// SHA-256 over the link before and a line, in hexadecimal digits.
+using Link = std::array<char, 2 * kDigestBytes>;
 
 // What class scores mean, as lib/skip/scores.ts has it.
 enum class Meaning { kLogits, kProbabilities };

@@ -1,5 +1,6 @@
 // The live page: draws the snapshots that /events sends. Charts are uPlot's.
-const KEPT = 240;
+/** Ten minutes, as the server has them. */
+const KEPT = 1200;
 const views = new Map();
 const byId = (id) => document.getElementById(id);
 
@@ -128,6 +129,31 @@ function viewOf({ name, version }) {
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
+function addRow(view, time, { itemsPerSecond, latencyMs, saved }) {
+  view.rows.push([
+    time / 1000,
+    itemsPerSecond,
+    latencyMs?.p50 ?? null,
+    latencyMs?.p99 ?? null,
+    saved === null ? null : 100 * saved,
+  ]);
+  if (view.rows.length > KEPT) view.rows.shift();
+}
+
+function drawRows(view) {
+  const column = (i) => view.rows.map((row) => row[i]);
+  view.rate.setData([column(0), column(1)]);
+  view.latency.setData([column(0), column(2), column(3)]);
+  view.saved.setData([column(0), column(4)]);
+}
+
+/** What the server has kept replaces the charts. */
+function drawHistory(moments) {
+  for (const view of views.values()) view.rows = [];
+  for (const { time, models } of moments) for (const model of models) addRow(viewOf(model), time, model);
+  for (const view of views.values()) drawRows(view);
+}
+
 function drawModel(time, model) {
   const view = viewOf(model);
   const { latencyMs, saved, promise } = model;
@@ -149,18 +175,8 @@ function drawModel(time, model) {
       ),
     ),
   );
-  view.rows.push([
-    time / 1000,
-    model.itemsPerSecond,
-    latencyMs?.p50 ?? null,
-    latencyMs?.p99 ?? null,
-    saved === null ? null : 100 * saved,
-  ]);
-  if (view.rows.length > KEPT) view.rows.shift();
-  const column = (i) => view.rows.map((row) => row[i]);
-  view.rate.setData([column(0), column(1)]);
-  view.latency.setData([column(0), column(2), column(3)]);
-  view.saved.setData([column(0), column(4)]);
+  addRow(view, time, model);
+  drawRows(view);
   if (model.blocks.length > 0) {
     view.blocks.replaceChildren(
       ...model.blocks.map(({ name, skipped }) => {
@@ -198,11 +214,19 @@ function draw({ time, queued, running, models, changes }) {
   );
 }
 
-const events = new EventSource('events');
-events.onmessage = ({ data }) => draw(JSON.parse(data));
-events.onerror = () => {
-  byId('status').textContent = 'the server does not answer; trying again';
-};
+let events;
+/** The server sends pictures of the images only to pages whose users want them. */
+function connect() {
+  events?.close();
+  events = new EventSource(byId('images').checked ? 'events?images=1' : 'events');
+  events.onmessage = ({ data }) => draw(JSON.parse(data));
+  events.addEventListener('history', ({ data }) => drawHistory(JSON.parse(data)));
+  events.onerror = () => {
+    byId('status').textContent = 'the server does not answer; trying again';
+  };
+}
+byId('images').addEventListener('change', connect);
+connect();
 // Canvases take colours when they are made: a change of theme makes them again.
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
   for (const { article } of views.values()) article.remove();

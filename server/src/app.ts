@@ -1,11 +1,13 @@
 import { randomUUID } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import fastify, { type FastifyError, type FastifyInstance, type FastifyRequest } from 'fastify';
-import type { Access, Authenticate } from './auth.js';
+import { type Access, type Authenticate, EVERYTHING } from './auth.js';
+import { awaitingContinue } from './bodies.js';
+import type { ControlPlane } from './control.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import type { ParsedOptions } from './options.js';
+import type { Pem } from './tls.js';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -16,23 +18,30 @@ declare module 'fastify' {
     /** Closes connections that have no request under way, also those that never sent one. */
     closeSilent(): void;
   }
+  interface FastifyContextConfig {
+    /** Whether it belongs to the control plane. */
+    control?: boolean;
+  }
 }
 
 /** Paths that need no token, because probes have none. */
 const OPEN_PATHS = new Set(['/v2/health/live', '/v2/health/ready']);
 
 interface AppContext {
+  readonly pem: Pem | undefined;
+  readonly control: ControlPlane;
   readonly draining: () => boolean;
   readonly authenticate: Authenticate;
   readonly reportFailure: ReportFailure;
 }
 
 /** The HTTP side of a server, without its routes: tokens are checked, and failures are answered, counted and logged. */
-export async function createApp(
-  { bodyLimit, requestTimeout, tls }: ParsedOptions,
-  { draining, authenticate, reportFailure }: AppContext,
-): Promise<FastifyInstance> {
-  const https = tls && { cert: await readFile(tls.cert), key: await readFile(tls.key) };
+export function createApp(
+  { bodyLimit, requestTimeout, maxConnections, accessLog, log }: ParsedOptions,
+  { pem, control, draining, authenticate, reportFailure }: AppContext,
+): FastifyInstance {
+  const certified = pem?.ca !== undefined;
+  const https = pem && { ...pem, requestCert: certified, rejectUnauthorized: certified };
   const app = fastify({
     bodyLimit,
     requestTimeout,
@@ -44,14 +53,45 @@ export async function createApp(
     [https ? 'https' : 'http']: { ...https, connectionsCheckingInterval: Math.min(1000, requestTimeout) },
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
+  app.server.maxConnections = maxConnections;
+  // Otherwise Node.js would ask for every body, before it is known whether the request is refused.
+  app.server.on('checkContinue', (request, response) => {
+    // A client that is refused doesn't send the body, so that the next request could be taken for it.
+    response.setHeader('connection', 'close');
+    awaitingContinue.set(request, () => {
+      if (!draining()) response.removeHeader('connection');
+      response.writeContinue();
+    });
+    app.server.emit('request', request, response);
+  });
   app.decorateRequest('access');
   app.decorate('closeSilent', silentConnections(app));
   app.addHook('onRequest', (request, reply, done) => {
     if (draining()) reply.raw.setHeader('connection', 'close');
-    if (!OPEN_PATHS.has(request.url))
+    if (control.has(request.raw)) request.access = EVERYTHING;
+    else if (!OPEN_PATHS.has(request.url))
       request.access = authenticate(request.headers.authorization, addressOf(request));
+    if (request.routeOptions.config.control) control.check(request.raw, `path ${request.url}`);
     done();
   });
+  if (accessLog) {
+    app.addHook('onResponse', (request, reply, done) => {
+      const { id, method, url, access } = request;
+      const caller = access?.client ?? addressOf(request);
+      const ms = Number(reply.elapsedTime.toFixed(3));
+      log?.({
+        event: 'access',
+        protocol: 'rest',
+        id,
+        caller,
+        method,
+        path: url,
+        status: reply.raw.statusCode,
+        ms,
+      });
+      done();
+    });
+  }
   const report = (error: ServerError, request: FastifyRequest) =>
     reportFailure({ protocol: 'rest', error, request: `${request.method} ${request.url}`, id: request.id });
   app.setErrorHandler((error: FastifyError, request, reply) => {

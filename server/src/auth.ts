@@ -8,10 +8,13 @@ type Right = (typeof RIGHTS)[number];
 
 /** Who sends a request, and what it may do. */
 export interface Access {
-  /** The token, or else the address: the server is shared equally between clients. */
+  /** The name of the token, or else the address: the server is shared equally between clients. */
   readonly client: string;
   readonly rights: ReadonlySet<Right>;
 }
+
+/** Of whoever is on the machine, at the control port. */
+export const EVERYTHING: Access = { client: 'control', rights: new Set(RIGHTS) };
 
 /** Checks the `authorization` header of a request from an address; throws UNAUTHENTICATED. */
 export type Authenticate = (authorization: string | undefined, address: string) => Access;
@@ -19,17 +22,27 @@ export type Authenticate = (authorization: string | undefined, address: string) 
 /**
  * Grants access to requests with one of the tokens in a file: as `Bearer TOKEN`, or as the password of `Basic`, for which browsers
  * prompt. Each line has a token, and behind it what it may do beside inference: `priority` (requests with a priority), `control`
- * (loading and unloading of models).
+ * (loading and unloading of models), and `name=NAME`, by which logs and audit records call it.
  * @param file undefined grants access to everybody
  * @param trusted whether everybody may do everything, where there are no tokens
  */
-export async function authenticator(file: string | undefined, trusted: boolean): Promise<Authenticate> {
+export async function authenticator(
+  file: string | undefined,
+  trusted: boolean,
+): Promise<{ readonly authenticate: Authenticate; readonly reload: () => Promise<void> }> {
   if (file === undefined) {
     const rights = new Set(trusted ? RIGHTS : []);
-    return (_authorization, address) => ({ client: addressOf(address), rights });
+    return {
+      authenticate: (_authorization, address) => ({ client: addressOf(address), rights }),
+      reload: async () => {},
+    };
   }
-  const known = parseTokens(file, await readFile(file, 'utf8'));
-  return (authorization) => {
+  let known: ReturnType<typeof parseTokens>;
+  const reload = async () => {
+    known = parseTokens(file, await readFile(file, 'utf8'));
+  };
+  await reload();
+  const authenticate: Authenticate = (authorization) => {
     const token = tokenOf(authorization);
     const own = token === undefined ? undefined : digest(token);
     const found = own && known.find((one) => timingSafeEqual(one.digest, own));
@@ -39,6 +52,7 @@ export async function authenticator(file: string | undefined, trusted: boolean):
       'header Authorization: it has no valid token; send Bearer TOKEN',
     );
   };
+  return { authenticate, reload };
 }
 
 /** Throws PERMISSION_DENIED. */
@@ -52,20 +66,28 @@ export function checkRight({ rights }: Access, right: Right, what: string): void
 
 function parseTokens(file: string, text: string) {
   const lines = text.split('\n').map((line) => line.trim().split(/\s+/));
-  const known = lines.flatMap(([token, ...rights], i) => {
+  const known = lines.flatMap(([token, ...words], i) => {
     if (!token) return [];
+    const { name = `token ${i}`, rights } = grantOf(words);
     const unknown = rights.find((right) => !(RIGHTS as readonly string[]).includes(right));
     if (unknown !== undefined) {
       throw new ServerError(
         'INVALID_ARGUMENT',
-        `token file ${file}: line ${i + 1} grants something unknown; write ${RIGHTS.join(' or ')} behind a token, or nothing`,
+        `token file ${file}: line ${i + 1} grants something unknown; write ${RIGHTS.join(' or ')} or name=NAME behind a token, or nothing`,
       );
     }
-    const access: Access = { client: `token ${i}`, rights: new Set(rights as Right[]) };
+    const access: Access = { client: name, rights: new Set(rights as Right[]) };
     return [{ digest: digest(token), access }];
   });
   if (known.length > 0) return known;
   throw new ServerError('INVALID_ARGUMENT', `token file ${file}: it holds no token; write one on each line`);
+}
+
+/** What follows a token: rights, and what logs call whoever has it. */
+function grantOf(words: readonly string[]): { readonly name?: string; readonly rights: readonly string[] } {
+  const isName = (word: string) => /^name=./.test(word);
+  const name = words.find(isName)?.slice('name='.length);
+  return { ...(name && { name }), rights: words.filter((word) => !isName(word)) };
 }
 
 /** An address that a client can't choose freely: of IPv6, its network of 64 bits. */

@@ -12,6 +12,9 @@ const ALIGNED_BYTES = 8;
 /** Unfinished bodies may take this many times the limit on one of them. */
 const MAX_UNFINISHED = 4;
 
+/** Of requests whose clients wait to be asked for their bodies (`Expect: 100-continue`): what asks for them. */
+export const awaitingContinue = new WeakMap<IncomingMessage, () => void>();
+
 export interface BodyLimits {
   /** Maximum size of a body in bytes. */
   readonly bodyLimit: number;
@@ -137,6 +140,7 @@ export class Bodies {
       else done(null, whole ?? Buffer.concat(chunks));
     };
     const unfinished = this.begin(client, end);
+    awaitingContinue.get(message)?.();
     message.on('data', onData);
     message.on('end', onEnd);
     message.on('error', onError);

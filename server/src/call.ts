@@ -1,4 +1,4 @@
-import { type ItemTrace, type SkipTrace, Tensor, type TensorMap } from 'residual-skip';
+import { type ItemRequest, type ItemTrace, type SkipTrace, Tensor, type TensorMap } from 'residual-skip';
 import type { Caller } from './caller.js';
 import type { ServedModel } from './model.js';
 import type { Job, JobQueue } from './queue.js';
@@ -11,7 +11,10 @@ export interface Work {
   readonly setting: Setting | undefined;
   readonly feeds: Readonly<Record<string, Tensor>>;
   readonly fetches: readonly string[];
+  readonly request: ItemRequest;
   readonly queued: number;
+  /** Time to decode and prepare its inputs, and that it waited for room to, in milliseconds. */
+  readonly inputMs: number;
   result?: Result;
 }
 
@@ -168,7 +171,9 @@ async function runOnce(jobs: readonly Job<Work>[], short: boolean): Promise<void
   const start = performance.now();
   // A shared call continues when one of its callers leaves, a part of a request too.
   const signal = jobs.length === 1 && !short && !more ? signalOf(caller) : undefined;
-  const { outputs, trace } = await model.run(setting, feeds, fetches, signal);
+  const requests =
+    model.audit && jobs.flatMap(({ work, items }) => Array<ItemRequest>(items).fill(work.request));
+  const { outputs, trace } = await model.run(setting, feeds, fetches, { signal, requests });
   const callMs = performance.now() - start;
   share(jobs, { setting, outputs, trace, start, callMs });
 }

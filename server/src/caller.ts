@@ -9,7 +9,11 @@ export class Caller {
   /** Called when the caller leaves. */
   onLeave: (() => void) | undefined;
 
-  constructor(readonly access: Access = NOBODY) {}
+  /** @param id of its request */
+  constructor(
+    readonly access: Access = NOBODY,
+    readonly id = '',
+  ) {}
 
   /** With whom others share the server. */
   get client(): string {

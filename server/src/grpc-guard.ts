@@ -1,5 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import { constants, type ServerHttp2Stream } from 'node:http2';
 import {
+  Metadata,
   ServerInterceptingCall,
   type ServerInterceptingCallInterface,
   type ServerInterceptor,
@@ -8,6 +10,7 @@ import type { Authenticate } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
+import type { ParsedOptions } from './options.js';
 
 export interface GuardOptions {
   readonly bodies: Bodies;
@@ -19,7 +22,12 @@ export interface GuardOptions {
   readonly reportFailure: ReportFailure;
   /** Counts the calls under way. */
   readonly active: { calls: number };
+  /** Logs each call; undefined for none. */
+  readonly accessLog: ParsedOptions['log'];
 }
+
+/** Metadata of a request and its status, as the header of REST. */
+export const REQUEST_ID = 'x-request-id';
 
 /**
  * Time for the status of a refused call to be sent before its stream is closed, which discards what is queued. (Node.js can also
@@ -38,13 +46,19 @@ export function guard({
   open,
   reportFailure,
   active,
+  accessLog,
 }: GuardOptions): ServerInterceptor {
   return ({ path, requestStream }, call) => {
     const stream = streamOf(call);
+    const started = performance.now();
+    let id = '';
+    let caller = addressOfPeer(call.getPeer());
+    let status: number | undefined;
     const refuse = (cause: unknown) => {
       const error = asServerError(cause);
       const { grpc, message } = error;
       reportFailure({ protocol: 'grpc', error, request: path });
+      status = grpc;
       call.sendStatus({ code: grpc, details: message });
       // Otherwise what was received would be kept until the client also ends the call.
       setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), FLUSH_MS).unref();
@@ -75,13 +89,19 @@ export function guard({
     stream.once('close', () => {
       active.calls--;
       done();
+      const ms = Number((performance.now() - started).toFixed(3));
+      // Without a status, the client has left.
+      accessLog?.({ event: 'access', protocol: 'grpc', id, caller, path, status: status ?? null, ms });
     });
     return new ServerInterceptingCall(call, {
       start: (next) =>
         next({
           onReceiveMetadata: (metadata, receive) => {
             try {
-              if (!open.has(path)) authenticate(metadata.get('authorization')[0]?.toString(), address);
+              if (metadata.get(REQUEST_ID).length === 0) metadata.set(REQUEST_ID, randomUUID());
+              id = metadata.get(REQUEST_ID)[0]!.toString();
+              if (!open.has(path))
+                caller = authenticate(metadata.get('authorization')[0]?.toString(), address).client;
             } catch (error) {
               refuse(error);
               return;
@@ -101,6 +121,12 @@ export function guard({
             receive();
           },
         }),
+      sendStatus: (sent, next) => {
+        status = sent.code;
+        const metadata = sent.metadata ?? new Metadata();
+        metadata.set(REQUEST_ID, id);
+        next({ ...sent, metadata });
+      },
     });
   };
 }

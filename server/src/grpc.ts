@@ -1,5 +1,4 @@
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   loadPackageDefinition,
@@ -16,17 +15,20 @@ import { loadSync } from '@grpc/proto-loader';
 import { type Access, type Authenticate, checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
+import type { ControlPlane } from './control.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import { format, formatParameters, type ModelInferRequest, parse } from './grpc-format.js';
-import { addressOfPeer, guard, unread } from './grpc-guard.js';
+import { addressOfPeer, guard, REQUEST_ID, unread } from './grpc-guard.js';
 import { addHealth, loadHealth } from './grpc-health.js';
 import { INFER_DATA, structureBytes } from './grpc-structure.js';
 import type { Inference } from './infer.js';
 import type { Parameters } from './messages.js';
 import { EXTENSIONS, modelConfig, modelMetadata, modelStatistics } from './metadata.js';
+import type { ParsedOptions } from './options.js';
 import { checkParameters } from './parameters.js';
 import type { ModelRepository } from './repository.js';
+import type { Pem } from './tls.js';
 
 interface Named {
   readonly name: string;
@@ -55,6 +57,9 @@ export interface GrpcContext {
   readonly jsonLimit: number;
   readonly requestTimeout: number;
   readonly maxStreams: number;
+  readonly control: ControlPlane;
+  /** Logs each call; undefined for none. */
+  readonly accessLog: ParsedOptions['log'];
 }
 
 /** The file that describes the service, for clients. */
@@ -93,13 +98,16 @@ export function createGrpcServer(context: GrpcContext): Server {
         open,
         reportFailure,
         active: context.active,
+        accessLog: context.accessLog,
       }),
     ],
   });
   const accessOf = (call: Pick<InferStream, 'metadata' | 'getPeer'>) =>
     authenticate(call.metadata.get('authorization')[0]?.toString(), addressOfPeer(call.getPeer()));
-  const control = (call: ServerUnaryCall<unknown, unknown>) =>
+  const control = (call: ServerUnaryCall<unknown, unknown>) => {
+    context.control.check(undefined, 'model control');
     checkRight(accessOf(call), 'control', 'model control');
+  };
   const isReady = ({ name, version: asked }: Named) => {
     try {
       repository.get(name, asked);
@@ -122,7 +130,7 @@ export function createGrpcServer(context: GrpcContext): Server {
       config: modelConfig(repository.get(name, asked), inference.maxRequestItems),
     })),
     ModelInfer: unary((request: ModelInferRequest, call) => {
-      const caller = new Caller(accessOf(call));
+      const caller = new Caller(accessOf(call), requestIdOf(call.metadata));
       call.on('cancelled', () => caller.disconnect());
       return infer(request, call.metadata, caller, inference, bodies);
     }),
@@ -162,13 +170,16 @@ export function createGrpcServer(context: GrpcContext): Server {
   return server;
 }
 
-/** Credentials from PEM files; insecure if there are none. */
-export async function grpcCredentials(
-  tls: { cert: string; key: string } | undefined,
-): Promise<ServerCredentials> {
-  if (!tls) return ServerCredentials.createInsecure();
-  const [cert_chain, private_key] = await Promise.all([readFile(tls.cert), readFile(tls.key)]);
-  return ServerCredentials.createSsl(null, [{ cert_chain, private_key }]);
+/** The caller's, as in REST, or that of the guard. */
+function requestIdOf(metadata: Metadata): string {
+  return metadata.get(REQUEST_ID)[0]!.toString();
+}
+
+/** Insecure without certificates. */
+export function grpcCredentials(pem: Pem | undefined): ServerCredentials {
+  if (!pem) return ServerCredentials.createInsecure();
+  const { cert: cert_chain, key: private_key, ca = null } = pem;
+  return ServerCredentials.createSsl(ca, [{ cert_chain, private_key }], ca !== null);
 }
 
 /**
@@ -211,13 +222,14 @@ async function inferStream(
   one: (request: ModelInferRequest, caller: Caller) => Promise<object>,
   reportFailure: ReportFailure,
 ): Promise<void> {
-  let caller = new Caller(access);
+  const requestId = requestIdOf(call.metadata);
+  let caller = new Caller(access, requestId);
   call.on('cancelled', () => caller.disconnect());
   try {
     // Otherwise the stream would be destroyed at its end, before the answers are sent.
     const requests = call.iterator({ destroyOnReturn: false });
     for await (const request of requests as AsyncIterable<ModelInferRequest | ServerError>) {
-      caller = new Caller(access);
+      caller = new Caller(access, requestId);
       const answer = await (request instanceof ServerError
         ? Promise.reject(request)
         : one(request, caller)

@@ -42,6 +42,7 @@ export class Inference {
   readonly #options: InferenceOptions;
   /** Bytes of the inputs of all requests that have no answer yet, and those of each client. */
   #held = 0;
+  #inFlight = 0;
   readonly #heldBy = new Map<string, number>();
 
   constructor(repository: ModelRepository, options: InferenceOptions) {
@@ -53,6 +54,11 @@ export class Inference {
       { capacity, concurrency: threads + 1, maxItems, longestJoinedMs: SHORT_MS },
       runTogether,
     );
+  }
+
+  /** Requests that have no answer yet. */
+  get inFlight(): number {
+    return this.#inFlight;
   }
 
   get maxRequestItems(): number {
@@ -70,6 +76,7 @@ export class Inference {
       held += bytes;
       this.#count(client, bytes);
     };
+    this.#inFlight++;
     try {
       hold(bytesIn(request.inputs));
       const found = this.#repository.get(request.model, request.version);
@@ -79,6 +86,7 @@ export class Inference {
       throw this.#failed(model, error, request, started);
     } finally {
       this.#count(client, -held);
+      this.#inFlight--;
     }
   }
 
@@ -152,8 +160,10 @@ export class Inference {
       for (const name of fetches) checkClasses(model, name, classesAsked(request, name));
       this.#checkItems(feeds.reduce((sum, one) => sum + model.itemsOf(one), 0));
       const queued = performance.now();
-      model.counts.inputNs += (queued - prepared) * 1e6;
-      const work: Work = { model, setting, feeds: feeds[0]!, fetches, queued };
+      const asked = { caller: caller.client, id: caller.id, clientId: request.id };
+      const inputMs = queued - prepared;
+      model.counts.inputNs += inputMs * 1e6;
+      const work: Work = { model, setting, feeds: feeds[0]!, fetches, request: asked, queued, inputMs };
       work.result = await runQueued(this.queue, work, feeds, { priority, caller });
       return this.#answer(request, work, started, trace === true);
     } finally {
@@ -185,7 +195,7 @@ export class Inference {
     counts.lastMs = Date.now();
     this.#options.onFinished?.({
       ...{ request, started, model, setting, items, multiplyAdds, queueMs, callMs, callItems, outputs },
-      feeds: work.feeds,
+      ...{ feeds: work.feeds, inputMs: work.inputMs },
     });
     const skippedBlocks = items.reduce((sum, { blocks }) => sum + blocks.filter(({ ran }) => !ran).length, 0);
     const saved = items.reduce((sum, { multiplyAddsSkipped }) => sum + multiplyAddsSkipped, 0);

@@ -6,6 +6,7 @@ import type { Inference } from './infer.js';
 import type { Failed, Finished } from './messages.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
+import { CONTROL } from './rest.js';
 import { type Thumbnail, thumbnailOf } from './thumbnail.js';
 
 /** What the page shows for the period since the previous snapshot. */
@@ -59,14 +60,33 @@ const INTERVAL_MS = 500;
 const RECENT = 8;
 const CHANGES = 20;
 const LATENCIES = 4000;
+/** Snapshots of the last ten minutes, for a page that is opened after a problem. */
+const HISTORY = (10 * 60 * 1000) / INTERVAL_MS;
 
-/** The live page and its stream of snapshots. Nothing is counted while nobody watches. */
+/** Of a snapshot, what the charts show. */
+interface Moment {
+  readonly time: number;
+  readonly models: readonly Pick<
+    ModelSnapshot,
+    'name' | 'version' | 'itemsPerSecond' | 'latencyMs' | 'saved'
+  >[];
+}
+
+/** A page that shows the snapshots. */
+interface Viewer {
+  /** Whether it shows what the last images were: only pages whose users asked for it. */
+  readonly images: boolean;
+  readonly send: (text: string) => void;
+}
+
+/** The live page and its stream of snapshots. Answers and images are kept only while somebody watches. */
 export class LivePage {
   readonly #repository: ModelRepository;
   readonly #inference: () => Inference;
   readonly #tallies = new Map<ServedModel, Tally>();
   readonly #changes: SettingChange[] = [];
-  readonly #viewers = new Set<(text: string) => void>();
+  readonly #viewers = new Set<Viewer>();
+  readonly #history: Moment[] = [];
   #timer: NodeJS.Timeout | undefined;
 
   constructor(repository: ModelRepository, inference: () => Inference) {
@@ -75,7 +95,6 @@ export class LivePage {
   }
 
   finished(finished: Finished): void {
-    if (this.#viewers.size === 0) return;
     const { model, items, multiplyAdds, queueMs, callMs } = finished;
     const tally = this.#tallyOf(model);
     tally.items += items.length;
@@ -91,25 +110,26 @@ export class LivePage {
       }
     }
     const now = performance.now();
-    if (now - tally.seen < INTERVAL_MS / RECENT) return;
+    if (this.#viewers.size === 0 || now - tally.seen < INTERVAL_MS / RECENT) return;
     tally.seen = now;
-    const { outputs, feeds } = finished;
+    const { outputs } = finished;
     const { classifier } = model;
     const scored = classifier && outputs[classifier.output];
+    const pictured = [...this.#viewers].some(({ images }) => images);
     const scores = scored && classifier.scoresOf(outputs, scored.dims[0] ?? 1);
     for (const [i, { blocks }] of items.slice(0, RECENT).entries()) {
       const path = blocks.map(({ ran }) => (ran ? '#' : '.')).join('');
       tally.recent.push({
         answer: answerOf(model, scores?.[i]),
         path,
-        image: thumbnailOf(feeds, i, items.length),
+        image: pictured ? thumbnailOf(finished.feeds, i, items.length) : null,
       });
     }
     tally.recent.splice(0, tally.recent.length - RECENT);
   }
 
   failed({ model }: Failed): void {
-    if (model && this.#viewers.size > 0) this.#tallyOf(model).failures++;
+    if (model) this.#tallyOf(model).failures++;
   }
 
   changed(change: SettingChange): void {
@@ -124,7 +144,7 @@ export class LivePage {
 
   stop(): void {
     clearInterval(this.#timer);
-    for (const send of this.#viewers) send('');
+    for (const { send } of this.#viewers) send('');
   }
 
   async addRoutes(app: FastifyInstance): Promise<void> {
@@ -138,9 +158,11 @@ export class LivePage {
     ] as const;
     for (const [path, type, file] of files) {
       const content = await readFile(file);
-      app.get(path, (_request, reply) => reply.type(type).header('cache-control', 'no-cache').send(content));
+      app.get(path, CONTROL, (_request, reply) =>
+        reply.type(type).header('cache-control', 'no-cache').send(content),
+      );
     }
-    app.get('/events', (request, reply) => {
+    app.get<{ Querystring: { images?: string } }>('/events', CONTROL, (request, reply) => {
       reply.hijack();
       const { raw } = reply;
       raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });
@@ -149,8 +171,10 @@ export class LivePage {
         if (text === '') raw.end();
         else if (!raw.writableNeedDrain) raw.write(text);
       };
-      this.#viewers.add(send);
-      request.raw.on('close', () => this.#viewers.delete(send));
+      const viewer = { images: request.query.images === '1', send };
+      send(`event: history\ndata: ${JSON.stringify(this.#history)}\n\n`);
+      this.#viewers.add(viewer);
+      request.raw.on('close', () => this.#viewers.delete(viewer));
     });
   }
 
@@ -162,13 +186,21 @@ export class LivePage {
 
   #publish(): void {
     const loaded = this.#repository.loaded();
-    const text = this.#viewers.size > 0 ? `data: ${JSON.stringify(this.#snapshot(loaded))}\n\n` : undefined;
+    const snapshot = this.#snapshot(loaded);
+    this.#history.push(momentOf(snapshot));
+    if (this.#history.length > HISTORY) this.#history.shift();
     const tallies = [...this.#tallies];
     this.#tallies.clear();
     for (const [model, { recent, seen }] of tallies) {
       if (loaded.includes(model)) this.#tallies.set(model, Object.assign(new Tally(), { recent, seen }));
     }
-    if (text) for (const send of this.#viewers) send(text);
+    const texts = new Map<boolean, string>();
+    for (const { images, send } of this.#viewers) {
+      const text =
+        texts.get(images) ?? `data: ${JSON.stringify(images ? snapshot : withoutImages(snapshot))}\n\n`;
+      texts.set(images, text);
+      send(text);
+    }
   }
 
   #snapshot(models: readonly ServedModel[]): Snapshot {
@@ -181,6 +213,21 @@ export class LivePage {
       changes: this.#changes,
     };
   }
+}
+
+function momentOf({ time, models }: Snapshot): Moment {
+  const shown = models.map(({ name, version, itemsPerSecond, latencyMs, saved }) => ({
+    ...{ name, version, itemsPerSecond, latencyMs, saved },
+  }));
+  return { time, models: shown };
+}
+
+function withoutImages(snapshot: Snapshot): Snapshot {
+  const models = snapshot.models.map((model) => ({
+    ...model,
+    recent: model.recent.map((one) => ({ ...one, image: null })),
+  }));
+  return { ...snapshot, models };
 }
 
 function snapshotOf(model: ServedModel, tally: Tally): ModelSnapshot {

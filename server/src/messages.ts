@@ -58,6 +58,8 @@ export interface Finished {
   readonly items: readonly ItemTrace[];
   /** Multiply-adds of one item at full depth. */
   readonly multiplyAdds: number;
+  /** Time to decode and prepare its inputs, and that it waited for room to. */
+  readonly inputMs: number;
   readonly queueMs: number;
   /** Duration of the engine's call, which may have included other requests. */
   readonly callMs: number;

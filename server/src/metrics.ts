@@ -1,10 +1,12 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { AuditLogs } from './audit.js';
 import type { Failures } from './failures.js';
 import type { Inference } from './infer.js';
 import type { Failed, Finished } from './messages.js';
 import type { ServedModel } from './model.js';
 import type { ModelRepository } from './repository.js';
 import type { Setting } from './settings.js';
+import { packageVersion } from './version.js';
 
 const SECONDS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const ITEMS = [1, 2, 4, 8, 16, 32, 64];
@@ -38,6 +40,16 @@ export class Metrics {
     labelNames: OF_SETTING,
     registers: [this.registry],
   });
+  readonly #request = this.#histogram(
+    'request_seconds',
+    'Time from when a request was read until it was answered: what --target-p99 is about.',
+    SECONDS,
+  );
+  readonly #input = this.#histogram(
+    'input_seconds',
+    'Time to decode and prepare the inputs of a request, and that it waited for room to.',
+    SECONDS,
+  );
   readonly #queue = this.#histogram('queue_seconds', 'Time that a request waited for the engine.', SECONDS);
   readonly #compute = this.#histogram(
     'compute_seconds',
@@ -66,7 +78,12 @@ export class Metrics {
     registers: [this.registry],
   });
 
-  constructor(repository: ModelRepository, inference: () => Inference, failures: Failures) {
+  constructor(
+    repository: ModelRepository,
+    inference: () => Inference,
+    failures: Failures,
+    audits?: AuditLogs,
+  ) {
     const { registry } = this;
     const failed: Counter<'protocol' | 'code'> = new Counter({
       name: 'residual_skip_failures_total',
@@ -85,6 +102,26 @@ export class Metrics {
       registers: [registry],
       collect: () => queueGauge.set(inference().queue.length),
     });
+    const inFlight: Gauge = new Gauge({
+      name: 'residual_skip_in_flight',
+      help: 'Requests that were read and have no answer yet.',
+      registers: [registry],
+      collect: () => inFlight.set(inference().inFlight),
+    });
+    new Gauge({
+      name: 'residual_skip_build_info',
+      help: '1; the labels say what runs.',
+      labelNames: ['version', 'node'],
+      registers: [registry],
+    }).set({ version: packageVersion(), node: process.versions.node }, 1);
+    if (audits) {
+      const lost: Gauge = new Gauge({
+        name: 'residual_skip_audit_lost_total',
+        help: 'Items and inputs that could not be recorded.',
+        registers: [registry],
+        collect: () => lost.set(audits.lost()),
+      });
+    }
     const labels = ({ name, version }: ServedModel) => ({ model: name, version });
     const perModel = (name: string, help: string, value: (model: ServedModel) => number) => {
       const gauge: Gauge<(typeof OF_MODEL)[number]> = new Gauge({
@@ -159,9 +196,12 @@ export class Metrics {
     );
   }
 
-  finished({ model, setting, items, multiplyAdds, queueMs, callMs, callItems }: Finished): void {
+  finished(finished: Finished): void {
+    const { model, setting, items, multiplyAdds, started, inputMs, queueMs, callMs, callItems } = finished;
     const tally = this.#tallyOf(model);
     const { labels } = tally;
+    this.#request.observe(labels, (performance.now() - started) / 1000);
+    this.#input.observe(labels, inputMs / 1000);
     this.#queue.observe(labels, queueMs / 1000);
     this.#compute.observe(labels, callMs / 1000);
     this.#call.observe(labels, callItems);

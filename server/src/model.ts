@@ -2,6 +2,9 @@ import {
   decodingBytes,
   type ImageClassifier,
   type InferenceSession,
+  type ItemRequest,
+  type RunContext,
+  type RunObserver,
   Tensor,
   type TensorMap,
   type TensorMetadata,
@@ -12,6 +15,7 @@ import type { Caller } from './caller.js';
 import { decodes } from './decodes.js';
 import { ServerError } from './errors.js';
 import { type OpenOptions, open } from './open.js';
+import { contextOfOriginal, eventOfOriginal } from './original.js';
 import type { Evidence, PromiseMonitor } from './promise-monitor.js';
 import { FULL, ORIGINAL, originalOf, type Setting } from './settings.js';
 
@@ -63,6 +67,7 @@ export class ServedModel {
   readonly outputNames: readonly string[];
   /** Whether each item of a batch runs by itself. */
   readonly itemwise: boolean;
+  #originalContext: RunContext | undefined;
   #users = 0;
   #closing: (() => void) | undefined;
 
@@ -78,6 +83,9 @@ export class ServedModel {
     settings: readonly Setting[],
     readonly monitor: PromiseMonitor | null,
     current: number,
+    /** Records the runs of requests. */
+    readonly audit: RunObserver | undefined,
+    readonly originals: ModelOptions['originals'],
   ) {
     this.settings = settings;
     this.classifier = images ?? (text && scoresOfTexts(text));
@@ -95,6 +103,7 @@ export class ServedModel {
     options: ModelOptions,
   ): Promise<ServedModel> {
     const { images, text, session, settings, monitor, current } = await open(path, options);
+    const { audit, originals } = options;
     try {
       await prepare(session, settings);
       monitor?.begin();
@@ -112,6 +121,8 @@ export class ServedModel {
       settings.map(promisedBy(settings)),
       monitor,
       current,
+      audit,
+      originals,
     );
     monitor?.onTrip((trip) => {
       const from = model.setting;
@@ -190,9 +201,9 @@ export class ServedModel {
     setting: Setting,
     feeds: Readonly<Record<string, Tensor>>,
     fetches: readonly string[],
-    signal?: AbortSignal,
+    options: RunBy,
   ): Promise<TracedRun> {
-    const run = this.#runIn(setting, feeds, fetches, signal);
+    const run = this.#runIn(setting, feeds, fetches, options);
     if (this.boldest === 0)
       this.monitor?.try(feeds, this.itemsOf(feeds), (on, item) => this.#runIn(on, item, fetches));
     return run;
@@ -202,19 +213,30 @@ export class ServedModel {
     setting: Setting,
     feeds: Readonly<Record<string, Tensor>>,
     fetches: readonly string[],
-    signal?: AbortSignal,
+    options: RunBy = {},
   ): Promise<TracedRun> {
     return setting === ORIGINAL
-      ? this.#runOriginal(feeds)
-      : this.session.runTraced(feeds, [...fetches], { policy: setting.policy, signal });
+      ? this.#runOriginal(feeds, options)
+      : this.session.runTraced(feeds, [...fetches], { policy: setting.policy, ...options });
   }
 
-  async #runOriginal(feeds: Readonly<Record<string, Tensor>>): Promise<TracedRun> {
+  async #runOriginal(feeds: Readonly<Record<string, Tensor>>, { requests }: RunBy): Promise<TracedRun> {
+    const start = performance.now();
     const outputs = await this.monitor!.runOriginal(feeds);
+    const milliseconds = performance.now() - start;
     const { multiplyAdds } = this.session.model;
     const item = { blocks: [], exits: [], multiplyAddsSkipped: 0, layersSkipped: 0 };
     const items = Array.from({ length: this.itemsOf(feeds) }, () => item);
-    return { outputs, trace: { items, multiplyAdds: multiplyAdds ?? 0, layers: 0 } };
+    const trace = { items, multiplyAdds: multiplyAdds ?? 0, layers: 0 };
+    // The session's observers don't see this run: it is that of another network.
+    if (requests) {
+      const sha256 = this.settings.map(originalOf).find((one) => one !== undefined)!;
+      const source = this.originals?.get(sha256) ?? null;
+      this.#originalContext ??= contextOfOriginal(this.session, sha256, source);
+      const run = { context: this.#originalContext, inputs: feeds, outputs, trace, milliseconds, requests };
+      void this.audit?.onRun?.(eventOfOriginal(run));
+    }
+    return { outputs, trace };
   }
 
   /** Keeps the model alive while `work` runs, even if it is unloaded meanwhile. */
@@ -263,6 +285,12 @@ export class ServedModel {
     const needed = await decodingBytes(bytes, { name });
     return decodes.run(name, needed, caller, () => images.prepare(bytes));
   }
+}
+
+/** On whose behalf a run is, and what ends it early. */
+interface RunBy {
+  readonly requests?: readonly ItemRequest[] | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Full depth promises nothing where policies promise the answers of another network. */

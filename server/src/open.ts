@@ -1,5 +1,11 @@
 /** Opens a model for the server: as what it is, and with the settings that fit it. */
-import { ImageClassifier, InferenceSession, locateModel, TextClassifier } from 'residual-skip';
+import {
+  ImageClassifier,
+  InferenceSession,
+  locateModel,
+  type RunObserver,
+  TextClassifier,
+} from 'residual-skip';
 import { PromiseMonitor } from './promise-monitor.js';
 import { modelOf, originalOf, type Setting, settingsOf } from './settings.js';
 
@@ -18,6 +24,8 @@ export interface OpenOptions {
   readonly shadow: number;
   /** Share of answers that settings may change whose promise is about accuracy, which isn't tested otherwise. */
   readonly maxDisagreement?: number | undefined;
+  /** Sees the runs of requests. */
+  readonly audit?: RunObserver | undefined;
 }
 
 /** A model, and the settings that it has. */
@@ -72,7 +80,7 @@ async function openWith(
   path: string,
   settings: readonly Setting[],
   policy: Setting['policy'] | undefined,
-  { originals, threads, shadow, maxDisagreement }: OpenOptions,
+  { originals, threads, shadow, maxDisagreement, audit }: OpenOptions,
 ) {
   const original = originals?.get(originalOf(settings.at(-1)!) ?? '');
   // Nothing else can tell whether the answers are that network's.
@@ -80,7 +88,7 @@ async function openWith(
   const monitor = PromiseMonitor.of(watchable, { shadow, maxDisagreement });
   const sessionOptions = {
     threads,
-    observers: monitor ? [monitor] : [],
+    observers: [monitor, audit].filter((one) => one != null),
     policy: policy && withFrontsOf(settings, policy),
     original,
   };

@@ -17,6 +17,8 @@ export const serverOptionsSchema = z.strictObject({
   port: z.int().min(0).max(65535).default(8000),
   /** Port of gRPC; null to disable gRPC. */
   grpcPort: z.int().min(0).max(65535).nullable().default(8001),
+  /** Port on loopback that alone has loading and unloading of models, metrics and the live page, without tokens; by default there is none. */
+  controlPort: z.int().min(0).max(65535).optional(),
   /**
    * Policy files, `model` for the gates and exits in the model file, or `full`; sorted from careful to bold by their promises. By
    * default a model runs with the `policy.json` of its folder, or else as `model`. A model that none of the files is for runs with the
@@ -68,8 +70,41 @@ export const serverOptionsSchema = z.strictObject({
   drainTimeout: z.int().min(0).default(30_000),
   /** File with one token per line, and what it may do beside inference: `priority`, `control`. */
   tokenFile: file.optional(),
-  /** PEM files. */
-  tls: z.strictObject({ cert: file, key: file }).optional(),
+  /** PEM files; with `clientCa`, clients need a certificate that it signed. */
+  tls: z.strictObject({ cert: file, key: file, clientCa: file.optional() }).optional(),
+  /** Maximum number of connections of each protocol; further ones are closed. */
+  maxConnections: z.int().min(1).default(1024),
+  /** Whether every request is logged. */
+  accessLog: z.boolean().default(false),
+  /** Milliseconds between two looks for models that are new, changed or gone; by default there are none. */
+  poll: z
+    .number()
+    .min(100)
+    .max(2 ** 31 - 1)
+    .optional(),
+  /** Records what each item of a request ran and skipped, and its answer. */
+  audit: z
+    .strictObject({
+      /** Gets a folder for each version of a model: MODEL/VERSION. */
+      folder: file,
+      /** Milliseconds after which rotated files and stored inputs are removed; by default they are kept. */
+      keep: z.number().positive().optional(),
+      /** Milliseconds after which a file is rotated. */
+      maxAge: z
+        .number()
+        .positive()
+        .default(24 * 60 * 60 * 1000),
+      /** Bytes at which a file is rotated too. */
+      maxBytes: z
+        .int()
+        .min(4096)
+        .default(64 << 20),
+      /** Of each input, its hash, or also the input itself, for replay without other data. */
+      inputs: z.enum(['hash', 'store', 'none']).default('hash'),
+      /** PEM file of an Ed25519 private key that signs the logs. */
+      key: file.optional(),
+    })
+    .optional(),
   /** Called for each line of the server's log: changes of setting, trips, failures. */
   log: z
     .custom<(entry: Readonly<Record<string, unknown>>) => void>((value) => typeof value === 'function')

@@ -1,8 +1,7 @@
-import { readdir, stat } from 'node:fs/promises';
-import { basename, join, resolve } from 'node:path';
-import { locateModel } from 'residual-skip';
+import { resolve } from 'node:path';
 import { ServerError } from './errors.js';
 import { type ModelOptions, ServedModel } from './model.js';
+import { type FoundModel, modelsIn, stampOf } from './model-folders.js';
 
 /** State of one version of a model, loaded or not. */
 export interface IndexEntry {
@@ -24,14 +23,20 @@ interface Known {
   loading: boolean;
   /** Whether its folder is no longer there. */
   vanished: boolean;
+  /** Of its files, when it was last loaded. */
+  stamp: string;
 }
+
+type OptionsFor = (model: { readonly name: string; readonly version: string }) => Promise<ModelOptions>;
 
 /** Finds the models in some folders, and loads and unloads them. */
 export class ModelRepository {
   readonly #folders: readonly string[];
-  readonly #optionsFor: (path: string) => Promise<ModelOptions>;
+  readonly #optionsFor: OptionsFor;
   readonly #onFailure: (model: string, error: Error) => void;
   readonly #known = new Map<string, Known>();
+  /** How often each model was to be unloaded: what is being loaded then isn't wanted any more. */
+  readonly #unloads = new Map<string, number>();
 
   /**
    * @param folders each is an ONNX file, or a folder with one model (with an ONNX file), with versions of a model (`1/`,
@@ -39,7 +44,7 @@ export class ModelRepository {
    */
   constructor(
     folders: readonly string[],
-    optionsFor: (path: string) => Promise<ModelOptions>,
+    optionsFor: OptionsFor,
     /** Is told of a version that can't be loaded while others of the model are. */
     onFailure: (model: string, error: Error) => void = () => {},
   ) {
@@ -50,7 +55,7 @@ export class ModelRepository {
 
   /** Rescans the folders; models that are loaded stay as they are. */
   async scan(): Promise<void> {
-    const found = new Map<string, { name: string; version: string; path: string }>();
+    const found = new Map<string, FoundModel>();
     for (const folder of this.#folders) {
       for (const one of await modelsIn(folder)) {
         const key = keyOf(one.name, one.version);
@@ -73,6 +78,7 @@ export class ModelRepository {
           model: undefined,
           loading: false,
           vanished: false,
+          stamp: '',
         });
       }
     }
@@ -137,8 +143,9 @@ export class ModelRepository {
 
   /** Loads or reloads every version of a model; running requests end on the instance they began with. */
   async load(name: string): Promise<void> {
+    const unloads = this.#unloadsOf(name);
     await this.scan();
-    await this.#loadVersions(name);
+    await this.#loadVersions(name, unloads);
   }
 
   /** Loads every model; errors as `load`, of the first model that has no version that can be loaded. */
@@ -150,7 +157,12 @@ export class ModelRepository {
 
   /** Unloads every version of a model; running requests are completed. */
   async unload(name: string): Promise<void> {
+    this.#unloads.set(name, this.#unloadsOf(name) + 1);
     await Promise.all(this.#versions(name).map((known) => this.#unloadOne(known)));
+  }
+
+  #unloadsOf(name: string): number {
+    return this.#unloads.get(name) ?? 0;
   }
 
   async #unloadOne(known: Known): Promise<void> {
@@ -163,11 +175,47 @@ export class ModelRepository {
     known.reason = 'unloaded';
   }
 
+  /**
+   * Looks for changes every so many milliseconds: loads models that are new or whose files have changed, and unloads those that are gone. A
+   * model that was unloaded on request stays so until its files change.
+   * @returns ends this
+   */
+  poll(milliseconds: number): () => Promise<void> {
+    let looking: Promise<void> | undefined;
+    const timer = setInterval(() => {
+      looking ??= this.#look().finally(() => {
+        looking = undefined;
+      });
+    }, milliseconds);
+    return async () => {
+      clearInterval(timer);
+      await looking;
+    };
+  }
+
+  async #look(): Promise<void> {
+    try {
+      await this.scan();
+    } catch (error) {
+      // As while a folder is being written.
+      this.#onFailure('', error as Error);
+      return;
+    }
+    for (const known of [...this.#known.values()]) {
+      const changed = known.vanished || (await stampOf(known.path)) !== known.stamp;
+      if (!changed || known.loading) continue;
+      await (known.vanished ? this.#unloadOne(known) : this.#loadOne(known)).catch((error: Error) =>
+        this.#onFailure(known.name, error),
+      );
+      if (known.vanished && !known.model) this.#known.delete(keyOf(known.name, known.version));
+    }
+  }
+
   /** Versions that can't be loaded leave the others alone; the index has their reasons. Versions that have vanished are unloaded. */
-  async #loadVersions(name: string): Promise<void> {
+  async #loadVersions(name: string, unloads = this.#unloadsOf(name)): Promise<void> {
     const versions = this.#versions(name);
     const outcomes = await Promise.allSettled(
-      versions.map((known) => (known.vanished ? this.#unloadOne(known) : this.#loadOne(known))),
+      versions.map((known) => (known.vanished ? this.#unloadOne(known) : this.#loadOne(known, unloads))),
     );
     for (const [key, { vanished, model }] of this.#known) if (vanished && !model) this.#known.delete(key);
     const failed = outcomes.filter((outcome) => outcome.status === 'rejected');
@@ -193,22 +241,31 @@ export class ModelRepository {
     return versions.sort((a, b) => Number(a.version) - Number(b.version));
   }
 
-  async #loadOne(known: Known): Promise<void> {
+  /** @param unloads how often the model was to be unloaded when this was asked for */
+  async #loadOne(known: Known, unloads = this.#unloadsOf(known.name)): Promise<void> {
     if (known.loading) return;
     known.loading = true;
     const before = known.model;
     if (!before) known.state = 'LOADING';
     try {
-      known.model = await ServedModel.load(
+      known.stamp = await stampOf(known.path);
+      const loaded = await ServedModel.load(
         known.name,
         known.version,
         known.path,
-        await this.#optionsFor(known.path),
+        await this.#optionsFor(known),
       );
+      if (this.#unloadsOf(known.name) !== unloads) {
+        known.state = 'UNAVAILABLE';
+        known.reason = 'unloaded';
+        await loaded.close();
+        return;
+      }
+      known.model = loaded;
       known.state = 'READY';
       known.reason = '';
     } catch (error) {
-      known.state = before ? 'READY' : 'UNAVAILABLE';
+      known.state = known.model ? 'READY' : 'UNAVAILABLE';
       known.reason = (error as Error).message;
       throw error;
     } finally {
@@ -220,50 +277,4 @@ export class ModelRepository {
 
 function keyOf(name: string, version: string): string {
   return JSON.stringify([name, version]);
-}
-
-const VERSION = /^[1-9]\d*$/;
-
-async function modelsIn(folder: string): Promise<{ name: string; version: string; path: string }[]> {
-  const own = await versionsIn(folder);
-  if (own.length > 0) return own;
-  const inner = await Promise.all((await foldersIn(folder)).map((name) => versionsIn(join(folder, name))));
-  if (inner.flat().length > 0) return inner.flat();
-  throw new ServerError(
-    'NOT_FOUND',
-    `folder ${folder}: it holds no model; name an .onnx file, a folder with one, or a folder of such folders`,
-  );
-}
-
-/** The versions in a model's folder: the folder itself as version 1, or each numbered folder. An ONNX file is one, too. */
-async function versionsIn(folder: string): Promise<{ name: string; version: string; path: string }[]> {
-  const name = basename(folder, '.onnx');
-  if (await holdsModel(folder)) return [{ name, version: '1', path: folder }];
-  const numbers = (await foldersIn(folder)).filter((inner) => VERSION.test(inner));
-  const held = await Promise.all(numbers.map((version) => holdsModel(join(folder, version))));
-  return numbers.filter((_, i) => held[i]).map((version) => ({ name, version, path: join(folder, version) }));
-}
-
-/** Also true for a folder with several models: loading it says so. */
-async function holdsModel(path: string): Promise<boolean> {
-  return locateModel(path).then(
-    (found) => found !== undefined,
-    ({ code }) => code === 'MODEL_NOT_FOUND',
-  );
-}
-
-async function foldersIn(folder: string): Promise<string[]> {
-  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
-  const shown = entries.filter(({ name }) => !name.startsWith('.'));
-  const folders = await Promise.all(
-    shown.map(
-      async (entry) =>
-        entry.isDirectory() ||
-        (entry.isSymbolicLink() && (await stat(join(folder, entry.name)).catch(() => null))?.isDirectory()),
-    ),
-  );
-  return shown
-    .filter((_, i) => folders[i])
-    .map(({ name }) => name)
-    .sort();
 }

@@ -35,6 +35,9 @@ export interface RestContext {
   readonly reportFailure: ReportFailure;
 }
 
+/** Of a route of the control plane. */
+export const CONTROL = { config: { control: true } } as const;
+
 /** Adds the REST routes of the Open Inference Protocol v2 and of EXTENSIONS. */
 export function addRestRoutes(app: FastifyInstance, context: RestContext): void {
   const { repository, inference, bodies, version, ready, reportFailure } = context;
@@ -64,13 +67,13 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
     await repository.scan();
     return repository.index().filter(({ state }) => !onlyReady || state === 'READY');
   });
-  app.post('/v2/repository/models/:model/load', async (request: ModelRequest) => {
+  app.post('/v2/repository/models/:model/load', CONTROL, async (request: ModelRequest) => {
     control(request);
     checkParameters('load', parametersIn(request.body), request.params.model);
     await repository.load(request.params.model);
     return {};
   });
-  app.post('/v2/repository/models/:model/unload', async (request: ModelRequest) => {
+  app.post('/v2/repository/models/:model/unload', CONTROL, async (request: ModelRequest) => {
     control(request);
     checkParameters('unload', parametersIn(request.body), request.params.model);
     await repository.unload(request.params.model);
@@ -133,6 +136,7 @@ async function infer(
   // Files may still be read by decoders after one of them has failed.
   if (parsed.inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
   const { body, headerLength } = formatInferResponse(response, binary);
+  reply.header('x-request-id', request.id);
   reply.type(headerLength === undefined ? 'application/json' : 'application/octet-stream');
   if (headerLength !== undefined) reply.header('Inference-Header-Content-Length', headerLength);
   const encoding = wantedEncoding(request.headers['accept-encoding'] as string | undefined);
@@ -180,8 +184,8 @@ function bodyOf(body: unknown): Uint8Array {
 }
 
 /** Leaves when the client closes the connection before it has received its answer. */
-function callerOf({ access }: ModelRequest, { raw }: FastifyReply): Caller {
-  const caller = new Caller(access);
+function callerOf({ access, id }: ModelRequest, { raw }: FastifyReply): Caller {
+  const caller = new Caller(access, id);
   raw.on('close', () => {
     if (!raw.writableFinished) caller.disconnect();
   });

@@ -1,9 +1,12 @@
 import type { Server as NetServer, Socket } from 'node:net';
+import type { Server as TlsServer } from 'node:tls';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import { inspect, ResidualSkipError } from 'residual-skip';
 import { createApp } from './app.js';
+import { AuditLogs } from './audit.js';
 import { authenticator } from './auth.js';
 import { Bodies } from './bodies.js';
+import { ControlPlane } from './control.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
 import { ServerError } from './errors.js';
 import { Failures } from './failures.js';
@@ -15,9 +18,11 @@ import { Metrics } from './metrics.js';
 import type { ModelOptions, ServedModel } from './model.js';
 import { type ParsedOptions, parseServerOptions, type ServerOptions } from './options.js';
 import { isLoopback } from './origin.js';
+import { pushMetrics } from './otlp-metrics.js';
 import { ModelRepository } from './repository.js';
-import { addRestRoutes } from './rest.js';
+import { addRestRoutes, CONTROL } from './rest.js';
 import { modelOf, type Setting, settingsOf } from './settings.js';
+import { type Pem, readPem } from './tls.js';
 import { Tracing } from './tracing.js';
 import { packageVersion } from './version.js';
 
@@ -27,7 +32,11 @@ export interface RunningServer {
   readonly url: string;
   /** `host:port`; null without gRPC. */
   readonly grpcAddress: string | null;
+  /** URL of the control plane; null where it has no port of its own. */
+  readonly controlUrl: string | null;
   readonly repository: ModelRepository;
+  /** Reads tokens and certificates again, for requests and connections from then on. Errors as createServer; then the old ones stay. */
+  reload(): Promise<void>;
   /** Refuses new requests, lets running ones end (up to `drainTimeout`), and frees everything. Idempotent. */
   close(): Promise<void>;
 }
@@ -57,7 +66,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   try {
     const tracing = await Tracing.fromEnvironment();
     if (tracing) cleanups.push(() => tracing.close());
-    const authenticate = await authenticator(parsed.tokenFile, isLoopback(parsed.host));
+    const { authenticate, reload } = await authenticator(parsed.tokenFile, isLoopback(parsed.host));
+    const pem = await readPem(parsed.tls);
     const core = await createCore(parsed, tracing);
     const { repository, inference, elastic, live, metrics, settings } = core;
     cleanups.push(() => repository.close());
@@ -66,16 +76,20 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
 
     const ready = () => !draining && repository.isReady();
     const reportFailure = core.failures.report;
-    const app = await createApp(parsed, { draining: () => draining, authenticate, reportFailure });
+    const control = new ControlPlane(parsed.controlPort !== undefined);
+    const app = createApp(parsed, { pem, control, draining: () => draining, authenticate, reportFailure });
     cleanups.push(() => app.close());
     const bodies = new Bodies(parsed);
     const context = { bodies, repository, inference, version: packageVersion(), ready, reportFailure };
     addRestRoutes(app, context);
-    app.get('/metrics', async (_request, reply) =>
+    app.get('/metrics', CONTROL, async (_request, reply) =>
       reply.type(metrics.registry.contentType).send(await metrics.text()),
     );
     await live.addRoutes(app);
-    const grpc = await listenGrpc(parsed, { ...context, authenticate, draining: () => draining });
+    const grpc = await listenGrpc(parsed, pem, {
+      ...{ ...context, authenticate, control, draining: () => draining },
+      accessLog: parsed.accessLog ? parsed.log : undefined,
+    });
     if (grpc) cleanups.push(() => shutDown(grpc));
     elastic?.start();
     live.start();
@@ -92,7 +106,20 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       live.stop();
       app.closeSilent();
     });
-    return { url, grpcAddress: grpc?.address ?? null, repository, close };
+    const reloadAll = async () => {
+      await reload();
+      const renewed = await readPem(parsed.tls);
+      if (!renewed) return;
+      for (const server of [app.server, ...(grpc?.servers ?? [])])
+        (server as unknown as TlsServer).setSecureContext(renewed);
+    };
+    const endPush = pushMetrics(metrics.registry, () => metrics.text(), parsed.log);
+    if (endPush) cleanups.push(endPush);
+    if (parsed.poll !== undefined) cleanups.push(repository.poll(parsed.poll));
+    const { controlPort } = parsed;
+    const controlUrl = controlPort === undefined ? null : await control.listen(app, controlPort);
+    cleanups.push(() => control.close());
+    return { url, grpcAddress: grpc?.address ?? null, controlUrl, repository, reload: reloadAll, close };
   } catch (error) {
     await close();
     throw asStartError(error);
@@ -114,10 +141,11 @@ interface Core {
 /** Creates the parts that both protocols share, and connects them to their watchers. */
 async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promise<Core> {
   const { threads, capacity, maxItems, maxRequestItems, inputLimit } = parsed;
-  const { policies, targetP99, targetQueue, shadow, maxDisagreement, log } = parsed;
+  const { policies, targetP99, targetQueue, shadow, maxDisagreement, audit, log } = parsed;
   const settings = policies && (await settingsOf(policies));
   const originals = new Map<string, string>();
   for (const path of parsed.originals) originals.set((await inspect(path)).sha256, path);
+  const audits = audit && new AuditLogs(audit, log);
   const watchers: Watcher[] = [];
   const report = (model: ServedModel, change: SettingChange) => {
     metrics.settingChanged(model);
@@ -147,11 +175,12 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   };
   const repository = new ModelRepository(
     parsed.folders,
-    async () => ({
+    async ({ name, version }) => ({
       // A policy file may have changed with its model.
       settings: policies && (await settingsOf(policies)),
       inFull: policies?.includes('full') ?? false,
       ...{ originals, threads, shadow, maxDisagreement, onTrip, onRearm, onLoad },
+      audit: audits?.observer(name, version),
     }),
     (model, { message }) => log?.({ event: 'load', model, error: message }),
   );
@@ -165,7 +194,7 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     },
   });
   const failures = new Failures(log);
-  const metrics = new Metrics(repository, () => inference, failures);
+  const metrics = new Metrics(repository, () => inference, failures, audits);
   const live = new LivePage(repository, () => inference);
   const targets = { targetP99Ms: targetP99, targetQueue };
   const elastic =
@@ -215,34 +244,41 @@ async function shutDown({ server, active, sockets }: ListeningGrpc): Promise<voi
   await done.finally(() => clearInterval(timer));
 }
 
-/** The connections of a server that is bound, which grpc-js keeps to itself. */
-function socketsOf(server: GrpcServer): ReadonlySet<Socket> {
+/** The servers and connections of a gRPC server that is bound, which grpc-js keeps to itself. */
+function connectionsOf(
+  server: GrpcServer,
+  maxConnections: number,
+): Pick<ListeningGrpc, 'servers' | 'sockets'> {
   const { http2Servers } = server as unknown as { readonly http2Servers: ReadonlyMap<NetServer, unknown> };
+  const servers = [...http2Servers.keys()];
   const sockets = new Set<Socket>();
-  for (const listening of http2Servers.keys()) {
+  for (const listening of servers) {
+    listening.maxConnections = maxConnections;
     listening.on('connection', (socket: Socket) => {
       sockets.add(socket);
       socket.once('close', () => sockets.delete(socket));
     });
   }
-  return sockets;
+  return { servers, sockets };
 }
 
 interface ListeningGrpc {
   readonly server: GrpcServer;
   readonly active: { readonly calls: number };
+  readonly servers: readonly NetServer[];
   readonly sockets: ReadonlySet<Socket>;
   readonly address: string;
 }
 
 async function listenGrpc(
-  { grpcPort, host, tls, bodyLimit, jsonLimit, requestTimeout, maxStreams }: ParsedOptions,
+  { grpcPort, host, bodyLimit, jsonLimit, requestTimeout, maxStreams, maxConnections }: ParsedOptions,
+  pem: Pem | undefined,
   context: Omit<GrpcContext, 'bodyLimit' | 'jsonLimit' | 'requestTimeout' | 'maxStreams' | 'active'>,
 ): Promise<ListeningGrpc | undefined> {
   if (grpcPort === null) return undefined;
   const active = { calls: 0 };
   const server = createGrpcServer({ ...context, bodyLimit, jsonLimit, requestTimeout, maxStreams, active });
-  const credentials = await grpcCredentials(tls);
+  const credentials = grpcCredentials(pem);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) => {
       if (!error) return resolve(bound);
@@ -250,5 +286,5 @@ async function listenGrpc(
       reject(new ServerError('INVALID_ARGUMENT', message, { cause: error }));
     });
   });
-  return { server, active, sockets: socketsOf(server), address: `${host}:${port}` };
+  return { server, active, ...connectionsOf(server, maxConnections), address: `${host}:${port}` };
 }

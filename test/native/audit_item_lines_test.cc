@@ -64,7 +64,7 @@ class ItemLines : public testing::Test {
 TEST_F(ItemLines, AreLinkedAndWhole) {
   const std::vector<float> answer{0, 1, 1}, scores{0.25F, std::numeric_limits<float>::quiet_NaN()};
   const std::vector<uint8_t> ran{1, 0}, reasons{0, 4}, input{1, 2, 3};
-  ItemRow row{1000, 2, 0, 0.5, std::numeric_limits<double>::quiet_NaN(), ran, reasons, scores, "[\"a\",0.5]", {}, answer};
+  ItemRow row{1000, 2, 0, 0.5, std::numeric_limits<double>::quiet_NaN(), ran, reasons, scores, "[\"a\",0.5]", ",\"request\":\"r\"", {}, answer};
   std::string text;
   Link link;
   link.fill('0');
@@ -83,12 +83,12 @@ TEST_F(ItemLines, AreLinkedAndWhole) {
   EXPECT_EQ(lines[0].substr(0, 26), "{\"type\":\"header\",\"link\":\"" + lines[0].substr(25, 1));
   const std::string begin =
       "{\"type\":\"item\",\"time\":1000,\"run\":2,\"item\":0,\"input\":null,\"ran\":\"10\",\"reasons\":\"gx\","
-      "\"scores\":[0.25,null],\"exits\":[[\"a\",0.5]],\"output\":\"";
+      "\"scores\":[0.25,null],\"exits\":[[\"a\",0.5]],\"request\":\"r\",\"output\":\"";
   EXPECT_EQ(lines[1].substr(0, begin.size()), begin);
   EXPECT_NE(lines[1].find("\"top\":[[1,0.422319],[2,0.422319]],\"milliseconds\":0.5,\"link\":\""), std::string::npos);
   EXPECT_NE(lines[2].find("\"input\":\"039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81\""),
             std::string::npos);
-  EXPECT_EQ(std::string(link.data(), link.size()), lines[2].substr(lines[2].size() - 18, 16));
+  EXPECT_EQ(std::string(link.data(), link.size()), lines[2].substr(lines[2].size() - 66, 64));
 }
 
 }  // namespace

@@ -49,6 +49,7 @@ describe('the packed package', () => {
         'dist/index.d.mts',
         'dist/policy.schema.json',
         'dist/audit.schema.json',
+        'dist/serve.schema.json',
       ]),
     );
     expect(installed.size).toBeLessThan(1.5e6);

@@ -1,7 +1,9 @@
 import { request } from 'node:http';
 import { join, resolve } from 'node:path';
+import { credentials, Metadata } from '@grpc/grpc-js';
 import { createServer, type RunningServer } from 'residual-skip-server';
 import { addressOf } from '../../server/src/auth.js';
+import { loadService } from '../../server/src/grpc.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 
 const MODEL = 'mnist-resnet20-gates';
@@ -83,4 +85,36 @@ test.each([
   ['2001:db8::7', '2001:db8:0:0'],
 ])('a client at %s counts as %s', (address, client) => {
   expect(addressOf(address)).toBe(client);
+});
+
+test('with a port of its own, the control plane is there alone, and without tokens', async () => {
+  const folder = folderOf({ tokens: 'aaa control' });
+  const server = await createServer({
+    ...{ ...options, grpcPort: 0, controlPort: 0, tokenFile: join(folder, 'tokens') },
+  });
+  const { url, controlUrl } = server;
+  const headers = { authorization: 'Bearer aaa' };
+  const status = async (at: string, path: string, method = 'GET') =>
+    (await fetch(`${at}${path}`, { method, headers: at === url ? headers : {} })).status;
+  for (const [path, method] of [
+    ['/metrics', 'GET'],
+    ['/', 'GET'],
+    [UNLOAD, 'POST'],
+    [UNLOAD.replace('unload', 'load'), 'POST'],
+  ] as const) {
+    expect([path, await status(url, path, method)]).toEqual([path, 403]);
+    expect([path, await status(controlUrl!, path, method)]).toEqual([path, 200]);
+  }
+  expect(await status(url, `/v2/models/${MODEL}`)).toBe(200);
+  // A page of another origin is no more welcome there.
+  expect(await post(controlUrl!, UNLOAD, { origin: 'https://pages.example' })).toBe(403);
+  const client = new (loadService())(server.grpcAddress!, credentials.createInsecure());
+  const metadata = new Metadata();
+  metadata.set('authorization', 'Bearer aaa');
+  const refused = await new Promise<{ code?: number } | null>((done) =>
+    client.RepositoryModelUnload!({ model_name: MODEL }, metadata, done),
+  );
+  expect(refused).toMatchObject({ code: 7 });
+  client.close();
+  await server.close();
 });

@@ -205,6 +205,32 @@ test('a refused request leaves its connection usable, even if the rest of its bo
   await expectSound();
 });
 
+test('a client that asks whether to send its body is refused at once, and asked for it only if it will be read', async () => {
+  const body = caseOf(VALID[0]!).body;
+  const asking = headOf(body.length).replace('host: a', 'host: a\r\nexpect: 100-continue');
+  const full = jest.spyOn(JobQueue.prototype, 'retryAfter').mockReturnValueOnce(7);
+  for (const [head, refusal] of [
+    [asking, /^HTTP\/1.1 429 [\s\S]*"code":"BUSY"/],
+    [asking.replace(String(body.length), '1000000000'), /^HTTP\/1.1 413 [\s\S]*"code":"TOO_LARGE"/],
+  ] as const) {
+    const { socket, answer } = open();
+    socket.write(head);
+    // The whole answer, and the end of the connection: no body is awaited.
+    expect(await answer).toMatch(refusal);
+    socket.destroy();
+  }
+  full.mockRestore();
+  const { socket, answer } = open();
+  const asked = new Promise((done) => socket.once('data', done));
+  socket.write(asking);
+  expect(String(await asked)).toBe('HTTP/1.1 100 Continue\r\n\r\n');
+  // Its connection goes on.
+  const closing = headOf(body.length).replace('host: a', 'host: a\r\nconnection: close');
+  socket.write(Buffer.concat([body, Buffer.from(closing), body]));
+  expect((await answer).match(/HTTP\/1.1 200 /g)).toHaveLength(2);
+  await expectSound();
+});
+
 test('a client that sends too slowly is let go', async () => {
   const slow = open();
   slow.socket.write(headOf(1000));

@@ -1,8 +1,13 @@
+import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
+import { get } from 'node:https';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { credentials, Metadata } from '@grpc/grpc-js';
 import { createServer } from 'residual-skip-server';
+import { loadService } from '../../server/src/grpc.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { GraphBuilder, modelBytes } from '../helpers/onnx-builder.js';
 import { promising } from '../helpers/policies.js';
@@ -101,3 +106,265 @@ test('connections that send nothing do not hold up the end of a server', async (
   await server.close();
   for (const socket of silent) socket.destroy();
 });
+
+const answerOf = (url: string, headers: Record<string, string> = {}) =>
+  fetch(`${url}/v2/models/own/infer`, {
+    method: 'POST',
+    headers,
+    body: JSON.stringify({
+      inputs: [{ name: 'input', datatype: 'FP32', shape: [1, 3, 4, 4], data: Array(48).fill(1) }],
+    }),
+  });
+
+test('a model that is unloaded while it is being loaded is not there afterwards', async () => {
+  const folder = folderOf({ 'own/model.onnx': network('Neg') });
+  const server = await createServer({ ...ports, folders: [join(folder, 'own')] });
+  const { repository } = server;
+  for (const before of ['READY', 'UNAVAILABLE']) {
+    expect(repository.index()).toMatchObject([{ state: before }]);
+    const loading = repository.load('own');
+    await new Promise((done) => setImmediate(done));
+    await repository.unload('own');
+    await loading;
+    expect(repository.index()).toMatchObject([{ state: 'UNAVAILABLE', reason: 'unloaded' }]);
+  }
+  await repository.load('own');
+  expect((await answerOf(server.url)).status).toBe(200);
+  await server.close();
+});
+
+test('folders are looked at again: what is new or changed is loaded, what is gone is unloaded', async () => {
+  const folder = folderOf({ 'own/model.onnx': network('Neg') });
+  const server = await createServer({ ...ports, folders: [folder], poll: 100 });
+  const until = async (what: () => boolean) => {
+    while (!what()) await new Promise((done) => setTimeout(done, 20));
+  };
+  const firstOf = async () => {
+    const answer = await answerOf(server.url);
+    const { outputs = [] } = (await answer.json()) as { outputs?: { data: number[] }[] };
+    return outputs[0]?.data[0];
+  };
+  const { repository } = server;
+  expect(await firstOf()).toBe(-1);
+  const before = repository.get('own');
+  writeFileSync(join(folder, 'own/model.onnx'), network('Abs'));
+  await until(() => repository.find('own') !== before);
+  expect(await firstOf()).toBe(1);
+  mkdirSync(join(folder, 'new'));
+  writeFileSync(join(folder, 'new/model.onnx'), network('Abs'));
+  await until(() => repository.find('new') !== undefined);
+  rmSync(join(folder, 'own'), { recursive: true });
+  await until(() => repository.index().length === 1);
+  expect(repository.index()).toMatchObject([{ name: 'new', state: 'READY' }]);
+  // What somebody has unloaded stays so.
+  await repository.unload('new');
+  await new Promise((done) => setTimeout(done, 350));
+  expect(repository.index()).toMatchObject([{ name: 'new', state: 'UNAVAILABLE', reason: 'unloaded' }]);
+  await server.close();
+});
+
+test('each request is logged with its id, its caller and how it was answered, over REST and gRPC', async () => {
+  const folder = folderOf({ 'own/model.onnx': network('Neg'), tokens: 'aaa name=camera-7' });
+  const log: Readonly<Record<string, unknown>>[] = [];
+  const server = await createServer({
+    ...{ ...ports, grpcPort: 0, folders: [join(folder, 'own')], tokenFile: join(folder, 'tokens') },
+    ...{ accessLog: true, log: (entry) => log.push(entry) },
+  });
+  const answer = await answerOf(server.url, { authorization: 'Bearer aaa', 'x-request-id': 'r-1' });
+  expect(answer.headers.get('x-request-id')).toBe('r-1');
+  await answerOf(server.url);
+  const client = new (loadService())(server.grpcAddress!, credentials.createInsecure());
+  const metadata = new Metadata();
+  metadata.set('authorization', 'Bearer aaa');
+  const trailer = await new Promise<Metadata>((done) => {
+    const call = client.ServerMetadata!({}, metadata, () => {});
+    call.on('status', (status: { metadata: Metadata }) => done(status.metadata));
+  });
+  await new Promise((done) => client.ModelMetadata!({ name: 'own' }, done));
+  client.close();
+  await server.close();
+  const ms = expect.any(Number);
+  const path = '/v2/models/own/infer';
+  const grpc = (method: string) => `/inference.GRPCInferenceService/${method}`;
+  expect(log.filter(({ event }) => event === 'access')).toEqual([
+    {
+      event: 'access',
+      protocol: 'rest',
+      id: 'r-1',
+      caller: 'camera-7',
+      method: 'POST',
+      path,
+      status: 200,
+      ms,
+    },
+    {
+      ...{ event: 'access', protocol: 'rest', id: expect.any(String), caller: '127.0.0.1' },
+      ...{ method: 'POST', path, status: 401, ms },
+    },
+    {
+      ...{ event: 'access', protocol: 'grpc', id: trailer.get('x-request-id')[0], caller: 'camera-7' },
+      ...{ path: grpc('ServerMetadata'), status: 0, ms },
+    },
+    {
+      ...{ event: 'access', protocol: 'grpc', id: expect.any(String), caller: '127.0.0.1' },
+      ...{ path: grpc('ModelMetadata'), status: 16, ms },
+    },
+  ]);
+});
+
+test('connections beyond the limit are closed, and room is made when one ends', async () => {
+  const folder = folderOf({ 'own/model.onnx': network('Neg') });
+  const server = await createServer({
+    ...ports,
+    grpcPort: 0,
+    folders: [join(folder, 'own')],
+    maxConnections: 2,
+  });
+  for (const port of [new URL(server.url).port, server.grpcAddress!.split(':')[1]]) {
+    const open = async () => {
+      const socket = connect(Number(port), '127.0.0.1');
+      socket.on('error', () => {});
+      await new Promise<void>((done) => socket.once('connect', () => done()));
+      return socket;
+    };
+    const closed = (socket: Socket) => new Promise<void>((done) => socket.on('close', () => done()).resume());
+    const kept = [await open(), await open()];
+    await closed(await open());
+    const ended = closed(kept[0]!);
+    kept[0]!.destroy();
+    await ended;
+    expect(kept[1]!.destroyed).toBe(false);
+    kept[1]!.destroy();
+  }
+  await server.close();
+});
+
+const hasOpenssl = spawnSync('openssl', ['version']).status === 0;
+
+(hasOpenssl ? test : test.skip)(
+  'certificates of clients are checked; tokens and certificates are read again',
+  async () => {
+    const folder = folderOf({ 'own/model.onnx': network('Neg'), tokens: 'aaa' });
+    const at = (name: string) => join(folder, name);
+    const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' });
+    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
+    /** A certificate of an authority of its own, or signed by one. */
+    const certify = (name: string, authority?: string) =>
+      openssl(
+        ...['req', '-x509', ...key, '-keyout', `${name}.key`, '-out', `${name}.crt`, '-subj', `/CN=${name}`],
+        ...(authority ? ['-CA', `${authority}.crt`, '-CAkey', `${authority}.key`] : []),
+        ...['-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1'],
+      );
+    certify('authority');
+    certify('server', 'authority');
+    certify('client', 'authority');
+    certify('stranger');
+    const server = await createServer({
+      ...{ ...ports, grpcPort: 0, folders: [at('own')], tokenFile: at('tokens') },
+      tls: { cert: at('server.crt'), key: at('server.key'), clientCa: at('authority.crt') },
+    });
+    const pem = (name: string) => readFileSync(at(name));
+    const status = (who: string | undefined, token: string, authority = 'authority') =>
+      new Promise<number | string>((done) => {
+        const own = who && { cert: pem(`${who}.crt`), key: pem(`${who}.key`) };
+        const headers = { authorization: `Bearer ${token}` };
+        get(`${server.url}/v2`, { ca: pem(`${authority}.crt`), ...own, headers, agent: false }, (answer) => {
+          answer.resume();
+          done(answer.statusCode!);
+        }).on('error', () => done('refused'));
+      });
+    expect(await status('client', 'aaa')).toBe(200);
+    expect(await status(undefined, 'aaa')).toBe('refused');
+    expect(await status('stranger', 'aaa')).toBe('refused');
+    const live = (who: string) =>
+      new Promise<boolean>((done) => {
+        const own = credentials.createSsl(pem('authority.crt'), pem(`${who}.key`), pem(`${who}.crt`));
+        const client = new (loadService())(server.grpcAddress!, own);
+        client.ServerLive!({}, { deadline: Date.now() + 2000 }, (error: Error | null) => {
+          client.close();
+          done(error === null);
+        });
+      });
+    expect([await live('client'), await live('stranger')]).toEqual([true, false]);
+
+    writeFileSync(at('tokens'), 'bbb');
+    certify('renewed');
+    for (const kind of ['crt', 'key']) writeFileSync(at(`server.${kind}`), pem(`renewed.${kind}`));
+    await server.reload();
+    expect(await status('client', 'bbb')).toBe('refused');
+    expect(await status('client', 'bbb', 'renewed')).toBe(200);
+    expect(await status('client', 'aaa', 'renewed')).toBe(401);
+    expect(await live('client')).toBe(false);
+    // What can't be used leaves what there was.
+    writeFileSync(at('tokens'), '');
+    await expect(server.reload()).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(await status('client', 'bbb', 'renewed')).toBe(200);
+    await server.close();
+  },
+);
+
+test('metrics are pushed to a collector of OTLP, with what Prometheus is told', async () => {
+  const received: { url: string | undefined; key: unknown; body: OtlpMetrics }[] = [];
+  const collector = createHttpServer(async (request, response) => {
+    const parts: Buffer[] = [];
+    for await (const part of request) parts.push(part as Buffer);
+    const { url, headers } = request;
+    received.push({ url, key: headers['x-key'], body: JSON.parse(Buffer.concat(parts).toString()) });
+    response.end('{}');
+  });
+  await new Promise<void>((done) => collector.listen(0, '127.0.0.1', done));
+  const { port } = collector.address() as { port: number };
+  const environment = {
+    OTEL_METRICS_EXPORTER: 'otlp',
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: `http://127.0.0.1:${port}/v1/metrics`,
+    OTEL_EXPORTER_OTLP_HEADERS: 'x-key=a%20b',
+  };
+  Object.assign(process.env, environment);
+  const folder = folderOf({ 'own/model.onnx': network('Neg') });
+  const server = await createServer({ ...ports, folders: [join(folder, 'own')] });
+  for (const name of Object.keys(environment)) delete process.env[name];
+  for (let i = 0; i < 3; i++) await answerOf(server.url);
+  const prometheus = await (await fetch(`${server.url}/metrics`)).text();
+  await server.close();
+  collector.closeAllConnections();
+  await new Promise((done) => collector.close(done));
+  const [{ url, key, body }] = received as [(typeof received)[0]];
+  expect([url, key]).toEqual(['/v1/metrics', 'a b']);
+  const metrics = body.resourceMetrics[0]!.scopeMetrics[0]!.metrics;
+  const called = (name: string) => metrics.find((metric) => metric.name === name)!;
+  expect(called('residual_skip_requests_total').sum).toMatchObject({
+    ...{ isMonotonic: true, aggregationTemporality: 2 },
+    dataPoints: [
+      { asDouble: 3, attributes: expect.arrayContaining([{ key: 'outcome', value: { stringValue: 'ok' } }]) },
+    ],
+  });
+  expect(called('residual_skip_in_flight').gauge!.dataPoints).toMatchObject([{ asDouble: 0 }]);
+  for (const name of ['request_seconds', 'input_seconds', 'queue_seconds']) {
+    const { dataPoints } = called(`residual_skip_${name}`).histogram!;
+    expect(dataPoints).toHaveLength(1);
+    const { count, bucketCounts, explicitBounds } = dataPoints[0]!;
+    expect(bucketCounts).toHaveLength(explicitBounds.length + 1);
+    expect([count, bucketCounts.reduce((sum, one) => sum + Number(one), 0)]).toEqual(['3', 3]);
+    expect(prometheus).toMatch(new RegExp(`^residual_skip_${name}_count\\{.*\\} 3$`, 'm'));
+  }
+  expect(prometheus).toMatch(/^residual_skip_build_info\{version=".+",node="\d+\..+"\} 1$/m);
+});
+
+interface OtlpMetrics {
+  readonly resourceMetrics: readonly {
+    readonly scopeMetrics: readonly {
+      readonly metrics: readonly {
+        readonly name: string;
+        readonly sum?: object;
+        readonly gauge?: { readonly dataPoints: readonly object[] };
+        readonly histogram?: {
+          readonly dataPoints: readonly {
+            readonly count: string;
+            readonly bucketCounts: readonly string[];
+            readonly explicitBounds: readonly number[];
+          }[];
+        };
+      }[];
+    }[];
+  }[];
+}

@@ -113,6 +113,8 @@ describe.each(COLOR_SCHEMES)('the live page while a load runs, %s', (colorScheme
         expect(path).toMatch(/^[#.]{9} /);
         expect(answer).toMatch(/^\d$/);
       }
+      await page.check('#images');
+      await page.waitForFunction("document.querySelector('.recent canvas')?.width === 28");
       const drawn = `[...document.querySelector('.recent canvas').getContext('2d').getImageData(0, 0, 28, 28).data]`;
       expect(new Set(await page.evaluate<number[]>(drawn)).size).toBeGreaterThan(10);
       expect(await page.textContent('#changes')).toMatch(/full to 0\.0[15]/);
@@ -158,7 +160,7 @@ testChromium('charts take the colours of a theme that changes', async () => {
   await context.close();
 });
 
-test('thumbnails are made while somebody watches', async () => {
+test('thumbnails are made while somebody watches who wants them; the last minutes are kept', async () => {
   const model = { name: 'net', version: '1', setting: FULL, settings: [FULL], boldest: 0, classifier: null };
   const live = new LivePage(
     { loaded: () => [model] } as never,
@@ -181,13 +183,36 @@ test('thumbnails are made while somebody watches', async () => {
   };
   finish();
   expect(looked).not.toHaveBeenCalled();
-  const { body } = await fetch(`${await app.listen({ port: 0 })}/events`);
-  const reader = body!.pipeThrough(new TextDecoderStream()).getReader();
+  const url = await app.listen({ port: 0 });
+  const watch = async (query: string) => {
+    const { body } = await fetch(`${url}/events${query}`);
+    const reader = body!.pipeThrough(new TextDecoderStream()).getReader();
+    const until = async (what: RegExp) => {
+      let seen = '';
+      while (!what.test(seen)) seen = (await reader.read()).value!;
+      return seen;
+    };
+    return { reader, until };
+  };
+  const plain = await watch('');
+  // What happened before anybody watched.
+  expect(await plain.until(/^event: history/)).toMatch(/^event: history\ndata: \[/);
   finish();
-  let seen = '';
-  while (!seen.includes('"width":2')) seen = (await reader.read()).value!;
+  expect(await plain.until(/"path"/)).toContain('"image":null');
+  expect(looked).not.toHaveBeenCalled();
+  const pictures = await watch('?images=1');
+  const history = JSON.parse((await pictures.until(/^event: history/)).split('data: ')[1]!) as {
+    models: { itemsPerSecond: number }[];
+  }[];
+  // Two answers, in the same half second or in two.
+  expect(history.reduce((sum, { models }) => sum + models[0]!.itemsPerSecond, 0)).toBe(4);
+  // The last answer was another page's.
+  await new Promise((done) => setTimeout(done, 100));
+  finish();
+  const seen = await pictures.until(/"width":2/);
   expect(seen).toContain(`"data":"${Buffer.of(0, 255, 0, 255).toString('base64')}"`);
-  await reader.cancel();
+  expect(await plain.until(/"path":"","image":null\}\]/)).not.toContain('"width"');
+  await Promise.all([plain.reader.cancel(), pictures.reader.cancel()]);
   live.stop();
   await app.close();
 });

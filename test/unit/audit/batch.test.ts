@@ -31,6 +31,14 @@ const item = fc.record({
   run: fc.integer({ min: 0, max: 2 ** 40 }),
   milliseconds: fc.double({ min: 0, max: 1e6, noNaN: true }),
   saved: fc.integer({ min: -(2 ** 40), max: 2 ** 40 }),
+  request: fc.option(
+    fc.record({
+      caller: fc.string(),
+      id: fc.string({ maxLength: 200 }),
+      clientId: fc.string({ unit: 'grapheme' }),
+    }),
+    { nil: undefined },
+  ),
 });
 type Item = typeof item extends fc.Arbitrary<infer T> ? T : never;
 
@@ -41,12 +49,13 @@ const contexts = (['logits', 'probabilities'] as const).map((meaning) => ({
 const context = contexts[0]!;
 
 function recorded(
-  { blocks, exits, logits, input, time, run, milliseconds, saved }: Item,
+  { blocks, exits, logits, input, time, run, milliseconds, saved, request }: Item,
   context: RunContext,
 ): Recorded {
   const base = runEvent(context, [[0, 0, 0]]);
   const event = withDecisions({
     ...base,
+    requests: request && [request],
     milliseconds,
     trace: {
       ...base.trace,
@@ -86,7 +95,7 @@ testNative('the native encoder writes the same bytes as the one in TypeScript', 
         const items = drawn.map((item) => recorded(item, context));
         const options = { inputs: 'hash', sample: 1, labels: ['ü', '"'], continues: FIRST_LINK } as const;
         const header = begins ? headerOf(items[0]!, options) : undefined;
-        const before = { header, link: '0123456789abcdef', top };
+        const before = { header, link: '0123456789abcdef'.repeat(4), top };
         expect(encoded(items, before, encoder)).toBe(encoded(items, before, null));
       },
     ),
@@ -110,6 +119,7 @@ testNative('every float32 is written alike', () => {
         run: 0,
         milliseconds: 0,
         saved: 0,
+        request: undefined,
       },
       context,
     );

@@ -1,3 +1,4 @@
+import { createHash, generateKeyPairSync } from 'node:crypto';
 import fs, {
   appendFileSync,
   mkdtempSync,
@@ -5,14 +6,17 @@ import fs, {
   readFileSync,
   rmSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { hashItem } from 'lib/audit/hash.js';
-import { type AuditLogOptions, auditLog } from 'lib/audit/log.js';
+import { InputStore, storedInputs } from 'lib/audit/inputs.js';
+import { auditLog } from 'lib/audit/log.js';
+import type { AuditLogOptions } from 'lib/audit/log-options.js';
 import { readAudit } from 'lib/audit/read.js';
-import { auditLineSchema, encodeRecord } from 'lib/audit/record.js';
+import { auditLineSchema, encodeRecord, FIRST_LINK, linkAtEnd } from 'lib/audit/record.js';
 import { summarise } from 'lib/audit/summary.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
@@ -56,7 +60,9 @@ test('an item is read back as it was written', async () => {
   expect(record.scores.map((score) => Math.fround(score!))).toEqual([-1, 2, -3]);
   expect(record.output).toBe(hashItem(event.outputs, 1, 2));
   expect(record.top.map(([index]) => index).sort()).toEqual([0, 1]);
-  expect(log.stats().auditLog).toEqual({ written: 2, lost: 0, errors: 0, lastError: null });
+  expect(log.stats().auditLog).toEqual({
+    ...{ written: 2, lost: 0, inputsLost: 0, errors: 0, lastError: null },
+  });
 });
 
 test('every line follows the published schema', async () => {
@@ -70,6 +76,7 @@ test('every line follows the published schema', async () => {
     'header',
     'item',
     'full',
+    'end',
   ]);
   const [entry] = (await readAudit(path)).entries;
   expect(entry!.timed!.full).toBeGreaterThanOrEqual(0);
@@ -121,7 +128,7 @@ test('a measurement of energy is read back; one of another policy does not stand
     .trimEnd()
     .split('\n')
     .map((line) => auditLineSchema.parse(JSON.parse(line)).type);
-  expect(types).toEqual(['header', 'item', 'energy', 'header', 'item']);
+  expect(types).toEqual(['header', 'item', 'energy', 'header', 'item', 'end']);
 
   const other = auditLog({ path });
   other.onRun(runEvent({ ...context, policySha256: 'c'.repeat(64) }, [[1, 1, 1]]));
@@ -169,11 +176,11 @@ test('a line with a time that no date holds is no record', async () => {
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line));
-  const { link, ...item } = lines.at(-1);
-  appendFileSync(path, encodeRecord({ ...item, time: 2 ** 53 - 1 }, link));
+  const { link, ...end } = lines.at(-1);
+  appendFileSync(path, encodeRecord({ ...end, time: 2 ** 53 - 1 }, link));
   const { entries, problems } = await readAudit(path);
   expect(entries).toHaveLength(1);
-  expect(problems).toEqual([{ line: 3, kind: 'tampered', message: expect.stringContaining('time') }]);
+  expect(problems).toMatchObject([{ line: 4, kind: 'tampered', message: expect.stringContaining('time') }]);
 });
 
 test('a disk that is full while a header is written leaves no file behind', async () => {
@@ -200,7 +207,11 @@ test('a disk that is full while a header is written leaves no file behind', asyn
   log.onRun(runEvent(runContext(), [[1, 1, 1]]));
   await log.onRelease();
   const { entries, problems } = await readAudit(path);
-  expect([entries.length, problems]).toEqual([1, []]);
+  // The item whose header didn't fit.
+  expect([entries.length, problems]).toMatchObject([
+    1,
+    [{ kind: 'lost', message: expect.stringMatching(/: 1$/) }],
+  ]);
 });
 
 test('live logs share one listener for the end of the process, and leave none behind', async () => {
@@ -260,12 +271,16 @@ test('a half line at the end is reported, and cut off when the log goes on', asy
   await write(3);
   truncateSync(path, readFileSync(path).length - 25);
   const broken = await readAudit(path);
-  expect(broken.entries).toHaveLength(2);
-  expect(broken.problems).toMatchObject([{ kind: 'truncated', line: 4 }]);
+  expect(broken.entries).toHaveLength(3);
+  expect(broken.problems).toMatchObject([
+    { kind: 'truncated', line: 5 },
+    { kind: 'unfinished', line: 5 },
+  ]);
   await write(1);
   const mended = await readAudit(path);
-  expect(mended.problems).toEqual([]);
-  expect(mended.entries).toHaveLength(3);
+  // The mark that the first process had closed the log is gone.
+  expect(mended.problems).toMatchObject([{ kind: 'unfinished', line: 5 }]);
+  expect(mended.entries).toHaveLength(4);
 });
 
 test.each([
@@ -344,7 +359,7 @@ test('a header that was changed is found, where the log begins and where it goes
     const text = readFileSync(file, 'utf8');
     expect((await readAudit(file)).problems).toEqual([]);
     writeFileSync(file, text.replace('"engine":"0.0.0"', '"engine":"0.0.1"'));
-    expect((await readAudit(file)).problems).toEqual([
+    expect((await readAudit(file)).problems).toMatchObject([
       { line: 1, kind: 'tampered', message: expect.stringContaining('line 1 was changed') },
     ]);
   }
@@ -357,4 +372,174 @@ test('a log of fewer items than are encoded together is encoded after a while', 
   expect(log.stats().auditLog.written).toBe(0);
   await log.onRelease();
   expect(log.stats().auditLog.written).toBe(1);
+});
+
+const DAY = 24 * 60 * 60 * 1000;
+
+test('each item names its request, with ids of bounded length', async () => {
+  const log = auditLog({ path });
+  const requests = [{ caller: 'camera-7', id: 'x'.repeat(1000), clientId: 'frame "1"' }];
+  log.onRun({ ...runEvent(runContext(), [[1, 1, 1]]), requests });
+  log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+  await log.onRelease();
+  const [named, other] = (await readAudit(path)).entries.map(({ record }) => record);
+  expect(named).toMatchObject({ caller: 'camera-7', request: 'x'.repeat(128), clientRequest: 'frame "1"' });
+  expect(other).not.toHaveProperty('caller');
+});
+
+test('files are rotated by age and removed by age, and numbers are not used again', async () => {
+  let now = Date.now();
+  const clock = jest.spyOn(Date, 'now').mockImplementation(() => now);
+  try {
+    const options = { path, maxAge: DAY, keep: 10 * DAY };
+    for (let day = 0; day < 4; day++) {
+      const log = auditLog(options);
+      for (let i = 0; i < 2; i++) log.onRun(runEvent(runContext(), [[1, 1, 1]], i));
+      now += DAY;
+      await log.onRelease();
+      // As if it had been written on its day.
+      for (const name of readdirSync(folder)) utimesSync(join(folder, name), now / 1000, now / 1000);
+    }
+    // Each process begins with the file of the day before, to whose end it adds its first items.
+    const numbers = () =>
+      readdirSync(folder).flatMap((name) => /^trace\.(\d+)\.ndjson$/.exec(name)?.[1] ?? []);
+    expect(numbers().sort()).toEqual(['1', '2', '3']);
+    const whole = await readAudit(folder);
+    expect([whole.entries.length, whole.problems, whole.hadEarlier]).toEqual([8, [], false]);
+    utimesSync(join(folder, 'trace.1.ndjson'), 0, 0);
+    utimesSync(join(folder, 'trace.2.ndjson'), 0, 0);
+    await write(1, options, 9);
+    expect(numbers().sort()).toEqual(['3', '4']);
+    const kept = await readAudit(folder);
+    expect([kept.problems, kept.hadEarlier]).toEqual([[], true]);
+  } finally {
+    clock.mockRestore();
+  }
+});
+
+test('a process that ends without closing the log is named, with the last item that it wrote', async () => {
+  await write(2);
+  const text = readFileSync(path, 'utf8');
+  writeFileSync(path, text.replace(/\{"type":"end".*\n$/, ''));
+  const killed = await readAudit(path);
+  const { run, time } = killed.entries.at(-1)!.record;
+  const after = `after run ${run} of ${new Date(time).toISOString()}`;
+  expect(killed.problems).toMatchObject([
+    { kind: 'unfinished', line: 3, message: expect.stringContaining(after) },
+  ]);
+  await write(1);
+  const { entries, problems } = await readAudit(path);
+  expect(entries).toHaveLength(3);
+  expect(problems).toMatchObject([{ kind: 'unfinished', line: 4, message: expect.stringContaining(after) }]);
+});
+
+test('a log of schema 1, whose links have 16 digits, is read and goes on with whole links', async () => {
+  const short = (text: string) => createHash('sha256').update(text).digest('hex').slice(0, 16);
+  await write(1);
+  let link = '0'.repeat(16);
+  const lines = readFileSync(path, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .slice(0, 2)
+    .map((line) => {
+      const { link: _, writer: __, lost: ___, ...record } = JSON.parse(line);
+      const old = record.type === 'header' ? { ...record, schema: 1, continues: link } : record;
+      const text = JSON.stringify(old);
+      link = short(link + text);
+      return `${text.slice(0, -1)},"link":"${link}"}\n`;
+    });
+  writeFileSync(path, lines.join(''));
+  expect(await readAudit(path)).toMatchObject({ entries: [{}], problems: [] });
+  await write(1);
+  expect(await readAudit(path)).toMatchObject({ entries: [{}, {}], problems: [] });
+  const written = readFileSync(path, 'utf8').trimEnd().split('\n');
+  expect(written.map((line) => JSON.parse(line).link.length)).toEqual([16, 16, 64, 64, 64]);
+  // Nobody can shorten a link again, to find a text with the same digits.
+  const last = written.at(-1)!.replace(/([0-9a-f]{16})[0-9a-f]{48}"\}$/, '$1"}');
+  writeFileSync(path, [...written.slice(0, -1), last, ''].join('\n'));
+  expect((await readAudit(path)).problems).toMatchObject([{ kind: 'tampered', line: 5 }]);
+});
+
+describe('signatures', () => {
+  const keyFiles = () => {
+    const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+    const [key, open] = [join(folder, 'key.pem'), join(folder, 'public.pem')];
+    writeFileSync(key, privateKey.export({ type: 'pkcs8', format: 'pem' }));
+    writeFileSync(open, publicKey.export({ type: 'spki', format: 'pem' }));
+    return { key, open };
+  };
+
+  test('cover everything before them, and hold only with the key that made them', async () => {
+    const { key, open } = keyFiles();
+    const checkpoints: object[] = [];
+    await write(3, { key, onCheckpoint: (one) => checkpoints.push(one) });
+    const { problems, signed } = await readAudit(path, { key: open });
+    expect([problems, signed?.itemsAfter, checkpoints.length]).toEqual([[], 0, 1]);
+    const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+    expect(checkpoints).toMatchObject([{ link: JSON.parse(lines.at(-2)!).link }]);
+
+    // Whoever rewrites the whole log, with links that fit, can't sign it.
+    let link = FIRST_LINK;
+    const forged = lines.map((line) => {
+      const { link: _, ...record } = JSON.parse(line.replace('"ran":"101"', '"ran":"111"'));
+      const text = encodeRecord(record, link);
+      link = linkAtEnd(text);
+      return Buffer.from(text).toString();
+    });
+    writeFileSync(path, forged.join(''));
+    expect((await readAudit(path)).problems).toEqual([]);
+    expect((await readAudit(path, { key: open })).problems).toMatchObject([
+      { kind: 'tampered', line: 6, message: expect.stringContaining("doesn't hold") },
+    ]);
+  });
+
+  test('with another key are named, and a file without a key of this kind is refused', async () => {
+    await write(1, { key: keyFiles().key });
+    const { open: other } = keyFiles();
+    expect((await readAudit(path, { key: other })).problems).toMatchObject([
+      { kind: 'tampered', message: expect.stringContaining('another key') },
+    ]);
+    writeFileSync(join(folder, 'no.pem'), 'none');
+    expect(() => auditLog({ path, key: join(folder, 'no.pem') })).toThrow(/private key of Ed25519 as PEM/);
+    const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).privateKey;
+    writeFileSync(join(folder, 'no.pem'), rsa.export({ type: 'pkcs8', format: 'pem' }));
+    expect(() => auditLog({ path, key: join(folder, 'no.pem') })).toThrow(/of the kind rsa/);
+  });
+});
+
+test('inputs are stored once a day, read back by their hash, and removed by age', async () => {
+  const events = [1, 2, 1].map((seed) =>
+    runEvent(
+      runContext(),
+      [
+        [1, 1, 1],
+        [0, 1, 0],
+      ],
+      seed,
+    ),
+  );
+  const log = auditLog({ path, inputs: 'store', keep: DAY });
+  for (const event of events) log.onRun(event);
+  await log.onRelease();
+  const { entries } = await readAudit(path);
+  const hashes = [...new Set(entries.map(({ record }) => record.input!))];
+  expect(hashes).toHaveLength(4);
+  const stored = [...storedInputs(folder, hashes)];
+  expect(stored.map(({ name }) => name)).toEqual(hashes);
+  expect(stored[1]!.feeds.input).toMatchObject({
+    type: 'float32',
+    dims: [1, 4],
+    data: Float32Array.of(5, 6, 7, 8),
+  });
+  // What was changed isn't that input any more.
+  const [day] = readdirSync(join(folder, 'inputs'));
+  appendFileSync(join(folder, 'inputs', day!, hashes[0]!), 'more');
+  truncateSync(join(folder, 'inputs', day!, hashes[1]!), 60);
+  expect([...storedInputs(folder, hashes)].map(({ name }) => name)).toEqual([
+    hashes[0],
+    hashes[2],
+    hashes[3],
+  ]);
+  new InputStore(path, () => {}).removeBefore(Date.now() + 2 * DAY);
+  expect(readdirSync(join(folder, 'inputs'))).toEqual([]);
 });

@@ -42,7 +42,9 @@ describeBuilt('the report of an audit log', () => {
 
 test('what can not be rendered is refused', async () => {
   const entries = [] as const;
-  await expect(renderAudit({ entries, problems: [], energy: null })).rejects.toMatchObject({
+  await expect(
+    renderAudit({ entries, problems: [], energy: null, hadEarlier: false, signed: null }),
+  ).rejects.toMatchObject({
     code: 'INVALID_DATA',
     message: 'audit log: it holds no item yet',
   });

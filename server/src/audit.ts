@@ -1,0 +1,79 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type AuditLog, auditLog, type Checkpoint, type RunObserver } from 'residual-skip';
+import { ServerError } from './errors.js';
+import type { ParsedOptions } from './options.js';
+
+/** Names of files, whatever a model's folder is called. */
+const FILE = 'trace.ndjson';
+
+/**
+ * The audit logs of a server, one for each version of a model: FOLDER/MODEL/VERSION/trace.ndjson. A log outlives reloads of its model:
+ * two sessions may write to it while requests end on the instance that they began with.
+ */
+export class AuditLogs {
+  readonly #options: NonNullable<ParsedOptions['audit']>;
+  readonly #log: ParsedOptions['log'];
+  readonly #logs = new Map<string, AuditLog>();
+
+  constructor(options: NonNullable<ParsedOptions['audit']>, log: ParsedOptions['log']) {
+    this.#options = options;
+    this.#log = log;
+  }
+
+  /**
+   * An observer for a session of the model. It records the items of requests: runs for tests and trials, of which no answer is sent, have
+   * no request.
+   * @throws ServerError INVALID_ARGUMENT for an unusable folder or key
+   */
+  observer(model: string, version: string): RunObserver {
+    const log = this.#logOf(model, version);
+    return {
+      keepsInputs: false,
+      onAttach: (control) => log.onAttach(control),
+      onRun: (event) => (event.requests ? log.onRun(event) : undefined),
+      onRelease: () => log.onRelease(),
+      stats: () => log.stats(),
+    };
+  }
+
+  /** Items and inputs that couldn't be written. */
+  lost(): number {
+    let lost = 0;
+    for (const log of this.#logs.values()) {
+      const { auditLog: stats } = log.stats();
+      lost += stats.lost + stats.inputsLost;
+    }
+    return lost;
+  }
+
+  #logOf(model: string, version: string): AuditLog {
+    const { folder, ...options } = this.#options;
+    const own = join(folder, model, version);
+    const known = this.#logs.get(own);
+    if (known) return known;
+    try {
+      mkdirSync(own, { recursive: true });
+      const log = auditLog({
+        ...options,
+        path: join(own, FILE),
+        onCheckpoint: ({ time, link, signature }: Checkpoint) =>
+          this.#log?.({
+            event: 'checkpoint',
+            model,
+            version,
+            signed: new Date(time).toISOString(),
+            link,
+            signature,
+          }),
+      });
+      this.#logs.set(own, log);
+      return log;
+    } catch (cause) {
+      const { message } = cause as Error;
+      throw new ServerError('INVALID_ARGUMENT', `audit folder ${folder}: it can't be used (${message})`, {
+        cause,
+      });
+    }
+  }
+}
