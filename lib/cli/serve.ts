@@ -17,7 +17,7 @@ interface ServeOptions {
   readonly targetQueue?: number;
   readonly shadow?: number;
   readonly maxDisagreement?: number;
-  readonly queue: number;
+  readonly maxWaiting: number;
   readonly jsonLimit?: number;
   readonly tokenFile?: string;
   readonly tlsCert?: string;
@@ -93,7 +93,12 @@ export function addServeCommand(program: Command, io: Io): void {
       'share of answers that settings may change whose promise is about accuracy, which nothing watches otherwise',
       fraction,
     )
-    .option('--queue <n>', 'requests that may wait; others are answered with 429', positiveInteger, 1024)
+    .option(
+      '--max-waiting <n>',
+      'requests that may wait; others are answered with 429',
+      positiveInteger,
+      1024,
+    )
     .option('--json-limit <bytes>', 'longest JSON of a request (default: 1048576)', positiveInteger)
     .option(
       '--token-file <file>',
@@ -147,7 +152,7 @@ function wordServed({ name, setting: { name: policy, file, promise } }: Served):
 }
 
 async function serve(folders: readonly string[], options: ServeOptions, io: Io): Promise<void> {
-  const { host, policy, threads, targetP99, targetQueue, shadow, queue, jsonLimit, json } = options;
+  const { host, policy, threads, targetP99, targetQueue, shadow, maxWaiting, jsonLimit, json } = options;
   const { tokenFile, tlsCert, tlsKey } = options;
   if ((tlsCert === undefined) !== (tlsKey === undefined)) {
     throw new ResidualSkipError(
@@ -164,7 +169,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     port: options.port,
     grpcPort: options.grpcPort === false ? null : options.grpcPort,
     ...(policy && { policies: policy }),
-    capacity: queue,
+    capacity: maxWaiting,
     ...(options.original && { originals: options.original }),
     ...(threads && { threads }),
     ...(targetP99 && { targetP99 }),
