@@ -26,8 +26,8 @@ from teaching import (
     Training,
     ask,
     choose_thresholds,
+    exits_loss,
     fast_bf16,
-    lesson,
     observe,
     remember,
 )
@@ -164,7 +164,7 @@ class Adaptation(TrainedNetwork):
         def loss(seen: Seen) -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
                 answers = exits(seen.summaries)
-            return lesson(answers, seen.features, seen.logits, self.spread)
+            return exits_loss(answers, seen.features, seen.logits, self.spread)
 
         groups = exit_groups(exits, rate)
         training = Training("exits", exits, groups, options.epochs, self.work / "exits.pt", options.seed)
@@ -196,7 +196,7 @@ class Adaptation(TrainedNetwork):
                 answers = exits(own.summaries)
             full = -(original.logits.softmax(1) * own.logits.log_softmax(1)).sum(1).mean()
             drift = ((own.features - original.features) ** 2 / self.spread).mean()
-            early = lesson(answers, original.features, original.logits, self.spread) / len(kept)
+            early = exits_loss(answers, original.features, original.logits, self.spread) / len(kept)
             return options.keep * (full + drift) + early
 
         groups = [(decayed(student.parameters(), TRUNK_DECAY), TRUNK_RATE), *exit_groups(exits, HEADS_RATE / 2)]

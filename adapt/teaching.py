@@ -118,7 +118,7 @@ class Library:
             file.flush()
 
 
-def lesson(answers, features: torch.Tensor, logits: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+def exits_loss(answers, features: torch.Tensor, logits: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
     """The exits' loss against the network's features and logits; `spread` is the features' variance.
 
     An image counts less where the exit before has its answer already.

@@ -27,7 +27,7 @@ from common import decayed  # noqa: E402
 from exits import Place, choose_places, find_classifier  # noqa: E402
 from onnx_network import OnnxNetwork, Unsupported  # noqa: E402
 from tail import TailPlace, find_tail  # noqa: E402
-from teaching import Training, choose_thresholds, lesson  # noqa: E402
+from teaching import Training, choose_thresholds, exits_loss  # noqa: E402
 from unlabelled import altered, mixed  # noqa: E402
 
 SIDE, CLASSES = 16, 4
@@ -355,7 +355,7 @@ class PartsTest(unittest.TestCase):
         def gradient(first: list[float]) -> list[float]:
             own = torch.randn(2, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
             answers = [(features, torch.tensor([first, [0.0, 0.0, 0.0]])), (features, own)]
-            lesson(answers, features, logits, torch.ones(5)).backward()
+            exits_loss(answers, features, logits, torch.ones(5)).backward()
             return own.grad.abs().sum(1).tolist()
 
         (sure, other), (unsure, alike) = gradient([20.0, 0.0, 0.0]), gradient([0.0, 0.0, 0.0])

@@ -164,7 +164,7 @@ function median(values) {
 
 /** Starts a server at full depth and warms it up. */
 async function startFull(model, { input, dims, images, reference }) {
-  const server = await serve(model, '--policy', 'full', '--queue', String(QUEUE));
+  const server = await serve(model, '--policy', 'full', '--max-waiting', String(QUEUE));
   const load = new Load(server.url, nameOf(model), { input, dims, images, reference });
   await load.closed(16, seconds.warm);
   const stop = () => {
@@ -231,7 +231,7 @@ async function bears(model, title, { input, dims, images, reference }, session) 
 
 /** A ramp of load, followed by a calm period. */
 async function ramp(capacity, feeds, ...args) {
-  const server = await serve(CIFAR, '--queue', String(RAMP_QUEUE), ...args);
+  const server = await serve(CIFAR, '--max-waiting', String(RAMP_QUEUE), ...args);
   const load = new Load(server.url, nameOf(CIFAR), feeds);
   await load.closed(16, seconds.warm);
   // The setting is full again when the ramp begins.

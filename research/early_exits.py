@@ -15,7 +15,7 @@ HIDDEN = 64
 THRESHOLD = 0.9
 # What all exits together weigh in the trunk, beside the whole network's answer; each exit's share grows with its depth.
 TRUNK_WEIGHT = 1.0
-# The part of the course in which that weight rises from zero.
+# The part of the schedule in which that weight rises from zero.
 RAMP = 0.2
 
 
@@ -169,10 +169,10 @@ def one_threshold(logits: torch.Tensor, labels: torch.Tensor, costs: Sequence[fl
     """
     sure, guesses = logits.softmax(2).max(2)
     sure[-1] = torch.inf
-    dial = []
+    curve = []
     for threshold in THRESHOLDS:
         leaves = (sure >= threshold).int().argmax(0)
         right = guesses.gather(0, leaves[None])[0] == labels
         cost = torch.tensor(costs, dtype=torch.float64)[leaves].mean().item()
-        dial.append({"threshold": threshold, "cost": round(cost, 4), "accuracy": round(right.float().mean().item(), 4)})
-    return dial
+        curve.append({"threshold": threshold, "cost": round(cost, 4), "accuracy": round(right.float().mean().item(), 4)})
+    return curve

@@ -87,10 +87,10 @@ def observe(network: ResNet, batches: Iterable[torch.Tensor]) -> tuple[list[torc
     return [torch.cat(column) for column in zip(*pooled, strict=True)], [torch.cat(column) for column in zip(*sure, strict=True)]
 
 
-Lesson = tuple[torch.Tensor, torch.Tensor]
+Examples = tuple[torch.Tensor, torch.Tensor]
 
 
-def lessons(pooled: Sequence[torch.Tensor], sure: Sequence[torch.Tensor], threshold: float, shares: Sequence[float]) -> list[Lesson]:
+def examples_of(pooled: Sequence[torch.Tensor], sure: Sequence[torch.Tensor], threshold: float, shares: Sequence[float]) -> list[Examples]:
     """What each gate learns from: pooled inputs [M, C] and whether it should open for them, [M].
 
     A gate of the last stage opens where the answer at that depth is less sure than `threshold`. Where a gate before it
@@ -103,9 +103,9 @@ def lessons(pooled: Sequence[torch.Tensor], sure: Sequence[torch.Tensor], thresh
     return early + [(inputs, unsure.float()) for inputs, unsure in seen]
 
 
-def teach(gate: Gate, lesson: Lesson, steps: int, generator: torch.Generator, batch: int = 256, rate: float = 0.01) -> float:
+def teach(gate: Gate, examples: Examples, steps: int, generator: torch.Generator, batch: int = 256, rate: float = 0.01) -> float:
     """Trains one gate by binary cross entropy (Adam, a rate that falls to zero); returns the last steps' mean loss."""
-    inputs, targets = lesson
+    inputs, targets = examples
     optimizer = torch.optim.Adam(gate.parameters())
     losses = []
     gate.train()
@@ -129,5 +129,5 @@ def gates_loss(network: ResNet, images: torch.Tensor, labels: torch.Tensor) -> t
 
 def teach_gates(network: ResNet, batches: Iterable[torch.Tensor], targets: Gates, generator: torch.Generator) -> list[float]:
     """The gates learn from what is seen of `batches` of augmented images; the network stays as it is. Gives their last losses."""
-    taught = lessons(*observe(network, batches), targets.sure, targets.run)
-    return [teach(gate, lesson, targets.steps, generator) for gate, lesson in zip(network.gates, taught, strict=True)]
+    taught = examples_of(*observe(network, batches), targets.sure, targets.run)
+    return [teach(gate, examples, targets.steps, generator) for gate, examples in zip(network.gates, taught, strict=True)]

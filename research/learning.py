@@ -14,7 +14,7 @@ from progress import progress, report
 
 # Seconds between two checkpoints.
 INTERVAL = 240.0
-# The part of the course in which the learning rate rises.
+# The part of the schedule in which the learning rate rises.
 WARM_UP = 0.15
 # While weights are averaged: the learning rate as a share of the peak, and how often an epoch adds to the average. Then: the
 # number of training items that give the averaged network its batch statistics.

@@ -18,7 +18,7 @@ from gating import (  # noqa: E402
     anytime_loss,
     distilled,
     hardest,
-    lessons,
+    examples_of,
     nested_depth,
     observe,
     smoothed_cross_entropy,
@@ -75,17 +75,17 @@ class GatingTest(unittest.TestCase):
     def test_a_gate_learns_to_open_where_it_should(self):
         torch.manual_seed(6)
         gate, inputs = Gate(8), torch.randn(512, 8)
-        lesson = inputs, (inputs[:, 2] > 0.5).float()
-        first = teach(gate, lesson, 1, torch.Generator().manual_seed(7))
-        last = teach(gate, lesson, 400, torch.Generator().manual_seed(7))
+        examples = inputs, (inputs[:, 2] > 0.5).float()
+        first = teach(gate, examples, 1, torch.Generator().manual_seed(7))
+        last = teach(gate, examples, 400, torch.Generator().manual_seed(7))
         self.assertLess(last, first / 4)
         opened = gate.score(inputs)[:, 0] > 0
-        self.assertGreater((opened == (lesson[1] > 0)).float().mean().item(), 0.97)
+        self.assertGreater((opened == (examples[1] > 0)).float().mean().item(), 0.97)
 
     def test_lessons_hold_what_a_gate_sees_when_those_before_it_are_closed(self):
         pooled = [torch.full((4, 2), float(gate)) for gate in range(4)]
         sure = [torch.tensor(row) for row in ([0.2, 0.9, 0.8, 0.4], [0.9, 0.9, 0.1, 0.9], [0.6, 0.7, 0.8, 0.9])]
-        first, second, third, fourth = lessons(pooled, sure, 0.7, [0.75, 0.5])
+        first, second, third, fourth = examples_of(pooled, sure, 0.7, [0.75, 0.5])
         self.assertEqual(first[1].tolist(), [1, 1, 1, 0])
         self.assertEqual(second[1].tolist(), [1, 1, 0, 0])
         self.assertTrue(torch.equal(third[0], pooled[2]))

@@ -124,10 +124,10 @@ class ExitTest(unittest.TestCase):
         odds = torch.tensor([[0.8, 0.4], [0.94, 0.6], [0.5, 0.7]]).log()
         others = torch.tensor([[0.2, 0.6], [0.06, 0.4], [0.5, 0.3]]).log()
         logits = torch.stack([odds, others], 2)
-        dial = {point["threshold"]: point for point in one_threshold(logits, torch.tensor([0, 0]), [0.2, 0.5, 1.0])}
-        self.assertEqual(dial[0.5], {"threshold": 0.5, "cost": 0.2, "accuracy": 0.5})
-        self.assertEqual(dial[0.9], {"threshold": 0.9, "cost": 0.75, "accuracy": 1.0})
-        self.assertEqual(dial[2.0]["cost"], 1.0)
+        curve = {point["threshold"]: point for point in one_threshold(logits, torch.tensor([0, 0]), [0.2, 0.5, 1.0])}
+        self.assertEqual(curve[0.5], {"threshold": 0.5, "cost": 0.2, "accuracy": 0.5})
+        self.assertEqual(curve[0.9], {"threshold": 0.9, "cost": 0.75, "accuracy": 1.0})
+        self.assertEqual(curve[2.0]["cost"], 1.0)
 
 
 class WhiteningTest(unittest.TestCase):
@@ -389,7 +389,7 @@ class TrainingTest(unittest.TestCase):
             training.run(lambda epochs: remember() if epochs == 4 else {})
         # The batches of the statistics, too, are those of an averaged epoch, whose images are whole.
         self.assertEqual(epochs, [0, 0, 1, 1, 2, 2, 3, 3, 1, 1])
-        # The course has two steps, and the first half epoch after it has one: weights before each step, and the last ones.
+        # The schedule has two steps, and the first half epoch after it has one: weights before each step, and the last ones.
         self.assertEqual(len(weights), 9)
         torch.testing.assert_close(network[0].weight.detach(), torch.stack(weights[4:]).mean(0))
         torch.testing.assert_close(network[1].running_mean, (inputs @ network[0].weight.detach().T).mean(0))

@@ -15,7 +15,7 @@ import { packageRoot } from '../util/version.js';
 import { type Io, paint, startProgress } from './io.js';
 import { positiveInteger, precisionOption } from './options.js';
 import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';
-import { type Column, formatTable, milliseconds, speedup } from './table.js';
+import { type Column, formatTable, milliseconds, numbers, speedup } from './table.js';
 
 interface BenchCommandOptions {
   readonly batch: number;
@@ -104,13 +104,7 @@ async function bench(path: string, options: BenchCommandOptions, io: Io): Promis
 const COLUMNS: readonly Column[] = [
   { title: 'runtime' },
   { title: 'version' },
-  { title: 'median ms', align: 'right' },
-  { title: 'p95 ms', align: 'right' },
-  { title: 'items/s', align: 'right' },
-  { title: 'GFLOP/s', align: 'right' },
-  { title: 'RSS MiB', align: 'right' },
-  { title: 'load ms', align: 'right' },
-  { title: 'native is', align: 'right' },
+  ...numbers('median ms', 'p95 ms', 'items/s', 'GFLOP/s', 'RSS MiB', 'load ms', 'native is'),
 ];
 
 /** @param flops floating-point operations of one item, two for each multiply-add of the plain algorithm */

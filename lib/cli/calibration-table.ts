@@ -9,26 +9,25 @@ import { enoughItems } from '../calibrate/split.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { maxLoss } from '../skip/promise.js';
 import { type Io, paint } from './io.js';
-import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+import { type Column, formatTable, milliseconds, numbers, percent, plural } from './table.js';
 
 const COLUMNS: readonly Column[] = [
   { title: '' },
-  { title: 'changed', align: 'right' },
-  { title: 'mean loss', align: 'right' },
-  { title: 'bound alone', align: 'right' },
-  { title: 'p', align: 'right' },
-  { title: 'multiply-adds skipped', align: 'right' },
-  { title: 'blocks skipped', align: 'right' },
-  { title: 'ms', align: 'right' },
-  { title: 'saved', align: 'right' },
+  ...numbers(
+    'changed',
+    'mean loss',
+    'bound alone',
+    'p',
+    'multiply-adds skipped',
+    'blocks skipped',
+    'ms',
+    'saved',
+  ),
 ];
 
 const GROUP_COLUMNS: readonly Column[] = [
   { title: 'group' },
-  { title: 'items', align: 'right' },
-  { title: 'changed', align: 'right' },
-  { title: 'bound alone', align: 'right' },
-  { title: 'p', align: 'right' },
+  ...numbers('items', 'changed', 'bound alone', 'p'),
   { title: '' },
 ];
 

@@ -16,7 +16,7 @@ import {
   type ReadingOptions,
   taskOption,
 } from './options.js';
-import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+import { type Column, formatTable, milliseconds, numbers, percent, plural } from './table.js';
 
 interface EvalOptions extends EngineOptions, ReadingOptions, TaskOptions {
   readonly data: string;
@@ -45,32 +45,14 @@ export function addEvalCommand(program: Command, io: Io): void {
 }
 
 async function run(model: string, options: EvalOptions, io: Io): Promise<void> {
-  const {
-    data,
-    limit,
-    labels,
-    task,
-    policy,
-    original,
-    backend,
-    isa,
-    threads,
-    precision,
-    maxPixels,
-    maxBytes,
-    preprocessor,
-  } = options;
-  const work = watchWork(io, options.json !== true);
-  const { unusable, ...report } = await evaluate(model, data, {
-    ...{ policy, original, backend, isa, threads, precision, limit },
-    ...{ preprocessor, maxPixels, maxBytes, energy: true },
-    labelsFrom: labels === false ? 'none' : labels,
-    task,
-    ...work.options,
-  }).finally(work.stop);
+  const { data, labels, json, ...asked } = options;
+  const work = watchWork(io, json !== true);
+  const labelsFrom = labels === false ? 'none' : labels;
+  const evaluated = evaluate(model, data, { ...asked, ...work.options, labelsFrom, energy: true });
+  const { unusable, ...report } = await evaluated.finally(work.stop);
   const { name } = await findModel(model);
   io.out(
-    options.json
+    json
       ? `${JSON.stringify(report, null, 2)}\n`
       : draw(`${paint(io, 'bold', name)} on ${data}`, report, options, io),
   );
@@ -144,12 +126,7 @@ function draw(
     ['layers skipped', '', percent(skip.layersSkipped), ''],
     ['multiply-adds skipped', '', percent(skip.multiplyAddsSkipped), ''],
   ];
-  const columns = [
-    { title: '' },
-    { title: 'full', align: 'right' as const },
-    { title: 'skip', align: 'right' as const },
-    { title: '' },
-  ];
+  const columns = [{ title: '' }, ...numbers('full', 'skip'), { title: '' }];
   const heading = `${what}: ${plural(report.items, isTextFile(data) ? 'text' : isArrayFile(data) ? 'item' : 'image')}, ${backend} backend, one at a time`;
   const rungs =
     report.rungs.length === 0 ? '' : `\n${formatTable(io, RUNG_COLUMNS, report.rungs.map(rungRow))}`;
@@ -158,11 +135,7 @@ function draw(
 
 const RUNG_COLUMNS: readonly Column[] = [
   { title: 'answered by' },
-  { title: 'items', align: 'right' },
-  { title: 'agreement', align: 'right' },
-  { title: 'accuracy', align: 'right' },
-  { title: 'work', align: 'right' },
-  { title: 'mean, ms', align: 'right' },
+  ...numbers('items', 'agreement', 'accuracy', 'work', 'mean, ms'),
 ];
 
 function rungRow({ name, answered, agreement, accuracy, work, meanMs }: EvaluatedRung): string[] {

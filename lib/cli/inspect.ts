@@ -8,7 +8,7 @@ import {
 } from '../inspect/inspect.js';
 import { type Io, paint } from './io.js';
 import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';
-import { type Column, count, formatTable, percent, plural, shortened } from './table.js';
+import { type Column, count, formatTable, numbers, percent, plural, shortened } from './table.js';
 
 interface InspectOptions {
   readonly shape?: readonly ShapeOption[];
@@ -89,8 +89,7 @@ const COLUMNS: readonly Column[] = [
   { title: 'shortcut' },
   { title: 'skippable' },
   { title: 'gate' },
-  { title: 'multiply-adds', align: 'right' },
-  { title: 'share', align: 'right' },
+  ...numbers('multiply-adds', 'share'),
 ];
 const COMPARE = { gt: '>', ge: '>=', lt: '<', le: '<=' } as const;
 

@@ -14,7 +14,7 @@ import { checkWritable, writeResult } from './files.js';
 import { type Io, paint } from './io.js';
 import { addEngineOptions, type EngineOptions, positiveInteger } from './options.js';
 import { collectShape, SHAPE_HELP, type ShapeOption, shapesOf } from './shapes.js';
-import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+import { type Column, formatTable, milliseconds, numbers, percent, plural } from './table.js';
 
 interface ProfileOptions extends EngineOptions {
   readonly shape?: readonly ShapeOption[];
@@ -139,9 +139,7 @@ const COLUMNS: readonly Column[] = [
   { title: 'step' },
   { title: 'op' },
   { title: 'block' },
-  { title: 'ran', align: 'right' },
-  { title: 'ms', align: 'right' },
-  { title: 'share', align: 'right' },
+  ...numbers('ran', 'ms', 'share'),
 ];
 
 function draw(report: ProfileReport, output: string | undefined, io: Io): string {

@@ -18,7 +18,7 @@ import { type Io, paint, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, type ReadingOptions } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
 import { type Sight, sightsOf, wordSight } from './sights.js';
-import { type Column, formatTable, milliseconds, percent, plural, shortened } from './table.js';
+import { type Column, formatTable, milliseconds, numbers, percent, plural, shortened } from './table.js';
 
 interface RunOptions extends EngineOptions, ReadingOptions {
   readonly full?: boolean;
@@ -205,14 +205,7 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
   const gates = blocks.filter(({ gate }) => gate !== null).length;
   const gated = gates > 0 ? `, ${gates} with a gate` : '';
   const heading = `${paint(io, 'bold', name)}: ${plural(blocks.length, 'block')}${gated}; ${backend} backend`;
-  const timeColumns: Column[] = full
-    ? [{ title: 'ms', align: 'right' }]
-    : [
-        { title: 'skipped', align: 'right' },
-        { title: 'ms full', align: 'right' },
-        { title: 'ms skip', align: 'right' },
-        { title: 'saved', align: 'right' },
-      ];
+  const timeColumns = full ? numbers('ms') : numbers('skipped', 'ms full', 'ms skip', 'saved');
   const { what, labels } = classifier.model;
   const seen = rows[0]?.result;
   const answer = seen?.objects

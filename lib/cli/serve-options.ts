@@ -21,7 +21,7 @@ export interface ServeOptions {
   readonly targetQueue?: number;
   readonly shadow?: number;
   readonly maxDisagreement?: number;
-  readonly queue: number;
+  readonly maxWaiting: number;
   readonly jsonLimit?: number;
   readonly tokenFile?: string;
   readonly tlsCert?: string;
@@ -140,7 +140,7 @@ const TABLE: readonly Entry[] = [
     parse: fraction,
   },
   {
-    flags: '--queue <n>',
+    flags: '--max-waiting <n>',
     help: 'requests that may wait; others are answered with 429',
     kind: 'number',
     parse: positiveInteger,

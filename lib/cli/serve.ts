@@ -89,7 +89,7 @@ function auditOf({ audit: folder, auditKeep, auditRotate, auditInputs, auditKey 
 }
 
 async function serve(folders: readonly string[], options: ServeOptions, io: Io): Promise<void> {
-  const { host, policy, threads, targetP99, targetQueue, shadow, queue, jsonLimit, json } = options;
+  const { host, policy, threads, targetP99, targetQueue, shadow, maxWaiting, jsonLimit, json } = options;
   const { tokenFile, tlsCert, tlsKey, tlsClientCa } = options;
   if ((tlsCert === undefined) !== (tlsKey === undefined)) {
     throw new ResidualSkipError(
@@ -109,7 +109,7 @@ async function serve(folders: readonly string[], options: ServeOptions, io: Io):
     grpcPort: options.grpcPort === false ? null : options.grpcPort,
     ...(options.controlPort !== undefined && { controlPort: options.controlPort }),
     ...(policy && { policies: policy }),
-    capacity: queue,
+    capacity: maxWaiting,
     ...(options.original && { originals: options.original }),
     ...(threads && { threads }),
     ...(targetP99 && { targetP99 }),

@@ -13,7 +13,7 @@ import { optionOf } from './calibrate.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, paint, watchWork } from './io.js';
 import { addBackendOptions, addReadingOptions, taskOption } from './options.js';
-import { type Column, formatTable, milliseconds, percent, plural } from './table.js';
+import { type Column, formatTable, milliseconds, numbers, percent, plural } from './table.js';
 
 interface CommandOptions extends Omit<SpeedupOptions, 'labels'> {
   readonly data: string;
@@ -84,20 +84,12 @@ function summary({ calibration, rungs, parts, tried, minutes }: Speedup, folder:
 
 const COLUMNS: readonly Column[] = [
   { title: 'tried' },
-  { title: 'exits', align: 'right' },
-  { title: 'changed', align: 'right' },
-  { title: 'work', align: 'right' },
-  { title: 'mean time', align: 'right' },
-  { title: 'p95', align: 'right' },
-  { title: 'measured', align: 'right' },
+  ...numbers('exits', 'changed', 'work', 'mean time', 'p95', 'measured'),
   { title: '' },
 ];
 const RUNG_COLUMNS: readonly Column[] = [
   { title: 'rung' },
-  { title: 'answered', align: 'right' },
-  { title: 'changed', align: 'right' },
-  { title: 'work', align: 'right' },
-  { title: 'time', align: 'right' },
+  ...numbers('answered', 'changed', 'work', 'time'),
 ];
 const SHOWN = 10;
 

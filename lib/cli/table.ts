@@ -8,6 +8,10 @@ export interface Column {
   readonly align?: 'left' | 'right';
 }
 
+/** Columns of numbers, by their titles. */
+export const numbers = (...titles: readonly string[]): Column[] =>
+  titles.map((title) => ({ title, align: 'right' }));
+
 /** Characters of a long text that are shown. */
 const MAX_SHOWN = 48;
 

@@ -7,13 +7,7 @@ import { Scratch } from './tensor.js';
 /** Rows of weights that are computed together. */
 export const ROWS = 4;
 
-/** A matrix of `rows` x `depth` weights as [ceil(rows/4)][depth][4], missing rows zero. */
-export interface PackedWeights {
-  readonly rows: number;
-  readonly depth: number;
-  readonly data: Float32Array;
-}
-
+/** Elements of `rows` x `depth` weights as [ceil(rows/4)][depth][4], missing rows zero. */
 export function packedLength(rows: number, depth: number): number {
   return Math.ceil(rows / ROWS) * depth * ROWS;
 }

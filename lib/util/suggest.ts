@@ -38,7 +38,10 @@ export function misspelt(given: string, names: readonly string[]): string | unde
 }
 
 /** Options of earlier versions, and what they are called now. */
-export const RENAMED: ReadonlyMap<string, string> = new Map([['reference', 'original']]);
+export const RENAMED: ReadonlyMap<string, string> = new Map([
+  ['reference', 'original'],
+  ['queue', 'max-waiting'],
+]);
 
 /** "did you mean 'a' or 'b'?", or what there is to choose from when nothing is near. */
 export function suggest(given: string, names: readonly string[]): string {

@@ -91,7 +91,7 @@ async function measureGated(run, images, validation) {
     paperLayers: full.model.what === 'image' ? (2 * skippedBlocks) / (2 * blocks + 2) : undefined,
     blocks: skippedBlocks / blocks,
     stages: byStage(headline, run.depths, each),
-    dial: points,
+    curve: points,
     oneThreshold: oneThreshold(table),
     random: withRandomExits(
       table,

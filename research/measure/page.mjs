@@ -111,7 +111,7 @@ export function curves(report) {
     ...own
       .filter(({ role }) => role !== 'gated')
       .map(({ role, accuracy }) => point('plain networks', role, accuracy, role)),
-    ...(gated?.dial ?? []).map(({ limit, accuracy }) =>
+    ...(gated?.curve ?? []).map(({ limit, accuracy }) =>
       point('gated, certified limits', `limit ${limit}`, accuracy, `limit ${limit}`),
     ),
     ...(gated?.oneThreshold ?? []).map(({ threshold, accuracy }) =>

@@ -7,8 +7,6 @@ import { Network } from '../helpers/networks.js';
 import { randomFloats, uniform } from '../helpers/random.js';
 import { withSession } from '../helpers/sessions.js';
 
-// Looked up once: globals are slow to reach inside the test runner.
-const { floor, max, min, sqrt } = Math;
 const SIDE = 32;
 const PIXELS = 3 * SIDE * SIDE;
 const WINDOW = 150;
@@ -19,11 +17,11 @@ type Corruption = (pixels: Float32Array, random: () => number) => Float32Array;
 
 /** What the network sees every day: the example images moved by up to two pixels, mirrored or not. */
 const usual: Corruption = (pixels, random) => {
-  const [dx, dy] = [floor(random() * 5) - 2, floor(random() * 5) - 2];
+  const [dx, dy] = [Math.floor(random() * 5) - 2, Math.floor(random() * 5) - 2];
   const mirrored = random() < 0.5;
-  const clamp = (i: number) => min(SIDE - 1, max(0, i));
+  const clamp = (i: number) => Math.min(SIDE - 1, Math.max(0, i));
   return pixels.map((_, i) => {
-    const [c, y, x] = [floor(i / SIDE ** 2), floor(i / SIDE) % SIDE, i % SIDE];
+    const [c, y, x] = [Math.floor(i / SIDE ** 2), Math.floor(i / SIDE) % SIDE, i % SIDE];
     const from = clamp((mirrored ? SIDE - 1 - x : x) + dx);
     return pixels[c * SIDE ** 2 + clamp(y + dy) * SIDE + from]!;
   });
@@ -32,10 +30,10 @@ const usual: Corruption = (pixels, random) => {
 /** A box of 5 x 5. */
 const blur: Corruption = (pixels) =>
   pixels.map((_, i) => {
-    const [c, y, x] = [floor(i / SIDE ** 2), floor(i / SIDE) % SIDE, i % SIDE];
+    const [c, y, x] = [Math.floor(i / SIDE ** 2), Math.floor(i / SIDE) % SIDE, i % SIDE];
     let [sum, count] = [0, 0];
-    for (let v = max(0, y - 2); v <= min(SIDE - 1, y + 2); v++) {
-      for (let u = max(0, x - 2); u <= min(SIDE - 1, x + 2); u++) {
+    for (let v = Math.max(0, y - 2); v <= Math.min(SIDE - 1, y + 2); v++) {
+      for (let u = Math.max(0, x - 2); u <= Math.min(SIDE - 1, x + 2); u++) {
         sum += pixels[c * SIDE ** 2 + v * SIDE + u]!;
         count++;
       }
@@ -44,7 +42,7 @@ const blur: Corruption = (pixels) =>
   });
 
 /** Uniform with a standard deviation of one, as wide as the normalised image itself. */
-const noise: Corruption = (pixels, random) => pixels.map((value) => value + sqrt(12) * (random() - 0.5));
+const noise: Corruption = (pixels, random) => pixels.map((value) => value + Math.sqrt(12) * (random() - 0.5));
 const inverted: Corruption = (pixels) => pixels.map((value) => -value);
 
 /** Drift events over windows of images: one that makes the profile, two of the usual kind, two corrupted ones. */
@@ -82,7 +80,7 @@ test.each([
   const drifts = await driftsOf(corrupt);
   expect(drifts).toHaveLength(2);
   for (const blocks of drifts)
-    for (const { psi, skipRatePsi } of blocks) expect(max(psi, skipRatePsi)).toBeGreaterThan(0.25);
+    for (const { psi, skipRatePsi } of blocks) expect(Math.max(psi, skipRatePsi)).toBeGreaterThan(0.25);
 });
 
 test('of a policy that has exits only, their confidences drift', async () => {
@@ -96,7 +94,7 @@ test('of a policy that has exits only, their confidences drift', async () => {
   for (const [drift, ...others] of drifts) {
     expect(others).toEqual([]);
     expect(drift).toMatchObject({ kind: 'exit', block: 'block8' });
-    expect(max(drift!.psi, drift!.skipRatePsi)).toBeGreaterThan(0.25);
+    expect(Math.max(drift!.psi, drift!.skipRatePsi)).toBeGreaterThan(0.25);
   }
 });
 

@@ -2,16 +2,13 @@ import fc from 'fast-check';
 import type { KernelTensor } from 'lib/kernels/index.js';
 import { allocate, isBig, type ValueType } from 'lib/tensor/tensor.js';
 
-// Looked up once, because globals are slow inside the test runner.
-const { imul } = Math;
-
 /** Seeded numbers in [0, 1) (mulberry32). */
 export function uniform(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;
-    let t = imul(state ^ (state >>> 15), 1 | state);
-    t = (t + imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
 }

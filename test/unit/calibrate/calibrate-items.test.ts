@@ -24,9 +24,6 @@ import { uniform } from '../../helpers/random.js';
 const NETWORK = new Network('cifar10-resnet32');
 const PIXELS = 3 * 32 * 32;
 const LIMIT = 0.05;
-// Looked up once: globals are slow to reach inside the test runner.
-const { max, min, round } = Math;
-
 /** The twenty example images, each shifted, mirrored and scaled in brightness in `copies` ways. */
 async function variations(copies: number): Promise<CalibrationItem[]> {
   const images = (await NETWORK.images()).data as Float32Array;
@@ -37,8 +34,8 @@ async function variations(copies: number): Promise<CalibrationItem[]> {
     const input = new Float32Array(PIXELS);
     for (let i = 0; i < PIXELS; i++) {
       const [x, y, c] = [i % 32, (i >> 5) % 32, i >> 10];
-      const sx = min(31, max(0, round((mirror ? 31 - x : x) + dx)));
-      const sy = min(31, max(0, round(y + dy)));
+      const sx = Math.min(31, Math.max(0, Math.round((mirror ? 31 - x : x) + dx)));
+      const sy = Math.min(31, Math.max(0, Math.round(y + dy)));
       input[i] = gain * image[(c << 10) + (sy << 5) + sx]!;
     }
     return { input, sha256: createHash('sha256').update(input).digest('hex') };
@@ -240,7 +237,7 @@ describe('calibration of the plain network', () => {
       for (const [window, sum] of sums.entries()) {
         expect(found[16 * c + window]).toBeCloseTo((16 * sum) / (height * across), 4);
       }
-      expect(found[16 * channels + c]).toBe(map.reduce((a, b) => max(a, b)));
+      expect(found[16 * channels + c]).toBe(map.reduce((a, b) => Math.max(a, b)));
       const squares = map.reduce((sum, value) => sum + value * value, 0);
       expect(found[17 * channels + c]).toBeCloseTo(squares / (height * across), 3);
     }

@@ -11,7 +11,7 @@ function rowsOf(count: number, at: number, slope: number, seed: number) {
   return { doubts, losses };
 }
 
-test('finds the risks that the losses were drawn from, each lever its own', () => {
+test('finds the risks that the losses were drawn from, each exit its own', () => {
   const truths = [
     [-2, 1],
     [0, 2],
@@ -34,7 +34,7 @@ test('where nothing was lost the risk is small, falls with doubt, and is never 0
   }
 });
 
-test('a lever with few rows is believed to be like the others', () => {
+test('an exit with few rows is believed to be like the others', () => {
   const many = rowsOf(8000, -1, 1.5, 5);
   const few = { doubts: Float64Array.of(-2, 0, 2), losses: Uint8Array.of(0, 0, 0) };
   const [, risks] = risksOf([many, few]);

@@ -98,7 +98,7 @@ test('a fixed sequence stops at its first failure', () => {
 test.each([0.005, 0.01, 0.02])(
   'the promise is broken in at most delta of 2,000 repetitions, epsilon = %d',
   (epsilon) => {
-    // A dial of 12 settings whose true disagreement rises past the limit, on shared items as in a real calibration.
+    // A series of 12 settings whose true disagreement rises past the limit, on shared items as in a real calibration.
     const rates = Array.from({ length: 12 }, (_, i) => (epsilon * (i + 1)) / 8);
     const [n, delta, repetitions] = [2000, 0.05, 2000];
     const random = uniform(Math.round(epsilon * 1e6));

@@ -80,7 +80,7 @@ const resultSchema = z.strictObject({
   resumed: z.strictObject({ taken: z.int(), computed: z.int() }),
 });
 
-/** Settings of the dial: enough to choose from. */
+/** Enough settings to choose from. */
 const FEW = ['--settings', '4', '--copies', '0'];
 let written = 0;
 async function calibrateJson(...args: string[]) {

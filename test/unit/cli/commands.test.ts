@@ -468,6 +468,10 @@ describe('what goes wrong', () => {
       code: 2,
       err: expect.stringContaining('Did you mean --max-waiting?'),
     });
+    expect(await cli('serve', gated, '--queue', '9')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('It is called --max-waiting now'),
+    });
     for (const old of [['--reference', 'float.onnx'], ['--reference=float.onnx']]) {
       expect(await cli('run', gated, images, ...old)).toMatchObject({
         code: 2,

@@ -105,17 +105,17 @@ test.each([1, 2, 3, 4, 5])(
     let used = 0;
     for (const penalty of [10, 2, 0.5, 0.1]) {
       const thresholds = search.at(penalty);
-      const price = (some: readonly number[]) => {
+      const cost = (some: readonly number[]) => {
         const { spent, lost } = outcome(exits, some);
         return spent + penalty * lost;
       };
-      const best = price(thresholds);
+      const best = cost(thresholds);
       used += thresholds.filter((threshold) => threshold < NEVER).length;
-      expect(best).toBeLessThanOrEqual(price(none) + 1e-9);
+      expect(best).toBeLessThanOrEqual(cost(none) + 1e-9);
       expect(outcome(exits, thresholds).spent).toBeLessThanOrEqual(ROWS * WHOLE + 1e-9);
       for (const [e, { scores }] of exits.entries())
         for (const threshold of [...Array.from(scores), NEVER])
-          expect(best).toBeLessThanOrEqual(price(thresholds.with(e, threshold)) + 1e-9);
+          expect(best).toBeLessThanOrEqual(cost(thresholds.with(e, threshold)) + 1e-9);
     }
     expect(used).toBeGreaterThan(0);
   },

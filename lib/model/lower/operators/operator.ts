@@ -18,7 +18,7 @@ export interface Operator {
   readonly dataDependent?: (node: Node) => boolean;
   /** Inputs of which only shape and type matter. */
   readonly shapeOnly?: boolean;
-  /** What this node needs that isn't implemented, judging by its attributes. */
+  /** What this node needs that isn't implemented, as its attributes say. */
   readonly unsupported?: (node: Node) => string | undefined;
 }
 
