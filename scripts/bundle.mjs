@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { rolldown } from 'rolldown';
+import { parseAst } from 'rolldown/parseAst';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const LIB = join(ROOT, 'lib');
@@ -46,6 +47,29 @@ const late = {
   },
 };
 
+/** Indentation is a twentieth of the bundle: it goes, but for that inside of template literals. Lines stay lines. */
+const flush = {
+  name: 'flush',
+  generateBundle(_options, files) {
+    for (const file of Object.values(files))
+      if (file.type === 'chunk') file.code = withoutIndentation(file.code);
+  },
+};
+
+function withoutIndentation(code) {
+  const literals = [];
+  JSON.stringify(parseAst(code), (_key, node) => {
+    if (node?.type === 'TemplateElement') literals.push(node);
+    return typeof node === 'bigint' ? null : node;
+  });
+  literals.sort((a, b) => a.start - b.start);
+  let next = 0;
+  return code.replace(/^\t+/gm, (indentation, at) => {
+    while (next < literals.length && literals[next].end < at) next++;
+    return next < literals.length && literals[next].start <= at ? indentation : '';
+  });
+}
+
 /** The licences of the dependencies whose code is in the bundle. */
 function licences() {
   return BUNDLED.map((name) => {
@@ -72,7 +96,7 @@ export async function bundle(dist) {
     tsconfig: false,
     external,
     transform: { define: { RESIDUAL_SKIP_VERSION: JSON.stringify(version) } },
-    plugins: [late],
+    plugins: [late, flush],
     onLog(level, log) {
       if (level === 'warn') throw new Error(log.message);
     },

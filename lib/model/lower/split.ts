@@ -41,7 +41,8 @@ export function splitGraph(graph: Graph, everywhere = false): SplitGraph | undef
   // Sequences exist while a stage is lowered: it makes those that it reads.
   for (const forced = new Set<Node>(); ; ) {
     const numbered = numberStages(graph, everywhere, forced);
-    const last = Math.max(0, ...numbered.ofNode.values());
+    let last = 0;
+    for (const stage of numbered.ofNode.values()) last = Math.max(last, stage);
     if (last === 0) return undefined;
     const moved = sequencesAcross(graph, numbered).filter((node) => !forced.has(node));
     if (moved.length === 0) return cut(graph, numbered, last);

@@ -27,10 +27,10 @@ describe('inspect', () => {
   test('lists all unsupported operators by name and exits with 0', async () => {
     const graph = new GraphBuilder();
     const x = graph.input('pixels', ['batch', 3, 8, 8]);
-    const y = graph.node('NonMaxSuppression', [graph.node('Cosh', [graph.node('Relu', [x])]), x]);
+    const y = graph.node('MaxUnpool', [graph.node('Cosh', [graph.node('Relu', [x])]), x]);
     const model = fileOf(graph.output(y, ['batch', 3]));
     expect(await cliJson('inspect', model)).toMatchObject({
-      unsupported: ['Cosh', 'NonMaxSuppression'].sort(),
+      unsupported: ['Cosh', 'MaxUnpool'].sort(),
       blocks: [],
       multiplyAdds: null,
     });
@@ -39,7 +39,7 @@ describe('inspect', () => {
     expect(out).toMatch(/unsupported +.*Cosh/);
     const failure = await cli('run', model, 'cat.png', '--backend', 'reference');
     expect(failure).toMatchObject({ code: 1, out: '' });
-    expect(failure.err).toMatch(/Cosh.*NonMaxSuppression.*\[UNSUPPORTED_MODEL\]/s);
+    expect(failure.err).toMatch(/Cosh.*MaxUnpool.*\[UNSUPPORTED_MODEL\]/s);
   });
 
   test('says when a graph mixes the items of a batch', async () => {

@@ -321,20 +321,4 @@ describe('what is not implemented', () => {
     const error = await errorOf(graph);
     expect([error.code, error.message]).toEqual(['UNSUPPORTED_MODEL', expect.stringMatching(message)]);
   });
-
-  test('a shape that depends on what a layer computes names the node', async () => {
-    const graph = new GraphBuilder();
-    const x = graph.input('x', ['n', 4]);
-    const size = graph.node('Cast', [graph.node('ReduceMean', [x])], { to: 7 });
-    graph.nodes(
-      'Expand',
-      [x, graph.node('Reshape', [size, graph.constant(int64s(1))])],
-      {},
-      { outputs: ['y'], name: 'grow' },
-    );
-    graph.output('y');
-    const error = await errorOf(graph);
-    expect(error.code).toBe('UNSUPPORTED_MODEL');
-    expect(error.message).toMatch(/node 'grow' \(Expand\).*computed/);
-  });
 });
