@@ -192,7 +192,7 @@ function numbersOf(output: Tensor): Float32Array {
 
 function ofFeeds(
   session: InferenceSession,
-  { name, model: file, labels: beside }: ModelFiles,
+  { name, model: file, labels: beside, sounds }: ModelFiles,
   own: readonly string[] | undefined,
   about: About,
 ): DataModel {
@@ -201,7 +201,7 @@ function ofFeeds(
   const { output, classes } = answerOutput(session.outputMetadata, known?.length, name, from);
   const labels =
     classes === undefined ? null : (known ?? Array.from({ length: classes }, (_, i) => String(i)));
-  const reader = new FeedReader(session, labels);
+  const reader = new FeedReader(session, labels, sounds);
   return {
     ...{ what: 'feed', name, file, session, output, labels, labelsKnown: known !== undefined },
     ...{ images: undefined, reader: undefined },

@@ -1,5 +1,6 @@
 /** Sources of many items that are given as what `session.run` takes: tensors by the name of the input. */
-import { isArrayFile, readArrays } from '../data/arrays.js';
+import { join } from 'node:path';
+import { isArrayFile, readArrays, type SoundForm } from '../data/arrays.js';
 import { kindOf, listFolder } from '../data/files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Feeds } from '../session/feeds.js';
@@ -32,7 +33,7 @@ export interface LabelledFeeds {
 /**
  * Many items as tensors by input, a batch of one each: an iterable, or the path of a file of NumPy's arrays, or of a folder of such files.
  * In a `.npz` file, arrays are named like the inputs, and the first axis has the items; of those of a `.npy` file it is, too, and they are
- * for the only input.
+ * for the only input. So are the samples of a `.wav` file, which is one item.
  */
 export type FeedSource =
   | string
@@ -47,10 +48,13 @@ export function isFeeds(value: unknown): value is Feeds | LabelledFeeds {
   return given.length > 0 && given.every(isTensorLike);
 }
 
-/** Whether a path names NumPy's arrays. */
+/** Whether a path names files of tensors or sounds. */
 export async function holdsArrays(path: string): Promise<boolean> {
   if ((await kindOf(path)) !== 'folder') return isArrayFile(path);
-  return (await listFolder(path)).files.some(isArrayFile);
+  const { files, folders } = await listFolder(path);
+  if (files.some(isArrayFile)) return true;
+  // Folders in it are classes.
+  return folders.length > 0 && (await listFolder(join(path, folders[0]!))).files.some(isArrayFile);
 }
 
 /** All inputs of a prepared item, by the elements of the first. Of all readers: two sessions may run the same items. */
@@ -67,6 +71,7 @@ export class FeedReader {
   constructor(
     private readonly session: InferenceSession,
     private readonly labels: readonly string[] | null,
+    private readonly sounds?: SoundForm,
   ) {}
 
   /** All inputs of a prepared item; of other elements for the only input, that one. */
@@ -89,7 +94,7 @@ export class FeedReader {
       const count = Array.isArray(source) ? source.length : null;
       return { count, list: this.#each(source, labelled) };
     }
-    const rows = await readArrays(source, this.session.inputMetadata, options);
+    const rows = await readArrays(source, this.session.inputMetadata, options, this.sounds);
     return { count: rows.length, list: rows.map((row) => this.#itemOf(row, row.name, labelled)) };
   }
 

@@ -13,7 +13,7 @@ import { cosineDistance } from '../numeric/vectors.js';
 import type { BlockInfo } from '../skip/block-info.js';
 import type { Promised } from '../skip/promise.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { openClassifier, wordPolicy } from './classifier.js';
+import { openClassifier, openUnlabelled, wordPolicy } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, type ReadingOptions } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
@@ -70,11 +70,13 @@ export function addRunCommand(program: Command, io: Io): void {
   addDataOptions(
     program
       .command('run')
-      .description('run images or texts; show which blocks each one skipped and the time that saved')
+      .description(
+        'run images, texts, arrays or sounds; show which blocks each one skipped and the time that saved',
+      )
       .argument('<model>', 'ONNX file, or a folder with one')
       .argument(
         '<images-or-texts...>',
-        'image files, or folders of them; for a network of texts, texts or files (.jsonl, .csv, .tsv)',
+        'image files, or folders of them; for a network of texts, texts or files (.jsonl, .csv, .tsv); for any other, .npz, .npy, .raw or .wav',
       )
       .addOption(new Option('--full', 'run every block; the same as --policy full').conflicts('policy'))
       .option(
@@ -87,7 +89,7 @@ export function addRunCommand(program: Command, io: Io): void {
 
 async function run(model: string, given: readonly string[], options: RunOptions, io: Io): Promise<void> {
   const policy = options.full ? 'full' : options.policy;
-  const classifier = await openClassifier(model, { ...options, policy }, io);
+  const classifier = await openClassifier(model, { ...options, policy, data: given[0] }, io);
   try {
     const sight = sightsOf(classifier.model, options.output);
     const items = await itemsOf(classifier, given, options, sight !== undefined);
@@ -125,21 +127,31 @@ async function run(model: string, given: readonly string[], options: RunOptions,
 }
 
 async function itemsOf(
-  { model: { images, reader } }: TimedClassifier,
+  classifier: TimedClassifier,
   given: readonly string[],
-  { maxBytes }: DataLimits,
+  limits: DataLimits,
   wholly: boolean,
 ): Promise<readonly RunItem[]> {
+  const { images, reader } = classifier.model;
+  const { maxBytes } = limits;
   if (reader) {
     const texts = await textsOfArguments(given, reader, { maxBytes });
     return texts.map(({ name, prepare }) => ({ path: name, shown: shortened(name), prepare }));
   }
   const items: RunItem[] = [];
+  if (!images) {
+    for (const path of given) {
+      for (const item of await openUnlabelled(classifier, path, limits)) {
+        items.push({ path: item.name, shown: item.name, prepare: () => item.prepare() });
+      }
+    }
+    return items;
+  }
   const add = (path: string, shown: string) => {
     let whole: WholeImage | undefined;
     const prepare = async () => {
-      if (!wholly) return images!.prepare(path);
-      whole = await images!.prepareWhole(path, path);
+      if (!wholly) return images.prepare(path);
+      whole = await images.prepareWhole(path, path);
       return whole.tensor;
     };
     items.push({ path, shown, prepare, whole: () => whole });

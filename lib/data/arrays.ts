@@ -1,4 +1,4 @@
-/** Files of tensors: NumPy's `.npy` and `.npz`, and raw elements, `.raw`. */
+/** Files of tensors: NumPy's `.npy` and `.npz`, raw elements, `.raw`, and sounds, `.wav`. */
 import { readFile, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -15,6 +15,7 @@ import {
 } from '../tensor/tensor.js';
 import { kindOf, listFolder } from './files.js';
 import { type DataLimits, MAX_BYTES } from './limits.js';
+import { parseWav } from './wav.js';
 
 /** An input of a network. */
 interface Port {
@@ -23,14 +24,22 @@ interface Port {
   readonly shape: readonly (number | string)[];
 }
 
+/** What a network of sounds takes. */
+export interface SoundForm {
+  /** Samples of a second; any that all files share when undefined. */
+  readonly rate: number | undefined;
+  /** Whether each sound is shifted and scaled to a mean of 0 and a variance of 1, with 1e-7 added to it. */
+  readonly normalizes: boolean;
+}
+
 /** One item: tensors by input, and its class, if the file has one. */
 export interface ArrayItem {
   readonly name: string;
   readonly feeds: { readonly [input: string]: Tensor };
-  readonly label?: number;
+  readonly label?: number | string;
 }
 
-const EXTENSIONS = ['.npy', '.npz', '.raw'];
+const EXTENSIONS = ['.npy', '.npz', '.raw', '.wav'];
 export const isArrayFile = (path: string) => EXTENSIONS.includes(extname(path).toLowerCase());
 
 /** NumPy's names of types; all are little-endian. */
@@ -45,35 +54,54 @@ const LABELS = ['label', 'labels'];
 /**
  * The items of a file, or of the files of a folder in the order of their names. In a `.npz` file arrays are named like the inputs, and one
  * called `label` or `labels` has the classes; a `.npy` file is of the only input. Their first axis has the items. A `.raw` file is one
- * item: the elements of the only input, little-endian, whose shape the network declares.
+ * item: the elements of the only input, little-endian, whose shape the network declares. A `.wav` file is one item, too: the samples of
+ * the only input. Folders in a folder are classes, and items of a file there have its name as their label.
  * @throws ResidualSkipError INVALID_DATA naming the file
  */
 export async function readArrays(
   path: string,
   ports: readonly Port[],
   { maxBytes = MAX_BYTES }: DataLimits,
+  sounds: SoundForm = { rate: undefined, normalizes: false },
 ): Promise<readonly ArrayItem[]> {
   const kind = await kindOf(path);
   if (kind === undefined) throw new ResidualSkipError('INVALID_DATA', `data ${path}: it doesn't exist`);
-  const files =
-    kind === 'file'
-      ? [path]
-      : (await listFolder(path)).files.filter(isArrayFile).map((name) => join(path, name));
+  const files = kind === 'file' ? [{ file: path }] : await arrayFilesIn(path);
   const items: ArrayItem[] = [];
   let left = maxBytes;
-  for (const file of files) {
-    const read = await itemsOf(file, ports, left);
+  let form = sounds;
+  for (const { file, label } of files) {
+    const { items: read, rate } = await itemsOf(file, ports, left, form);
+    if (rate !== undefined) form = { ...form, rate };
     for (const { feeds } of read) {
       for (const { data } of Object.values(feeds)) left -= data.byteLength;
     }
-    items.push(...read);
+    items.push(...(label === undefined ? read : read.map((item) => ({ label, ...item }))));
   }
   return items;
 }
 
+/** The files of a folder, and those of the folders in it, which are classes. */
+export async function arrayFilesIn(folder: string): Promise<{ file: string; label?: string }[]> {
+  const { files, folders } = await listFolder(folder);
+  const own = files.filter(isArrayFile).map((name) => ({ file: join(folder, name) }));
+  const inner = [];
+  for (const label of folders) {
+    const { files: inside } = await listFolder(join(folder, label));
+    inner.push(...inside.filter(isArrayFile).map((name) => ({ file: join(folder, label, name), label })));
+  }
+  return [...own, ...inner];
+}
+
 const invalid = (file: string, why: string) => new ResidualSkipError('INVALID_DATA', `file ${file}: ${why}`);
 
-async function itemsOf(file: string, ports: readonly Port[], maxBytes: number): Promise<ArrayItem[]> {
+/** @returns the rate of a sound as well */
+async function itemsOf(
+  file: string,
+  ports: readonly Port[],
+  maxBytes: number,
+  sounds: SoundForm,
+): Promise<{ readonly items: readonly ArrayItem[]; readonly rate?: number }> {
   const size = (await stat(file).catch(() => undefined))?.size ?? 0;
   const tooLarge = `it holds more than the limit of ${maxBytes} bytes that is left (maxBytes, --max-bytes)`;
   if (size > maxBytes) throw invalid(file, tooLarge);
@@ -87,7 +115,7 @@ async function itemsOf(file: string, ports: readonly Port[], maxBytes: number): 
     for (const [name, packed] of await unzipped(bytes, file, maxBytes, tooLarge)) {
       arrays.set(name.replace(/\.npy$/, ''), parseNpy(packed, `${file}, array '${name}'`));
     }
-    return rowsOf(arrays, file, ports);
+    return { items: rowsOf(arrays, file, ports) };
   }
   if (!only || others.length > 0) {
     const names = ports.map(({ name }) => name).join(', ');
@@ -96,8 +124,42 @@ async function itemsOf(file: string, ports: readonly Port[], maxBytes: number): 
       `it holds one array, but the network takes ${names}; give a .npz file with an array for each`,
     );
   }
-  if (kind === '.npy') return rowsOf(new Map([[only.name, parseNpy(bytes, file)]]), file, ports);
-  return [{ name: basename(file), feeds: { [only.name]: parseRaw(bytes, file, only) } }];
+  if (kind === '.npy') return { items: rowsOf(new Map([[only.name, parseNpy(bytes, file)]]), file, ports) };
+  const name = `${basename(dirname(file))}/${basename(file)}`;
+  if (kind === '.raw') return { items: [{ name, feeds: { [only.name]: parseRaw(bytes, file, only) } }] };
+  const { rate, samples } = parseWav(bytes, `file ${file}`);
+  if (rate !== (sounds.rate ?? rate)) {
+    throw invalid(file, `it has ${rate} samples a second instead of ${sounds.rate}; resample it`);
+  }
+  return {
+    rate,
+    items: [{ name, feeds: { [only.name]: waveform(samples, file, only, sounds.normalizes) } }],
+  };
+}
+
+/** The samples as the network takes them: along its last axis; all others are 1. */
+function waveform(samples: Float32Array, file: string, { type, shape }: Port, normalizes: boolean): Tensor {
+  const [last, others] = [shape.at(-1), shape.slice(1, -1)];
+  if (type !== 'float32' || shape.length < 2 || others.some((length) => length !== 1)) {
+    throw invalid(
+      file,
+      `the network takes ${type} [${shape.join(', ')}], no samples of a sound [n, samples]; give what it takes, such as spectrograms, as .npy files`,
+    );
+  }
+  if (typeof last === 'number' && last !== samples.length) {
+    throw invalid(file, `it has ${samples.length} samples, but the network takes ${last}; cut or pad it`);
+  }
+  return new Tensor('float32', normalizes ? normalized(samples) : samples, [
+    ...shape.slice(0, -1).map(() => 1),
+    samples.length,
+  ]);
+}
+
+/** As the feature extractors of Hugging Face's networks of sounds do. */
+function normalized(samples: Float32Array): Float32Array {
+  const mean = samples.reduce((sum, x) => sum + x, 0) / samples.length;
+  const variance = samples.reduce((sum, x) => sum + (x - mean) ** 2, 0) / samples.length;
+  return samples.map((x) => (x - mean) / Math.sqrt(variance + 1e-7));
 }
 
 /** Each row of the first axis is an item. */

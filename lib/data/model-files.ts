@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { type ModelLocation, requireModel } from '../model/read/file.js';
 import { refuseMisspelt } from '../util/validation.js';
+import type { SoundForm } from './arrays.js';
 import { readJson } from './files.js';
 import { type PreprocessorConfig, parsePreprocessor } from './preprocess.js';
 
@@ -11,6 +12,8 @@ export interface ModelFiles extends ModelLocation {
   /** Name of the model for people: that of its folder if the file is called model.onnx, otherwise that of the file. */
   readonly name: string;
   readonly preprocessor?: { readonly config: PreprocessorConfig; readonly source: string };
+  /** Of a network of sounds, from preprocessor_config.json. */
+  readonly sounds?: SoundForm;
   /** Labels by class index, from config.json. */
   readonly labels?: readonly string[];
   /** What the network was trained for, from config.json: `single_label_classification`, `regression` and the like. */
@@ -27,6 +30,12 @@ const configSchema = z.looseObject({
   architectures: z.array(z.string()).nullish(),
 });
 
+/** What preprocessor_config.json says of networks of sounds, and of no others. */
+const soundSchema = z.looseObject({
+  sampling_rate: z.number().positive(),
+  do_normalize: z.boolean().nullish(),
+});
+
 /**
  * Finds a model named by its file or by its folder, see `locateModel`, and reads `preprocessor_config.json` and
  * `config.json` beside it.
@@ -38,7 +47,9 @@ export async function findModel(path: string): Promise<ModelFiles> {
   const source = join(folder, 'preprocessor_config.json');
   const configFile = join(folder, 'config.json');
   const given = await readJson(source, z.unknown());
-  const config = given === undefined ? undefined : parsePreprocessor(given, source, 'INVALID_DATA');
+  const ofSounds = soundSchema.safeParse(given).data;
+  const config =
+    given === undefined || ofSounds ? undefined : parsePreprocessor(given, source, 'INVALID_DATA');
   const about = (await readJson(configFile, configSchema)) ?? {};
   refuseMisspelt(about, Object.keys(configSchema.shape), configFile, 'INVALID_DATA');
   const { id2label, problem_type: problem, architectures } = about;
@@ -46,6 +57,9 @@ export async function findModel(path: string): Promise<ModelFiles> {
     ...location,
     name: basename(model) === 'model.onnx' ? basename(folder) : basename(model),
     ...(config && { preprocessor: { config, source } }),
+    ...(ofSounds && {
+      sounds: { rate: ofSounds.sampling_rate, normalizes: ofSounds.do_normalize ?? false },
+    }),
     ...(id2label && { labels: labelList(id2label, configFile) }),
     ...(problem && { problem }),
     ...(architectures?.[0] !== undefined && { architecture: architectures[0] }),

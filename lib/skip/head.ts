@@ -30,8 +30,7 @@ import { ARRAY_OF } from '../tensor/tensor.js';
  *
  * Or it reads every place of a map, and answers with a map; see map-head.ts:
  * - `places`: the C numbers of each place
- * - `classes`: the same; its score also reads the largest softmax probability of what the head answers there, or the number itself if
- * it is one
+ * - `classes`: the same; its score also reads how sure the classes are that the head answers
  */
 export const FEATURES = ['mean', 'grid', 'pyramid', 'rows', 'tokens', 'places', 'classes'] as const;
 export type Features = (typeof FEATURES)[number];
@@ -57,7 +56,7 @@ export interface Head {
    * Of a head that answers with the network's output itself, such as a vector (where the output has one for each token, they all get this
    * one): layers on the same inputs, whose one number says, through
    * a sigmoid, how near that answer is expected to be. Without it, the answer is class scores, which say so themselves. On places of a map,
-   * the last layer reads the means over all places of what the layer before it gives.
+   * the last layer reads the means over all places of what the ReLU behind the layer before it gives.
    */
   readonly score?: readonly Layer[];
 }

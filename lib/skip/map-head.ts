@@ -1,4 +1,5 @@
 /** Heads of maps: layers at every place of a block's map, which predict what the network's last layers would get, and how wrong that is. */
+import type { GlobalPoolKind } from '../kernels/operations.js';
 import type { Growth } from '../model/program/grow.js';
 import {
   type Activation,
@@ -11,7 +12,7 @@ import {
   type ValueId,
 } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { type Head, type Layer, layerSteps, leadsTo } from './head.js';
+import { type Features, type Head, type Layer, layerSteps, leadsTo } from './head.js';
 
 /** How the network's output follows from a map of its last layers. */
 export interface Tail {
@@ -29,6 +30,7 @@ const CHEAP: ReadonlySet<OpName> = new Set([
 /** Most places of the predicted map along a side for each place of the block's. */
 const MAX_RATIO = 4;
 const RELU: Activation = { kind: 'relu', alpha: 0, beta: 0 };
+const SIGMOID: Activation = { kind: 'sigmoid', alpha: 0, beta: 0 };
 
 /** The tail of a network that answers with a map; undefined where the answer is none, or each layer behind the blocks weighs. */
 export function tailOf(program: Program): Tail | undefined {
@@ -102,16 +104,22 @@ export function fitsMap(
   tail: Tail,
 ): boolean {
   const { dtype, shape } = growth.valueOf(from);
-  const target = growth.valueOf(tail.map).shape;
-  const ratio = dtype === 'float32' && shape.length === 4 ? ratioOf(shape, target) : undefined;
-  if (ratio === undefined || (features === 'classes' && ratio > 1)) return false;
+  const [, told = 0, ...sides] = growth.valueOf(tail.map).shape;
+  const ratio = dtype === 'float32' && shape.length === 4 ? ratioOf(shape, [1, told, ...sides]) : undefined;
+  if (ratio === undefined || score.length < 2) return false;
   const [, channels = 0] = shape;
+  const [hidden, last] = [score.slice(0, -1), score.slice(-1)];
+  const width = hidden.at(-1)!.bias.length;
   return (
-    score.length > 0 &&
-    leadsTo(layers, channels, target[1]! * ratio ** 2) &&
-    leadsTo(score, channels + Number(features === 'classes'), 1)
+    leadsTo(layers, channels, told * ratio ** 2) &&
+    leadsTo(hidden, channels, width) &&
+    leadsTo(last, width + surenessWidth(features, told), 1)
   );
 }
+
+/** Numbers of an item that say how sure its classes are: of each, the means of the probability and of its square. */
+export const surenessWidth = (features: Features, channels: number) =>
+  features === 'classes' ? 2 * channels : 0;
 
 /** What a head of maps computes. */
 export interface MapSteps {
@@ -128,23 +136,23 @@ export interface MapSteps {
 export function mapSteps(growth: Growth, after: string, head: Head, from: ValueId, tail: Tail): MapSteps {
   const steps = new StepList(growth);
   const [what, ofScore] = [`exit after ${after}`, `score after ${after}`];
-  const [items = 0, channels = 0, ...sides] = growth.valueOf(from).shape;
+  const [items = 0] = growth.valueOf(from).shape;
   const target = growth.valueOf(tail.map).shape;
   const map = steps.woven(what, steps.layers(what, from, head.layers, NO_ACTIVATION), target);
-  let seen = from;
-  if (head.features === 'classes') {
-    const told = steps.surest(ofScore, map);
-    seen = steps.add('concat', [from, told], { axis: 1 }, `${ofScore}/seen`, [items, channels + 1, ...sides]);
-  }
   const score = head.score!;
-  const last = score.at(-1)!;
-  seen = steps.layers(ofScore, seen, score.slice(0, -1), RELU);
-  const width = growth.valueOf(seen).shape[1]!;
-  const hidden = steps.add('globalPool', [seen], { kind: 'avg' }, `${ofScore}/mean`, [items, width]);
-  const judged = layerSteps(growth, ofScore, [last], hidden);
+  const seen = steps.layers(ofScore, from, score.slice(0, -1), RELU);
+  const pool = (kind: GlobalPoolKind, x: ValueId) =>
+    steps.add('globalPool', [x], { kind }, `${ofScore}/${kind}`, growth.valueOf(x).shape.slice(0, 2));
+  let hidden = pool('avg', seen);
+  if (head.features === 'classes') {
+    const likely = steps.likely(ofScore, tail, map);
+    const parts = [hidden, pool('avg', likely), pool('meanSquare', likely)];
+    const width = parts.reduce((sum, id) => sum + growth.valueOf(id).shape[1]!, 0);
+    hidden = steps.add('concat', parts, { axis: 1 }, `${ofScore}/seen`, [items, width]);
+  }
+  const judged = layerSteps(growth, `${ofScore}/last`, score.slice(-1), hidden);
   steps.list.push(...judged.steps);
-  const sigmoid: Activation = { kind: 'sigmoid', alpha: 0, beta: 0 };
-  const expected = steps.add('unary', [judged.result], { act: sigmoid }, `${ofScore}/number`, [items, 1]);
+  const expected = steps.add('unary', [judged.result], { act: SIGMOID }, `${ofScore}/number`, [items, 1]);
   return { answer: steps.ended(what, tail, map), steps: steps.list, hidden, score: expected };
 }
 
@@ -195,12 +203,14 @@ class StepList {
     return this.add('reshape', [turned], {}, `${what}/map`, to);
   }
 
-  /** The largest softmax probability of each place; of one channel, the number itself. */
-  surest(what: string, map: ValueId): ValueId {
+  /** Probabilities of the classes at each place; of one channel, that of its being above 0, or what it holds. */
+  likely(what: string, tail: Tail, map: ValueId): ValueId {
     const { shape } = this.growth.valueOf(map);
-    if (shape[1] === 1) return map;
-    const likely = this.add('softmax', [map], { axis: 1, log: false }, `${what}/probabilities`, shape);
-    return this.add('reduce', [likely], { kind: 'max', axes: [1] }, `${what}/surest`, shape.with(1, 1));
+    const name = `${what}/probabilities`;
+    if (shape[1]! > 1) return this.add('softmax', [map], { axis: 1, log: false }, name, shape);
+    const maker = this.growth.program.steps.find(({ outputs }) => outputs.includes(tail.map))!;
+    const known = 'act' in maker.attrs && maker.attrs.act.kind === 'sigmoid';
+    return known ? map : this.add('unary', [map], { act: SIGMOID }, name, shape);
   }
 
   /** The network's answer, if its last layers got this map. */

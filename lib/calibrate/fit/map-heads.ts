@@ -11,7 +11,7 @@ import { generator } from '../../numeric/random.js';
 import { sizeOf } from '../../numeric/shapes.js';
 import type { Head, Layer } from '../../skip/head.js';
 import { distanceOf } from '../../skip/losses.js';
-import { mapSteps, ratioOf, type Tail, tailOf } from '../../skip/map-head.js';
+import { mapSteps, ratioOf, surenessWidth, type Tail, tailOf } from '../../skip/map-head.js';
 import { isOfNumbers, isOfPixels, partsOf } from '../../skip/promise.js';
 import type { FitImages, ParsedOptions } from '../options.js';
 import { atOnce, Evaluator, Programs, runAll } from '../run/evaluator.js';
@@ -29,11 +29,9 @@ import type { VectorFitting } from './vector-heads.js';
 /** Most places of an item's map that the regression sees. */
 const MAX_PLACES = 32;
 /** Most directions in which the score sees a place, and its largest share of the network's multiply-adds. */
-const [DIRECTIONS, MAX_SHARE] = [24, 0.01];
+const [DIRECTIONS, MAX_SHARE] = [12, 0.01];
 /** Penalties of the regressions. */
 const [PENALTY, SCORE_PENALTY] = [1e-3, 1e-2];
-/** Shares of the places whose class is less sure than a bend of the score. */
-const BENDS = [0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75];
 
 /** Whether exits can answer with a map, as a metric needs it. */
 export function answersWithMap(
@@ -226,7 +224,7 @@ class MapPoint {
     this.#sides = [shape[2]!, shape[3]!];
     this.#ratio = ratioOf(shape, target)!;
     this.#told = target[1]!;
-    this.#features = isOfPixels(fitting.metric) && this.#ratio === 1 ? 'classes' : 'places';
+    this.#features = isOfPixels(fitting.metric) ? 'classes' : 'places';
     const affordable = Math.floor((MAX_SHARE * cost.multiplyAdds) / (2 * sizeOf(shape)));
     this.#directions = Math.max(1, Math.min(DIRECTIONS, affordable));
   }
@@ -253,10 +251,12 @@ class MapPoint {
     const x = maps.map((map, i) => this.#rows(map.x, taken[i]!, this.#channels, 1));
     const y = maps.map((map, i) => this.#rows(map.y, taken[i]!, this.#told, this.#ratio));
     if (!this.#scale) {
-      const [seen, told] = [below(x), below(y)];
+      const seen = below(x);
       this.#scale = scaleOf(seen);
       standardise(seen, this.#scale);
-      this.#hidden = this.#hiddenLayer(seen, told);
+      // Distances from the mean along directions.
+      const { directions, mean } = principal(this.backend, seen, this.#directions, this.fitting.seed);
+      this.#hidden = raw(hiddenOf(directions, mean), this.#scale);
     }
     for (const [i, fold] of folds.entries()) {
       const read = this.#read.get(fold) ?? { x: [], y: [] };
@@ -280,7 +280,7 @@ class MapPoint {
 
   /** A head of these folds whose score says nothing yet. */
   async plainHead(folds: readonly number[]): Promise<Head> {
-    const width = this.#hidden!.bias.length;
+    const width = this.#hidden!.bias.length + surenessWidth(this.#features, this.#told);
     const nothing = { weight: new Float32Array(width), bias: new Float32Array(1) };
     return { features: this.#features, layers: [await this.#layer(folds)], score: [this.#hidden!, nothing] };
   }
@@ -324,34 +324,6 @@ class MapPoint {
     }
     return rows;
   }
-
-  /** What the score reads of a place: distances from the mean along directions, and how sure its class is. */
-  #hiddenLayer(x: Matrix, y: Matrix): Layer {
-    const { directions, mean: centre } = principal(this.backend, x, this.#directions, this.fitting.seed);
-    const { weight, bias } = raw(hiddenOf(directions, centre), this.#scale!);
-    if (this.#features === 'places') return { weight, bias };
-    const channels = this.#channels;
-    const sure = Float32Array.from({ length: y.rows }, (_, row) =>
-      surest(y.data.subarray(row * y.columns, (row + 1) * y.columns)),
-    ).sort();
-    const bends = BENDS.map((share) => sure[Math.floor(share * sure.length)]!);
-    // Of a single number, both sides of a bend count.
-    const signs = y.columns === 1 ? [1, -1] : [1];
-    const kinks = signs.flatMap((sign) => bends.map((bend) => ({ sign, bend })));
-    const wide = new Float32Array((bias.length + kinks.length) * (channels + 1));
-    for (let k = 0; k < bias.length; k++) {
-      wide.set(weight.subarray(k * channels, (k + 1) * channels), k * (channels + 1));
-    }
-    for (const [k, { sign }] of kinks.entries()) wide[(bias.length + k + 1) * (channels + 1) - 1] = sign;
-    return { weight: wide, bias: Float32Array.of(...bias, ...kinks.map(({ sign, bend }) => -sign * bend)) };
-  }
-}
-
-/** As the head of `classes` reads it. */
-function surest(scores: Float32Array): number {
-  if (scores.length === 1) return scores[0]!;
-  const most = Math.max(...scores);
-  return 1 / scores.reduce((sum, score) => sum + Math.exp(score - most), 0);
 }
 
 /** Matrices below each other. */
