@@ -44,6 +44,8 @@ type CompileArguments = [
   words: Int32Array,
   constants: readonly TensorData[],
   ids: Int32Array,
+  /** Filled with weights packed and all of them. */
+  progress: Int32Array | undefined,
   bfloat16: boolean,
 ];
 /** How often packing is asked how far it is. */
@@ -51,8 +53,7 @@ const ASKED_EVERY_MS = 50;
 interface NativeEngine {
   readonly isa: string;
   readonly threads: number;
-  /** `progress` is filled with weights packed and all of them. */
-  compile(...args: [...CompileArguments, progress?: Int32Array]): Promise<NativeProgram>;
+  compile(...args: CompileArguments): Promise<NativeProgram>;
   compileSync(...args: CompileArguments): NativeProgram;
   auditLines(...args: Parameters<AuditLines>): Promise<Buffer>;
   awaitEnd(microseconds: number): void;
@@ -139,9 +140,9 @@ export function nativeAuditLines(): ((...args: Parameters<AuditLines>) => Uint8A
 /** Smaller constants are not worth dropping. */
 const DROPPED_BYTES = 1 << 12;
 
-function compileArguments(program: Program): CompileArguments {
+function compileArguments(program: Program, progress?: Int32Array): CompileArguments {
   const { words, constants, ids } = encodeProgram(program);
-  return [words, constants, ids, program.precision === 'bfloat16'];
+  return [words, constants, ids, progress, program.precision === 'bfloat16'];
 }
 
 /** Runs programs in C++, on worker threads of its own. All of its programs share packed weights. */
@@ -176,12 +177,12 @@ export class NativeBackend implements Backend {
   }
 
   async compile(program: Program, onPacked?: OnPacked): Promise<CompiledProgram> {
-    const args = compileArguments(program);
     const progress = new Int32Array(2);
+    const args = compileArguments(program, progress);
     const report = () => onPacked?.(progress[0]!, progress[1]!);
     const timer = onPacked && setInterval(report, ASKED_EVERY_MS);
     try {
-      return new CompiledNative(await this.engine.compile(...args, progress), this.queue);
+      return new CompiledNative(await this.engine.compile(...args), this.queue);
     } catch (error) {
       throw named(error, program);
     } finally {

@@ -81,12 +81,9 @@ const oneSchema = z.strictObject({
     description:
       'Another network, whose answers are promised and with which guards verify: the float form of an 8-bit model.',
   }),
-  precision: z
-    .enum(PRECISIONS)
-    .optional()
-    .meta({
-      description: 'The precision that the model runs in, which the promise is about; float32 by default.',
-    }),
+  precision: z.enum(PRECISIONS).optional().meta({
+    description: 'The precision that the model runs in, which the promise is about; float32 by default.',
+  }),
   default: actionSchema.optional().meta({
     description: "For every block that 'blocks' doesn't name and that can do it; 'gate' by default.",
   }),

@@ -219,7 +219,7 @@ export class Search {
 
   /** Measures a network with all candidates that fit it, and with exits of its own. */
   async #add(network: Network, candidates: readonly Candidate[]): Promise<void> {
-    const { opened, read, work } = this.setup;
+    const { work } = this.setup;
     const plain = this.#programsOf(network);
     const workOf = (front: LoadedFront) =>
       atOnce(joining(plain.main, [front], bindingOf(plain.main))).ownExits!.list[0]!.cost.multiplyAdds;
@@ -254,7 +254,7 @@ export class Search {
     fronts: readonly Joined[],
     chains: readonly (readonly AnyExit[])[],
   ): Promise<Pool> {
-    const { opened, read, prepared, engine } = this.setup;
+    const { prepared, engine } = this.setup;
     const folds = prepared.fit ? [this.#split.order] : foldsOf(this.#split);
     const tables: Table[] = [];
     let last: Parameters<typeof timesOf>[1] | undefined;
@@ -334,7 +334,7 @@ export class Search {
   }
 
   async #certify(ladder: Ladder): Promise<Pick<Found, 'calibration' | 'files' | 'rungs'>> {
-    const { backend, opened, read, work } = this.setup;
+    const { backend, read, work } = this.setup;
     const { pool } = ladder;
     const { network, fronts } = this.#madeFor(ladder);
     const used = usedBy(pool, fronts).map(({ candidate, front, chains }) => ({
