@@ -47,6 +47,8 @@ type CompileArguments = [
   words: Int32Array,
   constants: readonly TensorData[],
   ids: Int32Array,
+  /** Filled with weights packed and all of them. */
+  progress: Int32Array | undefined,
   bfloat16: boolean,
 ];
 /** How often packing is asked how far it is. */
@@ -54,8 +56,7 @@ const ASKED_EVERY_MS = 50;
 interface NativeEngine {
   readonly isa: string;
   readonly threads: number;
-  /** `progress` is filled with weights packed and all of them. */
-  compile(...args: [...CompileArguments, progress?: Int32Array]): Promise<NativeProgram>;
+  compile(...args: CompileArguments): Promise<NativeProgram>;
   compileSync(...args: CompileArguments): NativeProgram;
   auditLines(...args: Parameters<AuditLines>): Promise<Buffer>;
   awaitEnd(microseconds: number): void;
@@ -146,10 +147,10 @@ const DROPPED_BYTES = 1 << 12;
 const WITHOUT_MEMORY = new Float32Array(1);
 structuredClone(WITHOUT_MEMORY.buffer, { transfer: [WITHOUT_MEMORY.buffer] });
 
-function compileArguments(program: Program): CompileArguments {
+function compileArguments(program: Program, progress?: Int32Array): CompileArguments {
   const { words, constants, ids } = encodeProgram(program);
   const kept = constants.map((data) => (isForgotten(data) ? WITHOUT_MEMORY : data));
-  return [words, kept, ids, program.precision === 'bfloat16'];
+  return [words, kept, ids, progress, program.precision === 'bfloat16'];
 }
 
 /** Which input of these steps is a weight, or a table of which rows are picked. */
@@ -215,12 +216,12 @@ export class NativeBackend implements Backend {
   }
 
   private async compileOnce(program: Program, onPacked?: OnPacked): Promise<CompiledProgram> {
-    const args = compileArguments(program);
     const progress = new Int32Array(2);
+    const args = compileArguments(program, progress);
     const report = () => onPacked?.(progress[0]!, progress[1]!);
     const timer = onPacked && setInterval(report, ASKED_EVERY_MS);
     try {
-      return new CompiledNative(await this.engine.compile(...args, progress), this.queue);
+      return new CompiledNative(await this.engine.compile(...args), this.queue);
     } catch (error) {
       throw named(error, program);
     } finally {

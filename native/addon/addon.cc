@@ -204,14 +204,14 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
     request.constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
     id += 2;
   }
-  request.bfloat16 = info[3].ToBoolean();
-  if (info.Length() > 4 && !info[4].IsUndefined()) {
-    const TypedBytes progress = typed_bytes(env, info[4], napi_int32_array, "The progress");
+  request.bfloat16 = info[4].ToBoolean();
+  if (info.Length() > 3 && !info[3].IsUndefined()) {
+    const TypedBytes progress = typed_bytes(env, info[3], napi_int32_array, "The progress");
     if (progress.elements != 2) {
       throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: the progress must be two numbers"));
     }
     request.progress = static_cast<int32_t*>(progress.data);
-    request.arrays.push_back(info[4]);
+    request.arrays.push_back(info[3]);
   }
   return request;
 }
@@ -267,9 +267,10 @@ class Compilation final : public Napi::AsyncWorker {
 };
 
 // new Engine(threads: 0 for the CPU budget, isa: '' for the best, maxMemory: bytes, 0 for the memory budget)
-// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs, bfloat16?: boolean,
-//                progress?: Int32Array of [weights packed, all weights], which it fills as it goes): Promise<Program>.
-// Nobody may write to the arrays until it settles. engine.compileSync(words, constants, ids, bfloat16?): Program.
+// engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs,
+//                progress?: Int32Array of [weights packed, all weights], which it fills as it goes, bfloat16?: boolean):
+//                Promise<Program>.
+// Nobody may write to the arrays until it settles. engine.compileSync(words, constants, ids, undefined, bfloat16?): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
 // engine.awaitEnd(microseconds): void. Spins until some work has ended, for at most that long, and settles its promise.
 // engine.expectCaller(expected: boolean): void. Whether runSync() of a program will be called soon, maybe again and again.

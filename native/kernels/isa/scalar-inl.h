@@ -1,0 +1,25 @@
+// What the kernels in plain C++ are compiled with. Nothing is gained by unrolling calls of std::fma, and compile time is lost. Clang,
+// which compiles the published addons, makes them small rather than fast: few processors lack AVX2, and the addons would be 0.2 MB
+// larger. RSKIP_SCALAR_END closes what this header opens.
+#pragma once
+
+#define RSKIP_UNROLL(n)
+#define RSKIP_INLINE inline
+
+#include "kernels/bfloat16/pack16.h"
+#include "kernels/int8/pack8.h"
+#include "kernels/isa/isa.h"
+#include "kernels/prelude.h"
+#include "kernels/scalar_math.h"
+
+#if defined(__clang__)
+#define RSKIP_SCALAR_END RSKIP_PRAGMA(clang attribute pop)
+#pragma clang attribute push(__attribute__((minsize)), apply_to = function)
+#else
+#define RSKIP_SCALAR_END
+#endif
+
+#define RSKIP_ISA scalar
+#define RSKIP_MACHINE 1
+#define RSKIP_VECTOR "simd/vec_scalar-inl.h"
+#define RSKIP_TILE_BLOCKS 1
