@@ -41,7 +41,7 @@ export class AuditLog implements RunObserver {
   /** Null if inputs aren't stored. */
   readonly #inputs: InputStore | null = null;
   readonly #sign: ReturnType<typeof signer> | undefined;
-  /** Link of the last line that is signed, or that a signature needn't cover. */
+  /** Link of the last signature. */
   #signed: string | undefined;
   readonly #writer = randomBytes(8).toString('hex');
   #tending: NodeJS.Timeout | undefined;

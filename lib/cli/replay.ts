@@ -64,7 +64,13 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
   const policies = await policiesFor(model, options.policy);
   const policy = options.policy ?? recordedPolicy(path, all, policies);
   const precision = options.precision ?? all.at(-1)!.header.precision ?? 'float32';
-  const { session, items, close } = await openData(path, model, { ...options, policy, precision }, all, io);
+  const { session, items, check, close } = await openData(
+    path,
+    model,
+    { ...options, policy, precision },
+    all,
+    io,
+  );
   try {
     const entries = entriesOf(session, all, path, io);
     const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);
@@ -77,6 +83,7 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
       const why = report.replayed === 0 ? 'none of its items is among the data' : 'its items differ';
       throw new ResidualSkipError('INVALID_DATA', `${path} does not replay: ${why}`);
     }
+    check?.();
   } finally {
     await close();
   }
@@ -92,18 +99,21 @@ async function openData(
 ): Promise<{
   readonly session: InferenceSession;
   readonly items: AsyncIterable<ReplayItem> | Iterable<ReplayItem>;
+  /** Throws if some of the data couldn't be used. */
+  readonly check?: () => void;
   readonly close: () => Promise<void>;
 }> {
   const { data } = options;
   if (data !== undefined) {
     const classifier = await openClassifier(model, options, io);
-    const close = async () => {
-      await classifier.release();
-      classifier.unusable.check();
-    };
     try {
       const list = likelyFirst(await openUnlabelled(classifier, data, options), entries.length);
-      return { session: classifier.session, items: itemsOf(classifier, list), close };
+      return {
+        session: classifier.session,
+        items: itemsOf(classifier, list),
+        check: () => classifier.unusable.check(),
+        close: () => classifier.release(),
+      };
     } catch (error) {
       await classifier.release();
       throw error;

@@ -32,9 +32,13 @@ export class AuditLogs {
       keepsInputs: false,
       onAttach: (control) => log.onAttach(control),
       onRun: (event) => (event.requests ? log.onRun(event) : undefined),
-      onRelease: () => log.onRelease(),
       stats: () => log.stats(),
     };
+  }
+
+  /** Writes what waits, and that this is all. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#logs.values()].map((log) => log.onRelease()));
   }
 
   /** Items and inputs that couldn't be written. */

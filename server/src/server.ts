@@ -69,7 +69,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const { authenticate, reload } = await authenticator(parsed.tokenFile, isLoopback(parsed.host));
     const pem = await readPem(parsed.tls);
     const core = await createCore(parsed, tracing);
-    const { repository, inference, elastic, live, metrics, settings } = core;
+    const { repository, inference, elastic, live, metrics, settings, audits } = core;
+    if (audits) cleanups.push(() => audits.close());
     cleanups.push(() => repository.close());
     await repository.loadAll();
     checkUsed(settings ?? [], repository);
@@ -134,6 +135,8 @@ interface Core {
   readonly failures: Failures;
   readonly metrics: Metrics;
   readonly live: LivePage;
+  /** Undefined without records. */
+  readonly audits: AuditLogs | undefined;
   /** Null without a target. */
   readonly elastic: ElasticDepth | null;
 }
@@ -204,7 +207,7 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
   watchers.push(metrics, live);
   if (elastic) watchers.push(elastic);
   if (tracing) watchers.push(tracing);
-  return { settings, repository, inference, failures, metrics, live, elastic };
+  return { settings, repository, inference, failures, metrics, live, elastic, audits };
 }
 
 function whyUnwatched(setting: Setting, { shadow }: ParsedOptions): string {

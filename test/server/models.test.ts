@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { NativeBackend } from 'lib/backends/native.js';
-import { Tensor } from 'residual-skip';
+import { InferenceSession, readAudit, replayAudit, storedInputs, Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
 import { Answerer } from '../../server/src/bulk/answer.js';
@@ -129,7 +129,13 @@ describe('a policy that promises the answers of another network', () => {
     const data = Float32Array.from({ length: items * 48 }, (_, i) => values[Math.floor(i / 16)]!);
     return new Tensor('float32', data, [items, 3, 4, 4]);
   };
-  const start = (guards: object, originals: boolean, log?: (entry: object) => void, limit = 0.01) => {
+  const start = (
+    guards: object,
+    originals: boolean,
+    log?: (entry: object) => void,
+    limit = 0.01,
+    audit?: { folder: string; inputs: 'store' },
+  ) => {
     const folder = folderOf({
       'own/model.onnx': own,
       'other/model.onnx': other,
@@ -137,7 +143,7 @@ describe('a policy that promises the answers of another network', () => {
     });
     return createServer({
       folders: [join(folder, 'own')],
-      ...{ port: 0, grpcPort: null, policies: [join(folder, 'policy.json')], shadow: 1, log },
+      ...{ port: 0, grpcPort: null, policies: [join(folder, 'policy.json')], shadow: 1, log, audit },
       ...(originals && { originals: [join(folder, 'other')] }),
     });
   };
@@ -158,7 +164,8 @@ describe('a policy that promises the answers of another network', () => {
 
   test('full depth of the model promises nothing; after a trip the other network answers', async () => {
     const log: object[] = [];
-    const running = await start({}, true, (entry) => log.push(entry));
+    const folder = folderOf({});
+    const running = await start({}, true, (entry) => log.push(entry), 0.01, { folder, inputs: 'store' });
     const client = new Client(running.url);
     const infer = (policy?: string) => client.infer('own', { input: batch(2) }, { policy });
     const full = await infer('full');
@@ -175,6 +182,19 @@ describe('a policy that promises the answers of another network', () => {
     await running.close();
     expect(metrics).toMatch(/setting_active\{.*setting="original"\} 1\n/);
     expect(metrics).toMatch(/items_total\{.*setting="original"\} [1-9]/);
+
+    // Records name the network that answered.
+    const records = join(folder, 'own', '1');
+    const { entries, problems } = await readAudit(records);
+    expect(problems).toEqual([]);
+    const answers = entries.filter(({ header }) => header.model.sha256 === sha256(other));
+    expect(answers.length).toBeGreaterThanOrEqual(2);
+    expect(answers[0]!.record).toMatchObject({ caller: '127.0.0.1', ran: '', exits: [] });
+    const session = await InferenceSession.create(answers[0]!.header.model.source!);
+    const hashes = new Set(answers.map(({ record }) => record.input!));
+    const report = await replayAudit(answers, storedInputs(records, hashes), session);
+    await session.release();
+    expect(report).toMatchObject({ identical: answers.length, missing: 0, differences: [] });
   });
 
   test('one camera that is stuck is one item: it does not end the promises for everybody', async () => {

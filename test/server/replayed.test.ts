@@ -208,7 +208,7 @@ describe('perf_analyzer', () => {
     expect(answer.status).toBe(200);
     const length = Number(answer.headers['inference-header-content-length']);
     expect(floatsOf(answer.body.subarray(length))).toEqual(expected);
-    const [stats] = ((await get(`${path}/stats`)) as { model_stats: Record<string, never>[] }).model_stats;
+    const [stats] = ((await get(`${path}/stats`)) as { model_stats: Record<string, unknown>[] }).model_stats;
     for (const name of ['inference_count', 'execution_count']) expect(stats![name]).toBeGreaterThanOrEqual(1);
     for (const name of DURATIONS) {
       const { count, ns } = (stats!.inference_stats as Record<string, { count: number; ns: number }>)[name]!;

@@ -210,15 +210,11 @@ test('/metrics and the live page', async () => {
   const page = await get('/');
   expect(page.headers.get('content-type')).toMatch(/html/);
   const events = (await get('/events')).body!.getReader();
-  const { value } = await events.read();
-  expect(
-    JSON.parse(
-      Buffer.from(value!)
-        .toString()
-        .replace(/^data: /, ''),
-    ),
-  ).toMatchObject({
-    models: [{ name: MODEL, setting: 'model' }],
-  });
+  let text = '';
+  while (!/^data: .*\n\n/m.test(text.replace(/^event: .*\ndata: .*\n\n/, '')))
+    text += Buffer.from((await events.read()).value!).toString();
+  const [history, snapshot] = [...text.matchAll(/^data: (.*)$/gm)].map(([, data]) => JSON.parse(data!));
+  expect(history).toEqual(expect.any(Array));
+  expect(snapshot).toMatchObject({ models: [{ name: MODEL, setting: 'model' }] });
   await events.cancel();
 });
