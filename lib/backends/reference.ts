@@ -10,6 +10,7 @@ import {
   type ValueId,
 } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { recalled } from '../tensor/recall.js';
 import { ARRAY_OF, type TensorData } from '../tensor/tensor.js';
 import { append } from '../util/maps.js';
 import { type Backend, BlockMode, type CompiledProgram, decisionsIn, type RunRequest } from './backend.js';
@@ -35,6 +36,8 @@ export class ReferenceBackend implements Backend {
         "precision: the reference backend computes in float32 alone; choose the backend 'native', or the precision 'float32'",
       );
     }
+    // Another backend may have given their memory back.
+    for (const { data } of program.values) if (data) recalled(data);
     return new ReferenceProgram(program);
   }
 

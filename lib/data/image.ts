@@ -20,13 +20,15 @@ export interface Resized {
   readonly width: number;
   readonly height: number;
   readonly kernel: ResizeKernel;
+  /** Whether colours are mixed to grey before. */
+  readonly grey: boolean;
 }
 /** What an upright image of this size is to become; undefined if it keeps its size. */
 export type ResizeRule = (size: { readonly width: number; readonly height: number }) => Resized | undefined;
 
 /**
- * How many times as long, in both directions, an image must be as its target to be decoded at 1/2, 1/4 or 1/8 of its size: at least
- * a factor of 2 is left to the kernel.
+ * How many times as long, in both directions, an image must be as its target for sharp to decode it at 1/2, 1/4 or 1/8 of its size:
+ * without its fastShrinkOnLoad at least a factor of 2 is left to the kernel.
  */
 const SHRINKS_FROM = 4;
 
@@ -72,7 +74,7 @@ interface ImageFileOptions extends DataLimits {
 async function openImage(file: string | Uint8Array, { name, maxPixels = MAX_PIXELS }: ImageFileOptions) {
   const sharp = loadSharp();
   const what = `image ${name ?? (typeof file === 'string' ? file : 'bytes')}: it can't be decoded`;
-  const head = await headOf(file).catch((cause: Error) => {
+  const { head, source } = await headOf(file).catch((cause: Error) => {
     throw invalid(what, cause.message, cause);
   });
   if (head.length === 0) throw invalid(what, 'it is empty');
@@ -86,16 +88,21 @@ async function openImage(file: string | Uint8Array, { name, maxPixels = MAX_PIXE
       cause,
     });
   };
-  return { image: sharp(file, { failOn: 'warning', limitInputPixels: maxPixels }), head, maxPixels, failed };
+  const image = sharp(source, { failOn: 'warning', limitInputPixels: maxPixels });
+  return { image, head, maxPixels, failed };
 }
 
-async function headOf(file: string | Uint8Array): Promise<Buffer> {
-  if (typeof file !== 'string')
-    return Buffer.from(file.buffer, file.byteOffset, Math.min(file.length, HEAD_BYTES));
+/** Its first bytes, and what sharp is to read: of a small file all of it is here. */
+async function headOf(file: string | Uint8Array): Promise<{ head: Buffer; source: string | Uint8Array }> {
+  if (typeof file !== 'string') {
+    const head = Buffer.from(file.buffer, file.byteOffset, Math.min(file.length, HEAD_BYTES));
+    return { head, source: file };
+  }
   const handle = await open(file);
   try {
     const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(HEAD_BYTES), 0, HEAD_BYTES, 0);
-    return buffer.subarray(0, bytesRead);
+    const head = buffer.subarray(0, bytesRead);
+    return { head, source: bytesRead > 0 && bytesRead < HEAD_BYTES ? head : file };
   } finally {
     await handle.close();
   }
@@ -163,8 +170,8 @@ function bytesPerPixel({ format, depth, channels, isProgressive }: Metadata): nu
  * Decodes an image file (JPEG, PNG, WebP, AVIF, GIF, TIFF): rotated by its EXIF orientation, in sRGB, without transparency. Of
  * an animation, the first frame is decoded.
  * @param file its path, or its bytes
- * @param options `resize`: what the image is to become. A JPEG that is much larger is decoded to that size at once, in half the time;
- * any other image is decoded at its own size
+ * @param options `resize`: what the image is to become. A JPEG is resized while it is decoded, and one that is much larger is decoded
+ * at a part of its size; any other image keeps its size
  * @throws INVALID_DATA when the file can't be read, has another format, is damaged (even partly), or has more pixels than the
  * limit; MISSING_DEPENDENCY without sharp
  */
@@ -174,7 +181,7 @@ export async function decodeImage(
 ): Promise<RawImage> {
   const { image, head, failed } = await openImage(file, options);
   try {
-    const target = options.resize && (await shrunk(image, head, options.resize));
+    const target = options.resize && (await resizedAtOnce(image, head, options.resize));
     if (!target) return await toRaw(image.rotate());
     const { width, height, kernel } = target;
     return await toRaw(
@@ -185,29 +192,55 @@ export async function decodeImage(
   }
 }
 
-/** What a JPEG becomes that is so large that it is decoded at a part of its size; undefined for any other image. */
-async function shrunk(image: Sharp, head: Buffer, rule: ResizeRule): Promise<Resized | undefined> {
-  const fits = (width: number, height: number) => {
-    const target = rule({ width, height });
-    if (target === undefined || target.kernel === 'nearest') return undefined;
-    const least = Math.min(width / target.width, height / target.height);
-    return least >= SHRINKS_FROM ? target : undefined;
-  };
-  // Reading the metadata takes a tenth of the time of decoding a small image: most are sorted out before.
+/**
+ * What a JPEG becomes that can be resized while it is decoded; undefined for any other image, and where that would change pixels
+ * without saving much: sharp resizes before it turns images and mixes colours.
+ */
+async function resizedAtOnce(image: Sharp, head: Buffer, rule: ResizeRule): Promise<Resized | undefined> {
   if (head[0] !== 0xff) return undefined;
-  const size = frameSize(head);
-  if (size && !fits(size.width, size.height) && !fits(size.height, size.width)) return undefined;
-  const { width, height, space, orientation = 1 } = await image.metadata();
-  if (space !== 'srgb' && space !== 'b-w') return undefined;
-  return orientation < 5 ? fits(width, height) : fits(height, width);
+  const shape = await uprightShape(image, head);
+  if (!shape) return undefined;
+  const { width, height, channels, turned } = shape;
+  const target = rule({ width, height });
+  if (target === undefined || target.kernel === 'nearest') return undefined;
+  if (target.width === width && target.height === height) return undefined;
+  const least = Math.min(width / target.width, height / target.height);
+  const differs = turned || (target.grey && channels !== 1);
+  return differs && least < SHRINKS_FROM ? undefined : target;
 }
 
-/** The size in the frame header (SOFn) of a JPEG; undefined if that isn't in `head`. */
-function frameSize(head: Buffer): { width: number; height: number } | undefined {
-  for (let at = 2; at + 9 <= head.length && head[at] === 0xff; ) {
+/** Of a JPEG of grey or sRGB, and whether its EXIF data turn it; undefined for any other. */
+async function uprightShape(image: Sharp, head: Buffer) {
+  const frame = frameOf(head);
+  // Reading the metadata takes a tenth of the time of decoding a small image.
+  if (frame && !frame.hasExif && (frame.channels === 1 || frame.channels === 3)) {
+    return { ...frame, turned: false };
+  }
+  const { width, height, channels, space, orientation = 1 } = await image.metadata();
+  if (space !== 'srgb' && space !== 'b-w') return undefined;
+  const upright = orientation < 5 ? { width, height } : { width: height, height: width };
+  return { ...upright, channels, turned: orientation !== 1 };
+}
+
+interface Frame {
+  readonly width: number;
+  readonly height: number;
+  readonly channels: number;
+  /** Whether an EXIF segment, which may say how the image is turned, lies before. */
+  readonly hasExif: boolean;
+}
+
+/** What the frame header (SOFn) of a JPEG says; undefined if that isn't in `head`. */
+function frameOf(head: Buffer): Frame | undefined {
+  let hasExif = false;
+  for (let at = 2; at + 10 <= head.length && head[at] === 0xff; ) {
     const marker = head[at + 1]!;
     const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
-    if (isFrame) return { height: head.readUInt16BE(at + 5), width: head.readUInt16BE(at + 7) };
+    if (isFrame) {
+      const [height, width] = [head.readUInt16BE(at + 5), head.readUInt16BE(at + 7)];
+      return { width, height, channels: head[at + 9]!, hasExif };
+    }
+    hasExif ||= marker === 0xe1;
     at += marker === 0xff ? 1 : 2 + head.readUInt16BE(at + 2);
   }
   return undefined;

@@ -163,7 +163,9 @@ export class Preprocessor {
   get resizing(): ResizeRule {
     return (size) => {
       const { height, width } = targetSize(size, this.#resize);
-      return height * width > MAX_PIXELS ? undefined : { height, width, kernel: this.#kernel };
+      return height * width > MAX_PIXELS
+        ? undefined
+        : { height, width, kernel: this.#kernel, grey: this.#input.channels === 1 };
     };
   }
 

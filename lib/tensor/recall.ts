@@ -1,8 +1,7 @@
 /**
- * What can be read again of a file that was read: weights, and its hash.
- *
- * Weights: a backend has packed copies of them, and few programs are made from the originals again: meanwhile
- * their memory can be given back. Who reads elements of a constant that may be large calls `recalled` before.
+ * What can be read again of a model's file: its hash, and its weights. A backend has packed copies of those, and programs that are made
+ * from the originals again are rare: meanwhile their memory can be given back. Who reads elements of a constant that may be large
+ * calls `recalled` before.
  */
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';

@@ -101,6 +101,9 @@ AlignedFloats scales_of(const float* b, int k, int n, size_t row, size_t column)
   return scales;
 }
 
+// Blocks of 16 columns.
+constexpr int kBlocksAtOnce = 8;
+
 }  // namespace
 
 AlignedFloats padded_bias(int channels, const float* bias) {
@@ -122,10 +125,15 @@ std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool t
     const size_t size = static_cast<size_t>(k) * kLanes;
     weights = std::decay_t<decltype(weights)>(packed->blocks() * size);
     weights.zero_from((packed->blocks() - 1) * size);
-    for (int block = 0; block < packed->blocks(); ++block) {
-      auto* out = weights.data() + block * size;
-      for (int i = 0; i < k; ++i, out += kLanes) {
-        each_lane(block, n, [&](int j, int lane) { out[lane] = stored(b[i * row + j * column], i); });
+    // Blocks that lie side by side in a row of b are read together.
+    const int group = trans_b ? 1 : kBlocksAtOnce;
+    for (int first = 0; first < packed->blocks(); first += group) {
+      const int end = std::min(first + group, packed->blocks());
+      for (int i = 0; i < k; ++i) {
+        for (int block = first; block < end; ++block) {
+          auto* out = weights.data() + block * size + static_cast<size_t>(i) * kLanes;
+          each_lane(block, n, [&](int j, int lane) { out[lane] = stored(b[i * row + j * column], i); });
+        }
       }
     }
   };

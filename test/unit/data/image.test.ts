@@ -9,7 +9,7 @@ import {
   resizeImage,
   toGrey,
 } from 'lib/data/image.js';
-import sharp from 'sharp';
+import sharp, { type Sharp } from 'sharp';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
 afterEach(removeFolders);
@@ -76,7 +76,7 @@ describe('an image that is to be resized', () => {
   const folder = join(__dirname, 'pil');
   const photo = readFileSync(join(folder, 'photo.jpg'));
   const to = (width: number, height: number, kernel: ResizeKernel = 'linear') => ({
-    resize: () => ({ width, height, kernel }),
+    resize: () => ({ width, height, kernel, grey: false }),
   });
 
   test.each(['linear', 'cubic'] as const)(
@@ -95,11 +95,48 @@ describe('an image that is to be resized', () => {
     },
   );
 
+  test.each([
+    ['a photograph', (image: Sharp) => image],
+    ['a turned one', (image: Sharp) => image.withMetadata({ orientation: 6 })],
+    ['one with EXIF data alone', (image: Sharp) => image.withExif({ IFD0: { Copyright: 'nobody' } })],
+    ['one with another profile', (image: Sharp) => image.withIccProfile('p3')],
+    ['grey', (image: Sharp) => image.toColourspace('b-w')],
+    ['of CMYK', (image: Sharp) => image.toColourspace('cmyk')],
+  ])('%s that is not much larger has the pixels that resizing it afterwards gives', async (_, make) => {
+    const file = await make(sharp(photo)).jpeg().toBuffer();
+    const whole = await decodeImage(file);
+    for (const kernel of ['linear', 'cubic', 'lanczos3'] as const) {
+      for (const [width, height] of [
+        [341, 256],
+        [256, 341],
+        [110, 112],
+        [500, 333],
+        [whole.width, 100],
+      ] as const) {
+        const once = await decodeImage(file, to(width, height, kernel));
+        const afterwards = await resizeImage(whole, width, height, kernel);
+        // Turned images, and colours that are no sRGB, keep their size.
+        const kept = once.width === whole.width && once.height === whole.height;
+        expect(Buffer.compare(once.data, (kept ? whole : afterwards).data)).toBe(0);
+      }
+    }
+  });
+
+  test('a JPEG becomes its size at once; where colours are mixed before, only if it is much larger', async () => {
+    const grey = (width: number, height: number) => ({
+      resize: () => ({ width, height, kernel: 'linear' as const, grey: true }),
+    });
+    expect(await decodeImage(photo, to(200, 150))).toMatchObject({ width: 200, height: 150 });
+    expect(await decodeImage(photo, grey(200, 150))).toMatchObject({ width: 420, height: 320 });
+    expect(await decodeImage(photo, grey(84, 64))).toMatchObject({ width: 84, height: 64 });
+    const shades = await sharp(photo).toColourspace('b-w').jpeg().toBuffer();
+    expect(await decodeImage(shades, grey(200, 150))).toMatchObject({ width: 200, height: 150 });
+  });
+
   test('any other is decoded at its own size, to the same pixels', async () => {
     const whole = await decodeImage(photo);
     expect(whole).toMatchObject({ width: 420, height: 320 });
-    expect(await decodeImage(photo, to(106, 80))).toEqual(whole);
-    expect(await decodeImage(photo, to(105, 81))).toEqual(whole);
+    expect(await decodeImage(photo, to(420, 320))).toEqual(whole);
     expect(await decodeImage(photo, to(50, 50, 'nearest'))).toEqual(whole);
     expect(await decodeImage(photo, { resize: () => undefined })).toEqual(whole);
     const lossless = await sharp(photo).png().toBuffer();
@@ -111,7 +148,7 @@ describe('an image that is to be resized', () => {
     const asked: number[][] = [];
     const resize = ({ width, height }: { width: number; height: number }) => {
       asked.push([width, height]);
-      return { width: 64, height: 84, kernel: 'linear' as const };
+      return { width: 64, height: 84, kernel: 'linear' as const, grey: false };
     };
     const image = await decodeImage(turned, { resize });
     expect(image).toMatchObject({ width: 64, height: 84 });
