@@ -1,5 +1,6 @@
 /** The fronts of a policy: the files that it names, as graphs that read the network's own input. */
 import { dirname, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { ResidualSkipError } from '../errors.js';
 import { LengthSeries } from '../model/length-series.js';
 import { loadModel } from '../model/load.js';
@@ -141,7 +142,7 @@ export class KnownFronts {
 /** Whether it is this front, with the exits inside it or without any. */
 function isSame(front: FrontSpec, known: FrontSpec): boolean {
   const { exits: _, ...bare } = known;
-  return [known, bare].map((one) => JSON.stringify(one)).includes(JSON.stringify(front));
+  return [known, bare].some((one) => isDeepStrictEqual(one, front));
 }
 
 /** `program`, of the network for this binding, with its fronts. */

@@ -30,6 +30,8 @@ export interface Network {
 export interface Candidate {
   readonly network: Network;
   readonly spec: FrontSpec;
+  /** The user's own network at a lower resolution, which nobody asked for. */
+  readonly lower?: true;
 }
 
 /** Of the 8-bit form of a network. */
@@ -91,6 +93,7 @@ export function lowerResolutions({ model, name, precision, bytes }: Network): Ca
     .map((size) => ({
       network: { name, model, precision, bytes },
       spec: specOf(`${name}-${size.join('x')}`, name, model, { size: size as [number, number] }),
+      lower: true,
     }));
 }
 
@@ -276,14 +279,19 @@ export async function joinable(
     readonly front: LoadedFront;
     readonly multiplyAdds: number;
   }[] = [];
+  let fixed = false;
   for (const candidate of candidates) {
     try {
       const front = await LoadedFront.of(candidate.spec, candidate.network.model, network.model);
       found.push({ candidate, front, multiplyAdds: workOf(front) });
     } catch (error) {
       if (!(error instanceof ResidualSkipError)) throw error;
-      work.note(`${candidate.spec.name} can't be a front: ${error.message}`);
+      if (candidate.lower) fixed = true;
+      else work.note(`${candidate.spec.name} can't be a front: ${error.message}`);
     }
   }
+  // Those of its 8-bit form were tried with the float network, too.
+  if (fixed && network.precision === 'float')
+    work.note("lower resolutions aren't all tried: the network takes images of its own size alone");
   return found.sort((a, b) => a.multiplyAdds - b.multiplyAdds);
 }

@@ -66,8 +66,8 @@ export class TimeCosts implements Costs {
   }
 }
 
-/** Effort of timing one exit. All items take the same path, so that few are enough. */
-const EFFORT: Effort = { items: 60, milliseconds: 300, rounds: 1 };
+/** Effort of timing one exit. All items take the same path, so that few are enough; on a busy machine, several rounds are needed. */
+const EFFORT: Effort = { items: 20, milliseconds: 100, rounds: 4 };
 
 /**
  * The time of each exit: measured by runs that all leave there, in alternation with the full network.

@@ -15,6 +15,8 @@ import { DIST } from '../../helpers/dist.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';
 import { best, colours, hashOf, itemsFrom, rowsOf, run } from '../../helpers/ladders.js';
+import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { randomFloats } from '../../helpers/random.js';
 
 const LIMIT = 0.1;
 const MODEL = foreign({ channels: 24 });
@@ -220,6 +222,29 @@ describe('fronts that are refused, or left out with a note', () => {
       message: expect.stringContaining('none.onnx'),
     });
     expect(read).toBe(0);
+  });
+
+  test('lower resolutions of a network that has a number for each pixel, which is noted once', async () => {
+    const side = 32;
+    const graph = new GraphBuilder();
+    const picture = graph.input('picture', ['n', 3, side, side]);
+    const position = graph.constant(tensor(randomFloats(3 * side * side, 5), [1, 3, side, side]));
+    const moved = graph.node('Add', [picture, position]);
+    const pooled = graph.node('Flatten', [graph.node('GlobalAveragePool', [moved])]);
+    const weight = graph.constant(tensor(randomFloats(12, 6), [3, 4]));
+    graph.output(graph.node('Gemm', [pooled, weight]), ['n', 4]);
+    const path = join(folderOf({ 'fixed.onnx': modelBytes(graph) }), 'fixed.onnx');
+    const notes: string[] = [];
+    const pixels = colours(120, side);
+    const { tried } = await speedup(
+      path,
+      Array.from({ length: 120 }, (_, i) => itemsFrom(pixels, i, i + 1)),
+      { ...QUICK, maxDisagreement: 0.2, int8: false, onNote: (note) => void notes.push(note) },
+    );
+    expect(tried).toEqual([]);
+    expect(notes.filter((note) => /resolution|can't be a front/.test(note))).toEqual([
+      "lower resolutions aren't all tried: the network takes images of its own size alone",
+    ]);
   });
 
   test('the policies of folders are left out, which is noted', async () => {
