@@ -58,7 +58,8 @@ export async function makeLadder({ dataset, model, fronts, int8, folder, name, s
   if (existsSync(folder)) return;
   const [limit] = LIMITS[dataset];
   const result = await speedup(model.folder, validationPath(trainings, dataset), {
-    ...{ front: fronts.map((front) => front.folder), int8, metric: 'accuracy', labelsFrom: 'data' },
+    ...{ front: fronts.map((front) => front.folder), int8, bfloat16: false },
+    ...{ metric: 'accuracy', labelsFrom: 'data' },
     ...{
       maxDisagreement: limit,
       threads: 1,
