@@ -17,8 +17,8 @@ import { openClassifier, openUnlabelled, wordPolicy } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, type ReadingOptions } from './options.js';
 import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
-import { type Sight, sightsOf, wordSight } from './sights.js';
 import { type Column, formatTable, milliseconds, numbers, percent, plural, shortened } from './table.js';
+import { type VisionAnswer, visionOf, wordVision } from './vision.js';
 
 interface RunOptions extends EngineOptions, ReadingOptions {
   readonly full?: boolean;
@@ -28,7 +28,7 @@ interface RunOptions extends EngineOptions, ReadingOptions {
 }
 
 /** One image or text of `run --json`. */
-export interface RunResult extends Sight {
+export interface RunResult extends VisionAnswer {
   readonly input: string;
   /** `model`, `full` or the path of the policy that ran. */
   readonly policy: string | null;
@@ -91,15 +91,15 @@ async function run(model: string, given: readonly string[], options: RunOptions,
   const policy = options.full ? 'full' : options.policy;
   const classifier = await openClassifier(model, { ...options, policy, data: given[0] }, io);
   try {
-    const sight = sightsOf(classifier.model, options.output);
-    const items = await itemsOf(classifier, given, options, sight !== undefined);
+    const vision = visionOf(classifier.model, options.output);
+    const items = await itemsOf(classifier, given, options, vision !== undefined);
     const progress = startProgress(io, items.length, 'Running', options.json !== true);
     const rows: Row[] = [];
     try {
       for await (const { item, tensor } of classifier.prepare(items)) {
         if (rows.length === 0) classifier.warmUp(tensor);
         const whole = item.whole?.();
-        const seen = sight && whole && (await sight(whole, item.path));
+        const seen = vision && whole && (await vision(whole, item.path));
         rows.push(measure(classifier, item, tensor, options, io, seen));
         progress.advance();
       }
@@ -109,7 +109,7 @@ async function run(model: string, given: readonly string[], options: RunOptions,
     classifier.unusable.checkSome(rows.length);
     const { model: answers, session } = classifier;
     const doubt = doubtOf(answers, session.context.classScores, false);
-    if (doubt && answers.labels && !sight && rows.length > 0)
+    if (doubt && answers.labels && !vision && rows.length > 0)
       io.err(`note: what is shown as classes may be something else: ${doubt.reason}\n`);
     if (options.json)
       io.out(
@@ -174,7 +174,7 @@ function measure(
   tensor: Tensor,
   options: RunOptions,
   io: Io,
-  seen: Sight | undefined,
+  seen: VisionAnswer | undefined,
 ): Row {
   // These two runs also warm the caches, so that the steady state is timed.
   const { scores, trace } = classifier.classify(tensor);
@@ -230,8 +230,8 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
   const columns: Column[] = [{ title: what }, { title: answer }, { title: 'blocks' }, ...timeColumns];
   const cells = rows.map(({ result, shown, drawn }) => {
     const classes = result.top.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ');
-    const sight = result.objects || result.classes ? wordSight(result) : classes;
-    const said = result.cosineDistance === undefined ? sight : result.cosineDistance.toPrecision(3);
+    const found = result.objects || result.classes ? wordVision(result) : classes;
+    const said = result.cosineDistance === undefined ? found : result.cosineDistance.toPrecision(3);
     return [shown, said, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
   });
   const idle =

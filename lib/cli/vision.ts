@@ -10,8 +10,8 @@ import { ResidualSkipError } from '../errors.js';
 import { partsOf } from '../skip/promise.js';
 import { percent } from './table.js';
 
-/** What a network sees in an image. */
-export interface Sight {
+/** What a network finds in an image. */
+export interface VisionAnswer {
   /** For a network that finds objects, the highest score first. */
   readonly objects?: readonly DetectedObject[];
   /** For a network that gives each pixel a class, the largest first. */
@@ -19,12 +19,15 @@ export interface Sight {
 }
 
 /** @returns undefined for networks of other tasks */
-export function sightsOf({ images, session, architecture, task }: DataModel, output: string | undefined) {
+export function visionOf({ images, session, architecture, task }: DataModel, output: string | undefined) {
   const { promise } = session.policy;
   const metric = promise && partsOf(promise.metric).name;
   const known = task ?? architectureTask(architecture);
   const { outputMetadata } = session;
-  const isMap = outputMetadata.some(({ name, shape }) => name === images?.output && shape.length === 4);
+  const map = outputMetadata.find(({ name, shape }) => name === images?.output && shape.length === 4);
+  // A map of numbers may be anything; one with a channel for each label has classes.
+  const hasLabels = images?.labelsKnown && images.labels.length === map?.shape[1];
+  const isMap = map !== undefined && (hasLabels || output !== undefined);
   const finds =
     known === 'detection' || metric === 'boxes' || outputMetadata.some(({ name }) => /boxes$/.test(name));
   const segments = known === 'segmentation' || metric === 'pixels' || metric === 'miou' || isMap;
@@ -37,14 +40,14 @@ export function sightsOf({ images, session, architecture, task }: DataModel, out
   if (!images) return undefined;
   if (finds) {
     const detector = ObjectDetector.over(images);
-    return async ({ tensor, ...size }: WholeImage): Promise<Sight> => {
+    return async ({ tensor, ...size }: WholeImage): Promise<VisionAnswer> => {
       const outputs = await session.run(images.feeds(tensor));
       return { objects: detector.objectsOf(outputs, size) };
     };
   }
   if (!segments) return undefined;
   const segmenter = Segmenter.over(images);
-  return async ({ tensor, ...size }: WholeImage, path: string): Promise<Sight> => {
+  return async ({ tensor, ...size }: WholeImage, path: string): Promise<VisionAnswer> => {
     const found = await segmenter.segmentationOf(await session.run(images.feeds(tensor)), size);
     if (output !== undefined) {
       await mkdir(output, { recursive: true });
@@ -55,7 +58,7 @@ export function sightsOf({ images, session, architecture, task }: DataModel, out
 }
 
 /** In one cell of a table. */
-export function wordSight({ objects = [], classes = [] }: Sight): string {
+export function wordVision({ objects = [], classes = [] }: VisionAnswer): string {
   const words = [
     ...objects.map(({ label, score }) => `${label} ${percent(score, 0)}`),
     ...classes.map(({ label, share }) => `${label} ${percent(share, 0)}`),
