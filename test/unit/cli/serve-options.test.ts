@@ -31,7 +31,7 @@ test('the command line comes before the environment, and that before the file', 
     grpcPort: false,
     targetP99: 1000,
     audit: 'records',
-    queue: 1024,
+    maxWaiting: 1024,
   });
   expect(complete(['f'], { RESIDUAL_SKIP_FOLDERS: 'e' }, config).folders).toEqual(['f']);
 });
