@@ -111,20 +111,26 @@ class MapFitter {
     private readonly fitting: VectorFitting,
   ) {}
 
-  /** Adds places of all items to the sums of the regressions. */
+  /** Reads places of the items, from which the regressions learn. */
   async readPlaces(): Promise<void> {
     const { points, fitting } = this;
     const random = generator(fitting.seed);
     const bytes = 4 * points.reduce((sum, { columns }) => sum + columns, 0);
     const places = Math.max(1, Math.min(MAX_PLACES, Math.floor(MAX_BYTES / (bytes * this.source.count))));
     const program = this.programs.map((one) => withMaps(one, points));
-    const first = this.programs.main.outputs.length;
+    const { main } = this.programs;
+    const first = main.outputs.length;
+    const size = sizeOf(main.values[tailOf(main)!.map]!.shape);
     const folds = new Set<number>();
     await this.#run(
       program,
       () => true,
-      async (outcomes, images) => {
-        const of = images.map(fitting.foldOf);
+      async (all, images) => {
+        // Places of maps of one size are as good as those of all.
+        const usual = all.map(({ outputs }) => outputs[first]!.length === size);
+        const outcomes = all.filter((_, i) => usual[i]);
+        const of = images.filter((_, i) => usual[i]).map(fitting.foldOf);
+        if (outcomes.length === 0) return;
         for (const fold of of) folds.add(fold);
         for (const [p, point] of points.entries()) {
           const maps = outcomes.map(({ outputs }) => ({ x: outputs[first + 1 + p]!, y: outputs[first]! }));
@@ -209,7 +215,7 @@ class MapPoint {
   readonly #sides: readonly [number, number];
   readonly #ratio: number;
   /** Channels of the map that is predicted. */
-  readonly #told: number;
+  readonly #predicted: number;
   readonly #features: Head['features'];
   readonly #directions: number;
   /** Rows of places, by fold. */
@@ -231,7 +237,7 @@ class MapPoint {
     this.#channels = shape[1]!;
     this.#sides = [shape[2]!, shape[3]!];
     this.#ratio = ratioOf(shape, target)!;
-    this.#told = target[1]!;
+    this.#predicted = target[1]!;
     this.#features = isOfPixels(fitting.metric) ? 'classes' : 'places';
     const affordable = Math.floor((MAX_SHARE * cost.multiplyAdds) / (2 * sizeOf(shape)));
     this.#directions = Math.max(1, Math.min(DIRECTIONS, affordable));
@@ -239,7 +245,7 @@ class MapPoint {
 
   /** Numbers of a place that are kept. */
   get columns(): number {
-    return this.#channels + this.#told * this.#ratio ** 2;
+    return this.#channels + this.#predicted * this.#ratio ** 2;
   }
 
   /**
@@ -257,7 +263,7 @@ class MapPoint {
       Array.from({ length: places }, () => Math.floor(random() * sizeOf(this.#sides))),
     );
     const x = maps.map((map, i) => this.#rows(map.x, taken[i]!, this.#channels, 1));
-    const y = maps.map((map, i) => this.#rows(map.y, taken[i]!, this.#told, this.#ratio));
+    const y = maps.map((map, i) => this.#rows(map.y, taken[i]!, this.#predicted, this.#ratio));
     if (!this.#scale) {
       const seen = below(x);
       this.#scale = scaleOf(seen);
@@ -288,7 +294,7 @@ class MapPoint {
 
   /** A head of these folds whose score says nothing yet. */
   async plainHead(folds: readonly number[]): Promise<Head> {
-    const width = this.#hidden!.bias.length + surenessWidth(this.#features, this.#told);
+    const width = this.#hidden!.bias.length + surenessWidth(this.#features, this.#predicted);
     const nothing = { weight: new Float32Array(width), bias: new Float32Array(1) };
     return { features: this.#features, layers: [await this.#layer(folds)], score: [this.#hidden!, nothing] };
   }
