@@ -1,6 +1,6 @@
 /**
  * Networks whose answers aren't one class each: orders settings of exits, which each item takes at a depth of its own, and sets of blocks that no
- * item runs, from careful to bold; the kind that saves more within the limit is tested. Where no head can predict the answer, as for maps and boxes, there are sets alone. See
+ * item runs, from careful to bold; the kind that saves more within the limit is tested. Where no head can predict the answer, as for boxes and tokens, there are sets alone. See
  * docs/calibration.md.
  */
 import { ResidualSkipError } from '../errors.js';
@@ -262,7 +262,7 @@ function worthOf(settings: readonly Ordered[], limit: number): number {
 function nothingToFit(): ResidualSkipError {
   return new ResidualSkipError(
     'INVALID_ARGUMENT',
-    "fit: no head can be fitted, because the model's answer isn't one vector for each item, or it has exits of its own; omit it",
+    'fit: no head can be fitted, because no head can answer in the place of the model, or it has exits of its own; omit it',
   );
 }
 

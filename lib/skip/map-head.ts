@@ -32,7 +32,7 @@ const MAX_RATIO = 4;
 const RELU: Activation = { kind: 'relu', alpha: 0, beta: 0 };
 const SIGMOID: Activation = { kind: 'sigmoid', alpha: 0, beta: 0 };
 
-/** The tail of a network that answers with a map; undefined where the answer is none, or each layer behind the blocks weighs. */
+/** The tail of a network that answers with a map, or with what follows from one; undefined for all others. */
 export function tailOf(program: Program): Tail | undefined {
   const { values, steps, blocks, outputs, batching } = program;
   if (outputs.length !== 1 || batching !== 'item' || blocks.length === 0) return undefined;

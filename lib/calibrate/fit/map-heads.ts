@@ -9,30 +9,21 @@ import { Growth } from '../../model/program/grow.js';
 import type { Program } from '../../model/program/program.js';
 import { generator } from '../../numeric/random.js';
 import { sizeOf } from '../../numeric/shapes.js';
-import type { Head, Layer } from '../../skip/head.js';
+import type { Head } from '../../skip/head.js';
 import { distanceOf } from '../../skip/losses.js';
-import { mapSteps, ratioOf, surenessWidth, type Tail, tailOf } from '../../skip/map-head.js';
+import { mapSteps, tailOf } from '../../skip/map-head.js';
 import { isOfNumbers, isOfPixels, partsOf } from '../../skip/promise.js';
 import type { FitImages, ParsedOptions } from '../options.js';
 import { atOnce, Evaluator, Programs, runAll } from '../run/evaluator.js';
-import { principal } from './basis.js';
 import type { FittedExit } from './chain.js';
 import { mapPoints } from './exit-points.js';
 import { MAX_BYTES } from './fit.js';
-import { type Scale, scaleOf, standardise } from './head-training.js';
-import { type Matrix, matrix } from './matrices.js';
-import { NormalEquations } from './ridge.js';
+import { MapPoint, type Seen } from './map-point.js';
 import { copiesOf } from './rows.js';
-import { hiddenOf, joined, type Part, raw, robust, scoreTargets, stacked } from './vector-fit.js';
 import type { VectorFitting } from './vector-heads.js';
 
 /** Most places of an item's map that the regression sees. */
 const MAX_PLACES = 32;
-/** Most directions in which the score sees a place, and its largest share of the network's multiply-adds. */
-const [DIRECTIONS, MAX_SHARE] = [12, 0.01];
-/** Penalties of the regressions. */
-const [PENALTY, SCORE_PENALTY] = [1e-3, 1e-2];
-
 /** Whether exits can answer with a map, as a metric needs it. */
 export function answersWithMap(
   program: Program,
@@ -85,12 +76,6 @@ export async function fitMapExits(
 const sameFolds = (a: readonly number[], b: readonly number[]) =>
   a.length === b.length && a.every((fold) => b.includes(fold));
 
-/** What an item shows of a head that has not seen it: what the score's last layer reads, and the loss. */
-interface Seen {
-  readonly hidden: Float32Array;
-  readonly loss: number;
-}
-
 /** By fold, item and exit point. */
 type Losses = ReadonlyMap<number, readonly (readonly Seen[])[]>;
 
@@ -103,20 +88,26 @@ class MapFitter {
     private readonly fitting: VectorFitting,
   ) {}
 
-  /** Adds places of all items to the sums of the regressions. */
+  /** Reads places of the items, from which the regressions learn. */
   async readPlaces(): Promise<void> {
     const { points, fitting } = this;
     const random = generator(fitting.seed);
     const bytes = 4 * points.reduce((sum, { columns }) => sum + columns, 0);
     const places = Math.max(1, Math.min(MAX_PLACES, Math.floor(MAX_BYTES / (bytes * this.source.count))));
     const program = this.programs.map((one) => withMaps(one, points));
-    const first = this.programs.main.outputs.length;
+    const { main } = this.programs;
+    const first = main.outputs.length;
+    const size = sizeOf(main.values[tailOf(main)!.map]!.shape);
     const folds = new Set<number>();
     await this.#run(
       program,
       () => true,
-      async (outcomes, images) => {
-        const of = images.map(fitting.foldOf);
+      async (all, images) => {
+        // Places of maps of one size are as good as those of all.
+        const usual = all.map(({ outputs }) => outputs[first]!.length === size);
+        const outcomes = all.filter((_, i) => usual[i]);
+        const of = images.filter((_, i) => usual[i]).map(fitting.foldOf);
+        if (outcomes.length === 0) return;
         for (const fold of of) folds.add(fold);
         for (const [p, point] of points.entries()) {
           const maps = outcomes.map(({ outputs }) => ({ x: outputs[first + 1 + p]!, y: outputs[first]! }));
@@ -193,143 +184,6 @@ class MapFitter {
       evaluator.release();
     }
   }
-}
-
-/** The heads behind one block. */
-class MapPoint {
-  readonly #channels: number;
-  readonly #sides: readonly [number, number];
-  readonly #ratio: number;
-  /** Channels of the map that is predicted. */
-  readonly #told: number;
-  readonly #features: Head['features'];
-  readonly #directions: number;
-  /** Rows of places, by fold. */
-  readonly #read = new Map<number, { x: Matrix[]; y: Matrix[] }>();
-  readonly #parts = new Map<number, Part>();
-  readonly #solved = new Map<string, Promise<Layer>>();
-  #scale: Scale | undefined;
-  #hidden: Layer | undefined;
-
-  constructor(
-    private readonly backend: Backend,
-    { blocks, values, cost }: Program,
-    readonly after: string,
-    tail: Tail,
-    private readonly fitting: VectorFitting,
-  ) {
-    const { shape } = values[blocks.find(({ name }) => name === after)!.output]!;
-    const target = values[tail.map]!.shape;
-    this.#channels = shape[1]!;
-    this.#sides = [shape[2]!, shape[3]!];
-    this.#ratio = ratioOf(shape, target)!;
-    this.#told = target[1]!;
-    this.#features = isOfPixels(fitting.metric) ? 'classes' : 'places';
-    const affordable = Math.floor((MAX_SHARE * cost.multiplyAdds) / (2 * sizeOf(shape)));
-    this.#directions = Math.max(1, Math.min(DIRECTIONS, affordable));
-  }
-
-  /** Numbers of a place that are kept. */
-  get columns(): number {
-    return this.#channels + this.#told * this.#ratio ** 2;
-  }
-
-  /**
-   * Reads some places of some items.
-   * @param maps the block's, and what the network's last layers get
-   * @param folds of the items
-   */
-  add(
-    maps: readonly { x: Float32Array; y: Float32Array }[],
-    folds: readonly number[],
-    places: number,
-    random: () => number,
-  ): void {
-    const taken = maps.map(() =>
-      Array.from({ length: places }, () => Math.floor(random() * sizeOf(this.#sides))),
-    );
-    const x = maps.map((map, i) => this.#rows(map.x, taken[i]!, this.#channels, 1));
-    const y = maps.map((map, i) => this.#rows(map.y, taken[i]!, this.#told, this.#ratio));
-    if (!this.#scale) {
-      const seen = below(x);
-      this.#scale = scaleOf(seen);
-      standardise(seen, this.#scale);
-      // Distances from the mean along directions.
-      const { directions, mean } = principal(this.backend, seen, this.#directions, this.fitting.seed);
-      this.#hidden = raw(hiddenOf(directions, mean), this.#scale);
-    }
-    for (const [i, fold] of folds.entries()) {
-      const read = this.#read.get(fold) ?? { x: [], y: [] };
-      this.#read.set(fold, read);
-      read.x.push(x[i]!);
-      read.y.push(y[i]!);
-    }
-  }
-
-  /** No more places follow. */
-  close(): void {
-    for (const [fold, read] of this.#read) {
-      const [x, y] = [below(read.x), below(read.y)];
-      standardise(x, this.#scale!);
-      const sums = new NormalEquations(x.columns, y.columns);
-      sums.add(this.backend, x, y);
-      this.#parts.set(fold, { x, y, sums });
-    }
-    this.#read.clear();
-  }
-
-  /** A head of these folds whose score says nothing yet. */
-  async plainHead(folds: readonly number[]): Promise<Head> {
-    const width = this.#hidden!.bias.length + surenessWidth(this.#features, this.#told);
-    const nothing = { weight: new Float32Array(width), bias: new Float32Array(1) };
-    return { features: this.#features, layers: [await this.#layer(folds)], score: [this.#hidden!, nothing] };
-  }
-
-  /** @param seen of these folds' items */
-  async head(folds: readonly number[], seen: readonly Seen[]): Promise<Head> {
-    const x = stacked(seen.map(({ hidden }) => hidden));
-    const scale = scaleOf(x);
-    standardise(x, scale);
-    const sums = new NormalEquations(x.columns, 1);
-    sums.add(this.backend, x, scoreTargets(seen.map(({ loss }) => loss)));
-    const last = raw(await sums.solve(SCORE_PENALTY), scale);
-    return { features: this.#features, layers: [await this.#layer(folds)], score: [this.#hidden!, last] };
-  }
-
-  #layer(folds: readonly number[]): Promise<Layer> {
-    const key = folds.join();
-    const solved =
-      this.#solved.get(key) ??
-      robust(
-        this.backend,
-        folds.map((fold) => this.#parts.get(fold)!),
-        PENALTY,
-      ).then((found) => raw(found, this.#scale!));
-    this.#solved.set(key, solved);
-    return solved;
-  }
-
-  /** A row for each place that was taken: channel by channel, and of each the `ratio` x `ratio` neighbours. */
-  #rows(map: Float32Array, places: readonly number[], channels: number, ratio: number): Matrix {
-    const [height, width] = this.#sides;
-    const own = channels * ratio ** 2;
-    const rows = matrix(places.length, own);
-    for (const [p, place] of places.entries()) {
-      const [top, left] = [ratio * Math.floor(place / width), ratio * (place % width)];
-      for (let k = 0; k < own; k++) {
-        const [channel, within] = [Math.floor(k / ratio ** 2), k % ratio ** 2];
-        const row = channel * ratio * height + top + Math.floor(within / ratio);
-        rows.data[p * own + k] = map[row * ratio * width + left + (within % ratio)]!;
-      }
-    }
-    return rows;
-  }
-}
-
-/** Matrices below each other. */
-function below(parts: readonly Matrix[]): Matrix {
-  const rows = parts.reduce((sum, part) => sum + part.rows, 0);
-  return matrix(rows, parts[0]!.columns, joined(parts.map(({ data }) => data)));
 }
 
 /** `program` with the map that is predicted, and the block's map at each point, as additional outputs. */

@@ -78,7 +78,7 @@ export async function tableOf(
       const outcomes = await evaluator.run(inputs, evaluator.policy(gatesOf(own.main)), progress.add);
       const inFull = full ? await full.run(inputs, full.policy(runAll), progress.add) : outcomes;
       for (const [k, outcome] of outcomes.entries()) {
-        const fill = { classes: fillRow, vectors: fillVectors, maps: fillMaps }[table.of];
+        const fill = table.of === 'classes' ? fillRow : fillVectors;
         fill(task, table, from + k, outcome, inFull[k]!, readOuts);
       }
     }
@@ -156,7 +156,7 @@ function fillRow(
   table.scores.set(scores, i * main.blocks.length);
 }
 
-/** The same of a vector. */
+/** The same of a vector, or of a map, of which only the losses are kept. */
 function fillVectors(
   { programs, options }: Task,
   table: Table,
@@ -166,40 +166,23 @@ function fillVectors(
   readOuts: readonly ReadOut[],
 ): void {
   const { outputs, ran, scores } = outcome;
-  const { vectorOf = ({ outputs: all }) => all[0]! } = options;
+  const { vectorOf = ({ outputs: all }) => all[0]!, metric } = options;
   const { input } = table.items[i]!;
-  table.vectors[i] = vectorOf(inFull, input);
+  const full = vectorOf(inFull, input);
+  const fill = (to: Column, given: Outcome) => {
+    const vector = vectorOf(given, input);
+    if (table.of === 'maps') to.losses[i] = lossBetween(metric)!(vector, full);
+    else to.vectors[i] = vector;
+  };
+  if (table.of === 'vectors') table.vectors[i] = full;
   for (const [e, exit] of table.exits.entries()) {
     const { score, answer } = readOuts[e]!;
     exit.confidences[i] = outputs[score]![0]!;
-    exit.vectors[i] = vectorOf({ ...outcome, outputs: [outputs[answer]!] }, input);
+    fill(exit, { ...outcome, outputs: [outputs[answer]!] });
   }
-  table.end.vectors[i] = vectorOf(outcome, input);
+  fill(table.end, outcome);
   table.ran.set(ran, i * programs.main.blocks.length);
   table.scores.set(scores, i * programs.main.blocks.length);
-}
-
-/** The same of a map. */
-function fillMaps(
-  task: Task,
-  table: Table,
-  i: number,
-  outcome: Outcome,
-  inFull: Outcome,
-  readOuts: readonly ReadOut[],
-): void {
-  const { metric, vectorOf = ({ outputs }) => outputs[0]! } = task.options;
-  const loss = lossBetween(metric)!;
-  const { input } = table.items[i]!;
-  const full = vectorOf(inFull, input);
-  for (const [e, exit] of table.exits.entries()) {
-    const { score, answer } = readOuts[e]!;
-    exit.confidences[i] = outcome.outputs[score]![0]!;
-    exit.losses[i] = loss(vectorOf({ ...outcome, outputs: [outcome.outputs[answer]!] }, input), full);
-  }
-  table.end.losses[i] = loss(vectorOf(outcome, input), full);
-  table.ran.set(outcome.ran, i * task.programs.main.blocks.length);
-  table.scores.set(outcome.scores, i * task.programs.main.blocks.length);
 }
 
 /** Of each item as if it alone ended there: neighbours of others are those of full vectors. */

@@ -13,6 +13,7 @@ import { folderOf, removeFolders } from '../../helpers/files.js';
 import { pictures } from '../../helpers/foreign-network.js';
 import { type FormName, taskItems, taskNetwork } from '../../helpers/task-networks.js';
 import { randomTexts, textNetwork } from '../../helpers/text-network.js';
+import { wav } from '../../helpers/wav.js';
 
 afterAll(removeFolders);
 
@@ -332,7 +333,7 @@ test('a monitor without the function of the promise says that it checks nothing'
   warned.mockRestore();
 });
 
-/** A network and its data in each form; all are maps but texts, whose tokens have classes. */
+/** A network and its data in each form; all are maps but texts, whose tokens have classes, and sounds. */
 const SOURCES: Readonly<
   Record<string, () => Promise<[model: string, data: Data, options?: CalibrateOptions]>>
 > = {
@@ -362,13 +363,19 @@ const SOURCES: Readonly<
     const items = taskItems('map', 400, 3).map(({ picture }) => bytesOf(picture!.data as Float32Array));
     return [pathOf('map'), folderOf(Object.fromEntries(items.map((bytes, i) => [`${i}.raw`, bytes])))];
   },
+  '.wav': async () => {
+    const items = taskItems('audio', 400, 3).map(({ samples }) => samples!.data as Float32Array);
+    const files = items.map((data, i) => [`${i}.wav`, wav(bytesOf(data), { format: 3, bits: 32 })]);
+    return [pathOf('audio'), folderOf(Object.fromEntries(files)), { task: undefined }];
+  },
 };
+const METRICS_OF: Readonly<Record<string, string>> = { texts: 'tokens', '.wav': 'disagreement' };
 
 test.each(Object.keys(SOURCES))('data as %s', async (name) => {
   const [path, data, options] = await SOURCES[name]!();
   const asked = { ...QUICK, task: 'segmentation', maxDisagreement: 0.1, ...options } as const;
   const { policy } = await calibrate(path, data, asked);
-  expect(policy.promise!.metric).toBe(name === 'texts' ? 'tokens' : 'pixels');
+  expect(policy.promise!.metric).toBe(METRICS_OF[name] ?? 'pixels');
   expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0.1);
   const [, again] = await SOURCES[name]!();
   const { items, skip } = await evaluate(path, again, { ...QUICK, policy });

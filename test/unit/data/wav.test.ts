@@ -4,45 +4,15 @@ import { calibrate } from 'lib/calibrate/calibrate.js';
 import { readArrays } from 'lib/data/arrays.js';
 import { parseWav } from 'lib/data/wav.js';
 import { Tensor } from 'lib/tensor/tensor.js';
+import { bytesOf } from '../../helpers/arrays.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { taskItems, taskNetwork } from '../../helpers/task-networks.js';
+import { type Layout, wav } from '../../helpers/wav.js';
 
 afterAll(removeFolders);
 
-interface Layout {
-  readonly format?: number;
-  readonly bits?: number;
-  readonly channels?: number;
-  readonly rate?: number;
-  readonly extensible?: boolean;
-}
-
-const chunk = (name: string, data: Buffer) => {
-  const head = Buffer.alloc(8);
-  head.write(name, 'latin1');
-  head.writeUInt32LE(data.length, 4);
-  return Buffer.concat([head, data, Buffer.alloc(data.length % 2)]);
-};
-
-/** A file with a chunk of odd length, which says nothing, before the samples. */
-function wav(data: Buffer, { format = 1, bits = 16, channels = 1, rate = 8000, extensible }: Layout = {}) {
-  const header = Buffer.alloc(extensible ? 40 : 16);
-  header.writeUInt16LE(extensible ? 0xfffe : format, 0);
-  header.writeUInt16LE(channels, 2);
-  header.writeUInt32LE(rate, 4);
-  header.writeUInt32LE((rate * channels * bits) / 8, 8);
-  header.writeUInt16LE((channels * bits) / 8, 12);
-  header.writeUInt16LE(bits, 14);
-  if (extensible) header.writeUInt16LE(format, 24);
-  const body = [chunk('fmt ', header), chunk('LIST', Buffer.from('abc')), chunk('data', data)];
-  return chunk('RIFF', Buffer.concat([Buffer.from('WAVE'), ...body]));
-}
-
-const bytesOf = (array: Int16Array | Int32Array | Float32Array | Float64Array) =>
-  Buffer.from(array.buffer, array.byteOffset, array.byteLength);
-
-test.each<[string, Buffer, Layout, readonly number[]]>([
+test.each<[string, Uint8Array, Layout, readonly number[]]>([
   ['bytes', Buffer.of(0, 128, 192), { bits: 8 }, [-1, 0, 0.5]],
   ['16 bits', bytesOf(Int16Array.of(-32768, 0, 16384)), {}, [-1, 0, 0.5]],
   ['24 bits', Buffer.of(0, 0, 0x80, 0, 0, 0, 0, 0, 0x40), { bits: 24 }, [-1, 0, 0.5]],
