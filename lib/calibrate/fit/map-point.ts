@@ -9,16 +9,8 @@ import { principal } from './basis.js';
 import { type Scale, scaleOf, standardise } from './head-training.js';
 import { type Matrix, matrix } from './matrices.js';
 import { NormalEquations } from './ridge.js';
-import {
-  hiddenOf,
-  joined,
-  type Part,
-  raw,
-  robust,
-  scoreTargets,
-  stacked,
-  type VectorFitting,
-} from './vector-fit.js';
+import { hiddenOf, joined, type Part, raw, robust, scoreTargets, stacked } from './vector-fit.js';
+import type { VectorFitting } from './vector-heads.js';
 
 /** Most directions in which the score sees a place, and its largest share of the network's multiply-adds. */
 const [DIRECTIONS, MAX_SHARE] = [12, 0.01];
