@@ -24,7 +24,7 @@ const LATE = {
 };
 
 /** Dependencies that every program needs: as packages of about a hundred files each they take longer to load than all else. */
-const BUNDLED = ['zod', '@protobuf-ts/runtime'];
+export const BUNDLED = ['zod', '@protobuf-ts/runtime'];
 
 const LATE_PREFIX = '\0late:';
 const late = {

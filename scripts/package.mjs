@@ -8,9 +8,17 @@
 // The published manifest has the platforms' packages as optional dependencies. The checkout's manifest can't: they don't exist
 // before they are published, and `npm ci` requires them in the lock file.
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { bundle } from './bundle.mjs';
+import { BUNDLED, bundle } from './bundle.mjs';
 import { machine, manifestOf, ONE_MACHINE, origin, sourcesHash, TARGETS } from './prebuild.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
@@ -59,6 +67,17 @@ function stageBuilt(folder) {
   return name;
 }
 
+/** Whether dependents need a dependency: its code isn't in the bundle, or declarations import its types. */
+function isInstalled(name) {
+  const declarations = readdirSync(join(ROOT, 'dist'), { recursive: true }).filter((file) =>
+    file.endsWith('.d.ts'),
+  );
+  return (
+    !BUNDLED.includes(name) ||
+    declarations.some((file) => readFileSync(join(ROOT, 'dist', file), 'utf8').includes(`'${name}'`))
+  );
+}
+
 async function pack(output, prebuilt, built) {
   const staged = join(output, 'staged');
   const platforms = Object.fromEntries(prebuilt.map((name) => [name, join(ROOT, 'prebuilds', name)]));
@@ -66,9 +85,10 @@ async function pack(output, prebuilt, built) {
     const name = stageBuilt(staged);
     platforms[name] ??= join(staged, name);
   }
-  const { version, scripts } = readJson(join(ROOT, 'package.json'));
+  const { version, scripts, dependencies } = readJson(join(ROOT, 'package.json'));
   stage(ROOT, join(staged, 'residual-skip'), {
     scripts: { 'build:native': scripts['build:native'] },
+    dependencies: Object.fromEntries(Object.entries(dependencies).filter(([name]) => isInstalled(name))),
     optionalDependencies: Object.fromEntries(
       Object.keys(platforms).map((name) => [`residual-skip-${name}`, version]),
     ),
