@@ -76,12 +76,8 @@ export type { TextInput, TextRunOptions } from './classify/text-model.js';
 export type { LabelledText, Texts } from './classify/texts.js';
 export type { WorkOptions } from './classify/work.js';
 export { decodingBytes, pixelsOf, type RawImage } from './data/image.js';
-export {
-  type ImageInput,
-  type PreparedImage,
-  Preprocessor,
-  type PreprocessorConfig,
-} from './data/preprocess.js';
+export { type PreparedImage, Preprocessor } from './data/preprocess.js';
+export type { ImageInput, PreprocessorConfig } from './data/preprocessor-config.js';
 export type { PreprocessorPreset } from './data/presets.js';
 export { codeOfWriting, ERROR_CODES, type ErrorCode, ResidualSkipError } from './errors.js';
 export {

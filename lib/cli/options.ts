@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { TASKS } from '../classify/task.js';
 import { type DataLimits, MAX_BYTES, MAX_PIXELS } from '../data/limits.js';
-import type { PreprocessorConfig } from '../data/preprocess.js';
+import type { PreprocessorConfig } from '../data/preprocessor-config.js';
 import { PRESETS, type PreprocessorPreset } from '../data/presets.js';
 import { PRECISIONS, type Precision } from '../model/program/program.js';
 import { ISAS, type Isa } from '../session/options.js';

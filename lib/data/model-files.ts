@@ -5,7 +5,7 @@ import { type ModelLocation, requireModel } from '../model/read/file.js';
 import { refuseMisspelt } from '../util/validation.js';
 import type { SoundForm } from './arrays.js';
 import { readJson } from './files.js';
-import { type PreprocessorConfig, parsePreprocessor } from './preprocess.js';
+import { type PreprocessorConfig, parsePreprocessor } from './preprocessor-config.js';
 
 /** A model file, and the contents of Hugging Face's files beside it. */
 export interface ModelFiles extends ModelLocation {

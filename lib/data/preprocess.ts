@@ -1,87 +1,13 @@
-import { z } from 'zod';
-import { type ErrorCode, ResidualSkipError } from '../errors.js';
-import { parseStrict, refuseMisspelt } from '../util/validation.js';
+import { ResidualSkipError } from '../errors.js';
 import { type RawImage, type ResizeKernel, type ResizeRule, resizeImage, toGrey } from './image.js';
-import { PRESET_FIELDS, PRESETS } from './presets.js';
-
-const length = z.int().positive().max(65535);
-const rectangle = z.strictObject({ height: length, width: length });
-const perChannel = z.union([z.number(), z.array(z.number()).nonempty()]);
-
-/**
- * The part of Hugging Face's `preprocessor_config.json` that describes what happens to the pixels. Unrelated fields are
- * ignored; fields that ask for something that isn't implemented are errors.
- */
-export const preprocessorConfigSchema = z.looseObject({
-  preset: z.enum(PRESETS).optional(),
-  image_processor_type: z.string().optional(),
-  feature_extractor_type: z.string().optional(),
-  do_resize: z.boolean().optional(),
-  size: z
-    .union([
-      length,
-      rectangle,
-      z.strictObject({ shortest_edge: length, longest_edge: length.optional() }),
-      z.strictObject({ max_height: length, max_width: length }),
-    ])
-    .optional(),
-  resample: z.int().nullish(),
-  crop_pct: z.number().positive().max(1).nullish(),
-  do_center_crop: z.boolean().nullish(),
-  crop_size: z.union([length, rectangle]).nullish(),
-  do_rescale: z.boolean().optional(),
-  rescale_factor: z.number().optional(),
-  do_normalize: z.boolean().optional(),
-  image_mean: perChannel.nullish(),
-  image_std: perChannel.nullish(),
-  do_flip_channel_order: z.boolean().optional(),
-  do_pad: z.boolean().nullish(),
-  pad_size: rectangle.nullish(),
-  pad_value: z.int().min(0).max(255).optional(),
-  pad_center: z.boolean().optional(),
-  rescale_offset: z.literal(false).nullish(),
-  include_top: z.literal(false).nullish(),
-});
-type Parsed = z.infer<typeof preprocessorConfigSchema>;
-/**
- * How pixels are prepared: the fields of Hugging Face's preprocessor_config.json, and `preset`, whose fields these change. Other
- * fields are ignored or refused.
- * @interface
- */
-export type PreprocessorConfig = { [Key in keyof Parsed as string extends Key ? never : Key]: Parsed[Key] };
-
-/**
- * Checks a configuration. An unknown key is an error where it looks like a misspelt one.
- * @throws ResidualSkipError with `code`
- */
-export function parsePreprocessor(value: unknown, subject: string, code: ErrorCode): PreprocessorConfig {
-  const config = parseStrict(preprocessorConfigSchema, value, { code, subject, known: [] });
-  refuseMisspelt(config, Object.keys(preprocessorConfigSchema.shape), subject, code);
-  return config;
-}
-
-/** The image input of a model: NCHW with one item; a length is undefined if the model leaves it open. */
-export interface ImageInput {
-  readonly channels: number;
-  readonly height?: number;
-  readonly width?: number;
-}
+import { type ImageInput, type PreprocessorConfig, withPreset } from './preprocessor-config.js';
+import { cropResize, type Resize, resizeTo, type Size, square, targetSize } from './resize-rule.js';
 
 /** An image prepared for the model: float32, one channel after the other; `shape` is [1, C, H, W]. */
 export interface PreparedImage {
   readonly data: Float32Array;
   readonly shape: readonly [1, number, number, number];
 }
-
-export interface Size {
-  readonly height: number;
-  readonly width: number;
-}
-type Resize =
-  | Size
-  | { readonly shortestEdge: number; readonly longestEdge?: number | undefined }
-  | { readonly within: Size }
-  | undefined;
 
 /** What lies around an image that is smaller than the network's input. */
 interface Padding extends Size {
@@ -297,81 +223,6 @@ export class Preprocessor {
     if (value.every((one) => one === value[0])) return Array<number>(channels).fill(value[0]!);
     throw this.#invalid(`${field} has ${value.length} values, but the model takes ${channels} channel(s)`);
   }
-}
-
-/**
- * A configuration with its preset written out. Its own fields go before those of the preset, whose sizes are for the side `size`, or
- * else for the model's.
- */
-function withPreset(
-  { preset, ...config }: PreprocessorConfig,
-  { height, width }: ImageInput,
-): PreprocessorConfig {
-  if (preset === undefined) return config;
-  const { size, ...rest } = config;
-  const fixed = height !== undefined && width !== undefined;
-  const side = typeof size === 'number' ? size : height === width ? height : undefined;
-  const made = PRESET_FIELDS[preset](side);
-  // A crop to a square would not fit an input that is none.
-  const { crop_size: _, ...uncropped } = made;
-  const isOblong = fixed && height !== width && typeof size !== 'number';
-  const keeps = typeof made.size === 'object' && 'max_height' in made.size;
-  const oblong = { height: height!, width: width! };
-  const sizes = keeps
-    ? { size: { max_height: height!, max_width: width! }, pad_size: oblong }
-    : { size: oblong };
-  const own = isOblong ? { ...uncropped, ...sizes } : made;
-  return { ...own, ...(typeof size === 'object' && { size }), ...rest };
-}
-
-function resizeTo(size: NonNullable<PreprocessorConfig['size']>): Resize {
-  if (typeof size === 'object' && 'shortest_edge' in size)
-    return { shortestEdge: size.shortest_edge, longestEdge: size.longest_edge };
-  if (typeof size === 'object' && 'max_height' in size)
-    return { within: { height: size.max_height, width: size.max_width } };
-  return square(size);
-}
-
-function square(size: number | Size): Size {
-  return typeof size === 'number' ? { height: size, width: size } : size;
-}
-
-/**
- * ConvNeXt's rule, which ResNet's processor shares: below 384 the shortest edge is resized to size / crop_pct and the
- * centre is cropped; from 384 on the image is resized to size x size, whatever its aspect ratio.
- */
-function cropResize(
-  size: NonNullable<PreprocessorConfig['size']>,
-  cropPct: number,
-  invalid: (why: string) => Error,
-): { resize: Resize; crop: Size | undefined } {
-  if (typeof size === 'object' && !('shortest_edge' in size))
-    throw invalid('crop_pct needs a size with shortest_edge');
-  const edge = typeof size === 'number' ? size : size.shortest_edge;
-  if (edge >= 384) return { resize: square(edge), crop: undefined };
-  return { resize: { shortestEdge: Math.floor(edge / cropPct) }, crop: square(edge) };
-}
-
-function targetSize(image: Size, resize: Resize): Size {
-  if (resize === undefined) return image;
-  if ('within' in resize) {
-    const { within } = resize;
-    const scale = Math.min(within.height / image.height, within.width / image.width);
-    // A product may be a little below a whole number.
-    const scaled = (side: number) => Math.max(1, Math.trunc(side * scale + 1e-6));
-    return { height: scaled(image.height), width: scaled(image.width) };
-  }
-  if (!('shortestEdge' in resize)) return resize;
-  const [short, long] = [Math.min(image.height, image.width), Math.max(image.height, image.width)];
-  const { longestEdge = Number.POSITIVE_INFINITY } = resize;
-  // Before it is rounded.
-  const edge =
-    (long / short) * resize.shortestEdge > longestEdge ? (longestEdge * short) / long : resize.shortestEdge;
-  const shortestEdge = Math.max(1, Math.round(edge));
-  const longest = (long: number, short: number) => Math.max(1, Math.trunc((edge * long) / short));
-  return image.height <= image.width
-    ? { height: shortestEdge, width: longest(image.width, image.height) }
-    : { height: longest(image.height, image.width), width: shortestEdge };
 }
 
 interface Filling {

@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { decodeImage } from 'lib/data/image.js';
-import { Preprocessor, preprocessorConfigSchema } from 'lib/data/preprocess.js';
+import { Preprocessor } from 'lib/data/preprocess.js';
+import { preprocessorConfigSchema } from 'lib/data/preprocessor-config.js';
 import { Tensor } from 'lib/index.js';
 
 const ROOT = resolve(__dirname, '../..');

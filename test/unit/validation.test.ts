@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { decodeLine } from 'lib/audit/record.js';
 import { readAssignments } from 'lib/data/assignments.js';
-import { preprocessorConfigSchema } from 'lib/data/preprocess.js';
+import { preprocessorConfigSchema } from 'lib/data/preprocessor-config.js';
 import {
   auditLog,
   calibrate,

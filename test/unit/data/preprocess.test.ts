@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import type { RawImage } from 'lib/data/image.js';
-import { Preprocessor, type PreprocessorConfig, preprocessorConfigSchema } from 'lib/data/preprocess.js';
+import { Preprocessor } from 'lib/data/preprocess.js';
+import { type PreprocessorConfig, preprocessorConfigSchema } from 'lib/data/preprocessor-config.js';
 
 const RGB = { channels: 3 };
 

@@ -1,0 +1,63 @@
+/** The size that images are resized and cropped to. */
+import type { PreprocessorConfig } from './preprocessor-config.js';
+
+export interface Size {
+  readonly height: number;
+  readonly width: number;
+}
+
+export type Resize =
+  | Size
+  | { readonly shortestEdge: number; readonly longestEdge?: number | undefined }
+  | { readonly within: Size }
+  | undefined;
+
+export function resizeTo(size: NonNullable<PreprocessorConfig['size']>): Resize {
+  if (typeof size === 'object' && 'shortest_edge' in size)
+    return { shortestEdge: size.shortest_edge, longestEdge: size.longest_edge };
+  if (typeof size === 'object' && 'max_height' in size)
+    return { within: { height: size.max_height, width: size.max_width } };
+  return square(size);
+}
+
+export function square(size: number | Size): Size {
+  return typeof size === 'number' ? { height: size, width: size } : size;
+}
+
+/**
+ * ConvNeXt's rule, which ResNet's processor shares: below 384 the shortest edge is resized to size / crop_pct and the
+ * centre is cropped; from 384 on the image is resized to size x size, whatever its aspect ratio.
+ */
+export function cropResize(
+  size: NonNullable<PreprocessorConfig['size']>,
+  cropPct: number,
+  invalid: (why: string) => Error,
+): { resize: Resize; crop: Size | undefined } {
+  if (typeof size === 'object' && !('shortest_edge' in size))
+    throw invalid('crop_pct needs a size with shortest_edge');
+  const edge = typeof size === 'number' ? size : size.shortest_edge;
+  if (edge >= 384) return { resize: square(edge), crop: undefined };
+  return { resize: { shortestEdge: Math.floor(edge / cropPct) }, crop: square(edge) };
+}
+
+export function targetSize(image: Size, resize: Resize): Size {
+  if (resize === undefined) return image;
+  if ('within' in resize) {
+    const { within } = resize;
+    const scale = Math.min(within.height / image.height, within.width / image.width);
+    // A product may be a little below a whole number.
+    const scaled = (side: number) => Math.max(1, Math.trunc(side * scale + 1e-6));
+    return { height: scaled(image.height), width: scaled(image.width) };
+  }
+  if (!('shortestEdge' in resize)) return resize;
+  const [short, long] = [Math.min(image.height, image.width), Math.max(image.height, image.width)];
+  const { longestEdge = Number.POSITIVE_INFINITY } = resize;
+  // Before it is rounded.
+  const edge =
+    (long / short) * resize.shortestEdge > longestEdge ? (longestEdge * short) / long : resize.shortestEdge;
+  const shortestEdge = Math.max(1, Math.round(edge));
+  const longest = (long: number, short: number) => Math.max(1, Math.trunc((edge * long) / short));
+  return image.height <= image.width
+    ? { height: shortestEdge, width: longest(image.width, image.height) }
+    : { height: longest(image.height, image.width), width: shortestEdge };
+}
