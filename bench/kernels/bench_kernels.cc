@@ -160,6 +160,10 @@ const char* name_of(ConvAlgorithm algorithm) {
       return "winograd2";
     case ConvAlgorithm::kWinograd4:
       return "winograd4";
+    case ConvAlgorithm::kBfloat16:
+      return "bfloat16";
+    case ConvAlgorithm::kPlanarBfloat16:
+      return "planar16";
   }
   return "";
 }

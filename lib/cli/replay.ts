@@ -62,7 +62,7 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
     );
   }
   const policies = await policiesFor(model, options.policy);
-  const policy = options.policy ?? recordedPolicy(path, all, policies);
+  const policy = options.policy ?? recordedPolicy(path, all, policies, model);
   const precision = options.precision ?? all.at(-1)!.header.precision ?? 'float32';
   const { session, items, check, close } = await openData(
     path,
@@ -180,13 +180,14 @@ function recordedPolicy(
   path: string,
   entries: readonly AuditEntry[],
   policies: ReadonlyMap<string, PolicySource>,
+  model: string,
 ): PolicySource {
   const { sha256 } = entries.at(-1)!.header.policy;
   const policy = policies.get(sha256);
   if (policy !== undefined) return policy;
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `audit log '${path}': it was recorded with the policy of SHA-256 ${sha256}, which isn't in the model's folder; give its file ` +
+    `audit log '${path}': it was recorded with the policy of SHA-256 ${sha256}, which isn't in the folder of '${model}'; give its file ` +
       'with --policy',
   );
 }

@@ -176,7 +176,9 @@ describe('evaluation and the commands', () => {
     await cliJson('record', folder, '--data', await data, '-o', log, '--policy', elsewhere);
     expect(await cli('replay', log, '--data', await data)).toMatchObject({
       code: 1,
-      err: expect.stringMatching(new RegExp(`isn't in ${folder}; give its file with --policy`)),
+      err: expect.stringMatching(
+        new RegExp(`isn't in the folder of '${folder}.*; give its file with --policy`),
+      ),
     });
     const found = await cliJson('replay', log, '--data', await data, '--policy', elsewhere);
     expect(found).toMatchObject({ identical: 6, circumstances: [] });

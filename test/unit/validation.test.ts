@@ -100,8 +100,11 @@ test.each(CASES.map(([action, message]) => ({ action, message })))(
 );
 
 test.each([
-  [{ type: 'note' }, "type: expected one of 'header', 'item', 'full', 'energy', received 'note'"],
-  [{ type: 'header', schema: 'x' }, "schema: expected 1, received 'x'"],
+  [
+    { type: 'note' },
+    "type: expected one of 'header', 'item', 'full', 'energy', 'checkpoint', 'end', received 'note'",
+  ],
+  [{ type: 'header', schema: 'x' }, "schema: expected one of 1, 2, received 'x'"],
 ])('a line of the audit log: %j', (record, problem) => {
   const line = JSON.stringify({ ...record, link: '0123456789abcdef' });
   expect(decodeLine(line)).toEqual({ problem });

@@ -35,7 +35,17 @@ describe('bench/cases.mjs', () => {
     const listed = [...stderr.matchAll(/^ {2}(\w+) /gm)].map(([, name]) => name);
     expect({ status, listed }).toEqual({
       status: 2,
-      listed: ['skipping', 'int8', 'concurrency', 'audit', 'texts', 'lengths', 'operators', 'photographs'],
+      listed: [
+        'skipping',
+        'int8',
+        'concurrency',
+        'audit',
+        'texts',
+        'lengths',
+        'operators',
+        'photographs',
+        'published',
+      ],
     });
   });
 
