@@ -34,9 +34,11 @@ const KernelTable& counting_table() {
     KernelTable t = *table_for(Isa::kScalar);
 #define RS_KERNEL(name, ...) t.name = Counted<&KernelTable::name>::call;
 #define RS_KERNEL8 RS_KERNEL
+#define RS_KERNEL16 RS_KERNEL
 #include "kernels/kernels.def"
 #undef RS_KERNEL
 #undef RS_KERNEL8
+#undef RS_KERNEL16
     return t;
   }();
   return table;
