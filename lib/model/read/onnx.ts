@@ -124,13 +124,14 @@ class GraphDecoder {
     return PLACEHOLDER;
   }
 
-  /** @param kind `branch`: the output of a subgraph. Its declared type may be empty; lowering finds the type. */
+  /** @param kind `branch`: the output of a subgraph. Its declared type may be empty, as that of a subgraph's input; lowering finds the type. */
   private port({ name = '', type }: ValueInfoProto, kind: 'input' | 'output' | 'branch'): ModelPort {
     if (name === '') invalid(`${this.where}: an ${kind === 'input' ? 'input' : 'output'} has no name`);
     const tensorType = type?.tensorType;
     const elementType = tensorType?.elemType ?? 0;
     const dtype = dtypeOf(elementType);
-    if (kind === 'input' || (kind === 'output' && type !== undefined)) {
+    const isOpen = kind === 'branch' || (type === undefined && (kind === 'output' || this.nested));
+    if (!isOpen) {
       if (!tensorType) this.report(`${kind} that is not a tensor`, name);
       else if (!dtype) this.report(`${kind} of ${elementTypeName(elementType)}`, name);
     }
