@@ -1,6 +1,13 @@
 // parallel_for without memory for more threads. `operator new` of all native tests is the one here, which a test can make fail;
 // under sanitizers, which have their own, it stays theirs.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define RSKIP_TEST_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define RSKIP_TEST_SANITIZED
+#endif
+#endif
+#ifndef RSKIP_TEST_SANITIZED
 
 #include <gtest/gtest.h>
 
