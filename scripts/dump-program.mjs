@@ -88,7 +88,7 @@ for (const { value, batched } of program.inputs) {
   else if (dtype === 'float32') bytes(given ?? inputData(size));
   else throw new Error(`input of type ${dtype}`);
 }
-const { modes, thresholds } = new CompiledPolicy(policy, program, model.sha256);
+const { modes, thresholds } = new CompiledPolicy(policy, program, () => model.sha256);
 bytes(modes);
 bytes(thresholds);
 writeFileSync(out, Buffer.concat(chunks));
