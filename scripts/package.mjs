@@ -69,13 +69,10 @@ function stageBuilt(folder) {
 
 /** Whether dependents need a dependency: its code isn't in the bundle, or declarations import its types. */
 function isInstalled(name) {
-  const declarations = readdirSync(join(ROOT, 'dist'), { recursive: true }).filter((file) =>
-    file.endsWith('.d.ts'),
-  );
-  return (
-    !BUNDLED.includes(name) ||
-    declarations.some((file) => readFileSync(join(ROOT, 'dist', file), 'utf8').includes(`'${name}'`))
-  );
+  if (!BUNDLED.includes(name)) return true;
+  const dist = join(ROOT, 'dist');
+  const declarations = readdirSync(dist, { recursive: true }).filter((file) => file.endsWith('.d.ts'));
+  return declarations.some((file) => readFileSync(join(dist, file), 'utf8').includes(`'${name}'`));
 }
 
 async function pack(output, prebuilt, built) {

@@ -35,7 +35,10 @@ export interface Candidate {
 }
 
 /** Of the 8-bit form of a network. */
-export const nameOfInt8 = (name: string) => `${name}-int8`;
+const nameOfInt8 = (name: string) => `${name}-int8`;
+
+/** Names of a network in float and in 8 bits. */
+export const ownNames = ({ name }: Network) => [name, nameOfInt8(name)];
 
 export async function floatNetwork(file: string): Promise<Network> {
   return { name: 'model', model: await loadModel(file), bytes: () => readFile(file), precision: 'float' };
@@ -120,11 +123,11 @@ export class GivenFront {
    */
   static async all(
     paths: readonly string[],
-    { name }: Network,
+    float: Network,
     opened: DataModel,
     work: Work,
   ): Promise<GivenFront[]> {
-    const taken = new Set([name, nameOfInt8(name)]);
+    const taken = new Set(ownNames(float));
     const fronts: GivenFront[] = [];
     for (const path of paths) {
       await noteOwnPolicy(`front ${path}`, path, work);

@@ -25,7 +25,7 @@ import {
   int8Network,
   joinable,
   type Network,
-  nameOfInt8,
+  ownNames,
 } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import { Pool, timesOf } from './pool.js';
@@ -231,9 +231,6 @@ export class PoolMaker {
 
 const bindingOf = ({ inputs, values }: Program): Binding =>
   new Map(inputs.map(({ name, value }) => [name, { shape: values[value]!.shape }]));
-
-/** Names of the user's network in float and in 8 bits. */
-export const ownNames = ({ name }: Network) => [name, nameOfInt8(name)];
 
 /** The exits of a front, as the network names them. */
 function exitsOfFront(front: string, inside: readonly AnyExit[]): AnyExit[] {

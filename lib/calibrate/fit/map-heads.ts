@@ -24,6 +24,7 @@ import type { VectorFitting } from './vector-heads.js';
 
 /** Most places of an item's map that the regression sees. */
 const MAX_PLACES = 32;
+
 /** Whether exits can answer with a map, as a metric needs it. */
 export function answersWithMap(
   program: Program,

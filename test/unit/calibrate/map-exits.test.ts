@@ -12,6 +12,7 @@ import { partOf } from 'lib/skip/parts.js';
 import { parsePolicy } from 'lib/skip/policy.js';
 import type { VectorMetric } from 'lib/skip/promise.js';
 import { Tensor } from 'lib/tensor/tensor.js';
+import { easyBlocks } from '../../helpers/easy-blocks.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats, uniform } from '../../helpers/random.js';
@@ -41,22 +42,9 @@ const ANSWERS: Record<End, readonly number[]> = {
 function network(end: End): Uint8Array {
   const graph = new GraphBuilder();
   const input = graph.input('map', ['n', CHANNELS, SIDE, SIDE]);
-  let stream = input;
   const conv = (x: string, to: number, from: number, seed: number) =>
     graph.node('Conv', [x, graph.constant(tensor(randomFloats(to * from, seed), [to, from, 1, 1]))]);
-  for (let block = 0; block < BLOCKS; block++) {
-    const into = randomFloats(HIDDEN * CHANNELS, 2 * block + 1).map((w, i) =>
-      i % CHANNELS === CHANNELS - 1 ? 6 : w,
-    );
-    const back = randomFloats(CHANNELS * HIDDEN, 2 * block + 2).map((w, i) =>
-      Math.floor(i / HIDDEN) === CHANNELS - 1 ? 0 : 0.1 * w,
-    );
-    const bias = graph.constant(float32s(...Array.from({ length: HIDDEN }, () => -6)));
-    const a = graph.constant(tensor(into, [HIDDEN, CHANNELS, 1, 1]));
-    const b = graph.constant(tensor(back, [CHANNELS, HIDDEN, 1, 1]));
-    const found = graph.node('Relu', [graph.node('Conv', [stream, a, bias])]);
-    stream = graph.node('Add', [stream, graph.node('Conv', [found, b])]);
-  }
+  const stream = easyBlocks(graph, input, { blocks: BLOCKS, channels: CHANNELS, hidden: HIDDEN });
   const twice = graph.constant(float32s(1, 1, 2, 2));
   const finish = (op: string, inputs: readonly string[], attributes = {}) => {
     graph.nodes(op, inputs, attributes, { outputs: ['answer'] });

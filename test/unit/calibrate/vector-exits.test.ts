@@ -14,6 +14,7 @@ import { decodeExits, encodeExits } from 'lib/skip/head-codec.js';
 import { parsePolicy, type SkipPolicy } from 'lib/skip/policy.js';
 import type { VectorMetric } from 'lib/skip/promise.js';
 import { Tensor } from 'lib/tensor/tensor.js';
+import { easyBlocks } from '../../helpers/easy-blocks.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats, uniform } from '../../helpers/random.js';
@@ -30,20 +31,8 @@ const SIZE = CHANNELS * SIDE * SIDE;
  */
 function network(outputs: number): Uint8Array {
   const graph = new GraphBuilder();
-  let stream = graph.input('map', ['n', CHANNELS, SIDE, SIDE]);
-  for (let block = 0; block < BLOCKS; block++) {
-    const into = randomFloats(HIDDEN * CHANNELS, 2 * block + 1).map((w, i) =>
-      i % CHANNELS === CHANNELS - 1 ? 6 : w,
-    );
-    const back = randomFloats(CHANNELS * HIDDEN, 2 * block + 2).map((w, i) =>
-      Math.floor(i / HIDDEN) === CHANNELS - 1 ? 0 : 0.1 * w,
-    );
-    const bias = graph.constant(float32s(...Array.from({ length: HIDDEN }, () => -6)));
-    const a = graph.constant(tensor(into, [HIDDEN, CHANNELS, 1, 1]));
-    const b = graph.constant(tensor(back, [CHANNELS, HIDDEN, 1, 1]));
-    const found = graph.node('Relu', [graph.node('Conv', [stream, a, bias])]);
-    stream = graph.node('Add', [stream, graph.node('Conv', [found, b])]);
-  }
+  const input = graph.input('map', ['n', CHANNELS, SIDE, SIDE]);
+  const stream = easyBlocks(graph, input, { blocks: BLOCKS, channels: CHANNELS, hidden: HIDDEN });
   const flat = graph.node('Reshape', [
     graph.node('GlobalAveragePool', [stream]),
     graph.constant(int64s(0, -1)),
