@@ -173,14 +173,22 @@ export function claimsOf(report, limits) {
           ],
         ]),
   ];
-  const ladders = Object.values(OURS).filter(
-    (name) => both && report.ladders?.some(({ role }) => role === name),
+  return [...listed(dataset, claims), ...(both ? claimsOfLadders(report) : [])];
+}
+
+/** The claims about the ladders of a report that has the twin. */
+export function claimsOfLadders(report) {
+  const made = Object.values(OURS).filter((name) => report.ladders?.some(({ role }) => role === name));
+  return listed(
+    report.dataset,
+    made.flatMap((name) => ladderClaims(report, name)),
   );
-  claims.push(...ladders.flatMap((name) => ladderClaims(report, name)));
-  return claims.map(([claim, measured, holds]) => ({
+}
+
+const listed = (dataset, claims) =>
+  claims.map(([claim, measured, holds]) => ({
     set: SETS[dataset].title,
     claim,
     measured: measured || undefined,
     holds: Boolean(measured && holds),
   }));
-}

@@ -31,8 +31,12 @@ function networkRows(report) {
     const work = million(averaged(runs, 'multiplyAdds'));
     return [role, runs.length, work, spread(runs, 'accuracy'), ...ms(latencyOfRole(report, role, LIMITS))];
   });
+  return [...rows, ...gatedRows(report), ...ladderRows(report)];
+}
+
+function gatedRows(report) {
   const gated = ofRole(report, 'gated');
-  if (gated.length === 0) return rows;
+  if (gated.length === 0) return [];
   const full = [
     million(averaged(gated, 'multiplyAdds')),
     spread(gated, 'inFull'),
@@ -48,6 +52,11 @@ function networkRows(report) {
     const work = mean(gated.map((run, i) => run.multiplyAdds * (1 - choices[i].saved)));
     return [`gated, ${name} choice`, gated.length, million(work), spread(choices, 'accuracy'), '', '', ''];
   });
+  return [['gated, in full', gated.length, ...full], ['**gated**', gated.length, ...own], ...others];
+}
+
+/** Ladders, and what onnxruntime-node runs. */
+function ladderRows(report) {
   const names = [...new Set((report.ladders ?? []).map(({ role }) => role))];
   const ladders = names.map((name) => {
     const runs = report.ladders.filter(({ role }) => role === name);
@@ -64,14 +73,7 @@ function networkRows(report) {
     const latency = report.latencyMs[`onnxruntime ${role}`];
     return latency && [`onnxruntime-node, ${role}`, '', '', '', ...ms(latency)];
   });
-  return [
-    ...rows,
-    ['gated, in full', gated.length, ...full],
-    ['**gated**', gated.length, ...own],
-    ...others,
-    ...ladders,
-    ...peers.filter(Boolean),
-  ];
+  return [...ladders, ...peers.filter(Boolean)];
 }
 
 function networksTable(report) {
@@ -162,14 +164,16 @@ export const claimsTable = (claims) =>
     ]),
   );
 
+const measuredOn = ({ isa, peer }, cpu) =>
+  `Measured on: ${cpu}, \`isa: '${isa}'\`, one thread, batch 1${peer ? `; beside it onnxruntime-node ${peer}` : ''}.`;
+
 /** The section of one data set: where it was measured, its claims, networks, skipping and curves. */
 function section(report, { cpu, claims, missing }) {
-  const { dataset, isa, peer } = report;
-  const beside = peer ? `; beside it onnxruntime-node ${peer}` : '';
+  const { dataset } = report;
   const absent = missing.filter((name) => name.startsWith(`${dataset}/`));
   const title = titleOf(report);
   return [
-    `Measured on: ${cpu}, \`isa: '${isa}'\`, one thread, batch 1${beside}.`,
+    measuredOn(report, cpu),
     absent.length > 0 && `Not trained yet: ${absent.join(', ')}.`,
     claimsTable(claims.filter(({ set }) => set === title)),
     networksTable(report),
@@ -179,6 +183,16 @@ function section(report, { cpu, claims, missing }) {
   ]
     .filter(Boolean)
     .join('\n\n');
+}
+
+/** Fills the sections of ladders in docs/lab/protocol.md: their claims, and the networks and ladders that were measured together. */
+export function writeLadders(docs, { reports, cpu, claims }) {
+  const sections = reports.map((report) => {
+    const own = claims.filter(({ set }) => set === titleOf(report));
+    const parts = [measuredOn(report, cpu), claimsTable(own), networksTable(report)];
+    return [`${report.dataset}-ladders`, parts.join('\n\n')];
+  });
+  fillPage(join(docs, 'protocol.md'), Object.fromEntries(sections));
 }
 
 const chartFile = ({ dataset }) => `protocol-${dataset}.svg`;

@@ -2,6 +2,7 @@
 // cards that register them by hash and date. reproduce.mjs reads the test set only if the cards are
 // committed.
 //   node research/measure/register.mjs DIR [--cards DIR] [--again]
+//   node research/measure/register.mjs DIR --ladders     only the ladders
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -26,10 +27,14 @@ const MAIN = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'dist'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { cards: { type: 'string', default: CARDS }, again: { type: 'boolean', default: false } },
+  options: {
+    cards: { type: 'string', default: CARDS },
+    again: { type: 'boolean', default: false },
+    ladders: { type: 'boolean', default: false },
+  },
 });
 if (positionals.length !== 1) {
-  console.error('Usage: node research/measure/register.mjs DIR [--cards DIR] [--again]');
+  console.error('Usage: node research/measure/register.mjs DIR [--cards DIR] [--again] [--ladders]');
   process.exit(2);
 }
 const [folder] = positionals;
@@ -113,7 +118,7 @@ function writeCard(name, registration, text) {
 }
 
 const finished = readRuns(folder).filter(({ result }) => result);
-const gated = finished.filter(({ role }) => role === 'gated');
+const gated = values.ladders ? [] : finished.filter(({ role }) => role === 'gated');
 mkdirSync(values.cards, { recursive: true });
 for (const run of gated) {
   certify(run);

@@ -211,6 +211,16 @@ describe('the claims about ladders', () => {
       [true, false, true, true, true],
     ]);
   });
+
+  it('need no network with exits beside them', () => {
+    const plain = { ...WITH, networks: WITH.networks.filter(({ role }) => role !== 'gated') };
+    const outcome = (name: string) =>
+      evaluate('claims.mjs', `module.${name}(input).map(({ claim, holds }) => ({ claim, holds }))`, plain);
+    const ladders = (outcome('claimsOfLadders') as { claim: string; holds: boolean }[]).filter(
+      ({ holds }) => holds,
+    );
+    expect(ladders.map(({ claim }) => claim.split(':')[0])).toEqual(Array(5).fill('ladder'));
+  });
 });
 
 describe('the claims about published networks', () => {
