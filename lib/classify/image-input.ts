@@ -1,8 +1,8 @@
 /** The images that a network takes, and how they are prepared. */
 import { z } from 'zod';
 import type { ModelFiles } from '../data/model-files.js';
-import { type ImageInput, Preprocessor } from '../data/preprocess.js';
-import { type PreprocessorConfig, parsePreprocessor } from '../data/preprocessor-config.js';
+import { Preprocessor } from '../data/preprocess.js';
+import { type ImageInput, type PreprocessorConfig, parsePreprocessor } from '../data/preprocessor-config.js';
 import type { PreprocessorPreset } from '../data/presets.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
