@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { nativeInfo } from '../dist/backends/native.js';
+import { nativeInfo } from '../dist/backends/addon.js';
 import { compareSessions, feedsOf } from './harness.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
@@ -30,7 +30,7 @@ function packageWith(argument, folder) {
   cpSync(addon, join(folder, 'build/Release/residual_skip.node'));
   const require = createRequire(join(folder, 'package.json'));
   process.env.RESIDUAL_SKIP_BROADCAST = form;
-  require('./dist/backends/native.js').nativeInfo();
+  require('./dist/backends/addon.js').nativeInfo();
   return require(folder);
 }
 

@@ -12,7 +12,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { nativeInfo } from '../dist/backends/native.js';
+import { nativeInfo } from '../dist/backends/addon.js';
 import { INK, renderChart } from '../dist/report/charts.js';
 import { against } from './against.mjs';
 import { fillPage, standalone, table } from './harness.mjs';

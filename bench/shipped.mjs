@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
-import { nativeInfo } from '../dist/backends/native.js';
+import { nativeInfo } from '../dist/backends/addon.js';
 import { pairedChange } from '../dist/measure/statistics.js';
 import { alternate, median, table, wordChange } from './harness.mjs';
 import { cutOf } from './intervals.mjs';

@@ -4,7 +4,7 @@
 //   node bench/tfjs.mjs MODEL [--peers onnxruntime-node,...] [--rounds N]     prints the JSON of `residual-skip bench --json`
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { nativeInfo } from '../dist/backends/native.js';
+import { nativeInfo } from '../dist/backends/addon.js';
 import { findModel } from '../dist/data/model-files.js';
 import { inputShapes } from '../dist/inspect/shapes.js';
 import { runBench } from '../dist/measure/bench.js';

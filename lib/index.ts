@@ -17,7 +17,8 @@ export {
 export type { AuditEnergy, AuditHeader, AuditItem } from './audit/record.js';
 export { type RenderAuditOptions, renderAudit } from './audit/render.js';
 export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
-export { type Watch, type WatchOptions, type WatchStats, watch } from './audit/watch.js';
+export { type Watch, watch } from './audit/watch.js';
+export type { WatchOptions, WatchStats } from './audit/watch-options.js';
 export { calibrate } from './calibrate/calibrate.js';
 export type { CalibrateOptions } from './calibrate/options.js';
 export {

@@ -2,7 +2,7 @@
  * Batches of items as lines of the audit log: encoded in C++, if need be between runs, or here where that is
  * impossible.
  */
-import { nativeAuditLines } from '../backends/native.js';
+import { nativeAuditLines } from '../backends/addon.js';
 import type { AuditLines, RunContext } from '../skip/observer.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { DIGEST_BYTES, hashAll } from './hash.js';

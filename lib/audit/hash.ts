@@ -1,5 +1,5 @@
 import * as crypto from 'node:crypto';
-import { nativeSha256 } from '../backends/native.js';
+import { nativeSha256 } from '../backends/addon.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { TensorData } from '../tensor/tensor.js';
 

@@ -1,5 +1,4 @@
 import { EventEmitter } from 'node:events';
-import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import {
   type RunEvent,
@@ -8,86 +7,15 @@ import {
   type TensorMap,
   warn,
 } from '../skip/observer.js';
-import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
 import { isVectorMetric, type Metric, maxLoss } from '../skip/promise.js';
-import type { CustomLoss } from '../skip/run-loss.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor/tensor.js';
 import { LruMap } from '../util/lru-map.js';
-import { parseStrict } from '../util/validation.js';
 import { RateMonitor } from './confidence.js';
 import { type Drift, DriftMonitor } from './drift-monitor.js';
 import { hashAll, partsOf } from './hash.js';
 import { shadowLoss, type Tested, testedBy } from './shadow-loss.js';
-
-/** Options of `watch`. */
-export interface WatchOptions {
-  /** Fraction of the items that also run in full, in the background; 0.01 by default. */
-  shadow?: number | undefined;
-  /**
-   * Acceptable rate of answers that differ from the full network's. By default, what the session's policy promises is tested, by its
-   * metric and limit; without a promise 0.01. A promise on accuracy needs labels: for one, changed answers are counted and nothing
-   * is tested, unless this option says how many may change.
-   */
-  maxDisagreement?: number | undefined;
-  /**
-   * Probability that no false alarm is ever raised, however long it watches and however often it is rearmed; 0.95 by
-   * default.
-   */
-  confidence?: number | undefined;
-  /** Whether items that equal one of the last 10,000 that were checked are left out, so that one source that repeats itself isn't many. */
-  distinct?: boolean | undefined;
-  /** `full` (the default): the session runs every block from then on. `warn`: only the event. */
-  onTrip?: 'full' | 'warn' | undefined;
-  /**
-   * Scores to compare with, by block. By default those from the calibration of the session's policy, otherwise the
-   * first `window` items of the stream.
-   */
-  profile?: ScoreProfiles | undefined;
-  /** The same for the confidences of early exits, by the exit's block. */
-  exitProfile?: ScoreProfiles | undefined;
-  /** Items in one window of drift detection; 500 by default. */
-  window?: number | undefined;
-  /** The loss of an item, 0 to 1, for a policy that promises the metric `custom`: the function that it was calibrated with. */
-  loss?: CustomLoss | undefined;
-}
-
-/** What a monitor has seen. */
-export interface WatchStats {
-  /** Items that it has seen. */
-  readonly items: number;
-  /**
-   * Items of the shadow sample since it was armed: those that ran again in full, and those that had run in full
-   * anyway.
-   */
-  readonly checks: number;
-  /** What is tested: that the mean loss of this metric is at most the limit. The limit is null where nothing is tested. */
-  readonly metric: Metric;
-  readonly limit: number | null;
-  /** Items of the sample whose answer is not the full network's; for a metric whose losses aren't counts, their sum. */
-  readonly disagreements: number;
-  /**
-   * Both ends of the confidence sequence of the disagreement, or of the mean loss, since it was armed, valid at every time. Each is a
-   * one-sided bound that holds with probability 1 minus the share of the error budget that this arming may spend, see
-   * `rearm`. In the first arming, the rate is between the two with probability `confidence`.
-   */
-  readonly disagreement: readonly [number, number];
-  /** Number of armings: 1 until the first `rearm`. */
-  readonly armings: number;
-  /** Whether it has exceeded the limit since it was armed. */
-  readonly tripped: boolean;
-  /** Shadow runs that failed, or whose loss couldn't be computed. */
-  readonly failures: number;
-  /** Of the last complete window. */
-  readonly drift: readonly Drift[];
-}
-
-declare module '../skip/observer.js' {
-  interface SessionStats {
-    readonly watch?: WatchStats;
-    readonly [another: `watch${number}`]: WatchStats | undefined;
-  }
-}
+import { parseWatchOptions, type WatchOptions, type WatchStats } from './watch-options.js';
 
 interface WatchEvents {
   /** The lower bound of the disagreement has exceeded the limit. */
@@ -95,21 +23,6 @@ interface WatchEvents {
   /** Scores or skip rates of at least one gate or exit have moved away from the profile. */
   drift: [readonly Drift[]];
 }
-
-const share = z.number().gt(0).lt(1);
-const optionsSchema = z.strictObject({
-  shadow: z.number().min(0).max(1).optional(),
-  maxDisagreement: share.optional(),
-  confidence: share.optional(),
-  distinct: z.boolean().optional(),
-  onTrip: z.enum(['full', 'warn']).optional(),
-  profile: z.record(z.string(), profileSchema).optional(),
-  exitProfile: z.record(z.string(), profileSchema).optional(),
-  window: z.int().min(50).optional(),
-  loss: z
-    .custom<CustomLoss>((value) => typeof value === 'function', { error: 'expected a function' })
-    .optional(),
-});
 
 /** Most shadow items that may wait; further ones are dropped, so that a fast stream can't accumulate them. */
 const MAX_WAITING = 16;
@@ -123,10 +36,7 @@ const [LEAST, MOST] = [1e-9, 0.999];
 /** An observer that compares answers of items that skipped with those of the full network; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   readonly keepsInputs = false;
-  readonly #options: Required<Omit<WatchOptions, 'profile' | 'exitProfile' | 'maxDisagreement' | 'loss'>>;
-  readonly #maxDisagreement: number | undefined;
-  readonly #loss: CustomLoss | undefined;
-  readonly #profiles: Pick<WatchOptions, 'profile' | 'exitProfile'>;
+  readonly #options: ReturnType<typeof parseWatchOptions>;
   #tested: Tested;
   #monitor: RateMonitor;
   #control: SessionControl | undefined;
@@ -143,25 +53,9 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   constructor(options: WatchOptions = {}) {
     super();
-    const known = Object.keys(optionsSchema.shape);
-    const { profile, exitProfile, maxDisagreement, loss, ...parsed } = parseStrict(optionsSchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'watch options',
-      known,
-    });
-    const defaults = {
-      shadow: 0.01,
-      confidence: 0.95,
-      distinct: false,
-      onTrip: 'full',
-      window: 500,
-    } as const;
-    this.#options = { ...defaults, ...parsed };
-    this.#profiles = { profile, exitProfile };
+    this.#options = parseWatchOptions(options);
     this.#driftMonitor = this.#makeDriftMonitor();
-    this.#maxDisagreement = maxDisagreement;
-    this.#loss = loss;
-    this.#tested = testedBy(maxDisagreement, undefined);
+    this.#tested = testedBy(this.#options.maxDisagreement, undefined);
     this.#monitor = this.#makeMonitor();
   }
 
@@ -175,7 +69,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     }
     this.#control = control;
     this.#driftMonitor = this.#makeDriftMonitor();
-    const tested = testedBy(this.#maxDisagreement, control.promise);
+    const tested = testedBy(this.#options.maxDisagreement, control.promise);
     if (tested.metric !== this.#tested.metric || tested.limit !== this.#tested.limit) {
       this.#tested = tested;
       this.#monitor = this.#makeMonitor();
@@ -191,7 +85,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     const { metric } = this.#tested;
     const { promise } = this.#control ?? {};
     const own = promise?.metric === metric ? promise : undefined;
-    const loss = shadowLoss(metric, event, own, this.#loss);
+    const loss = shadowLoss(metric, event, own, this.#options.loss);
     if (!loss) this.#warn(`checks no answers: ${untestable(metric)}`);
     const count = trace.items.length;
     this.#items += count;
@@ -320,9 +214,9 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   }
 
   #makeDriftMonitor(): DriftMonitor {
-    const { profile, exitProfile } = this.#profiles;
+    const { profile, exitProfile, window } = this.#options;
     const { gate, exit } = this.#control?.profiles ?? {};
-    return new DriftMonitor(this.#options.window, { gate: profile ?? gate, exit: exitProfile ?? exit });
+    return new DriftMonitor(window, { gate: profile ?? gate, exit: exitProfile ?? exit });
   }
 }
 

@@ -1,10 +1,17 @@
-import { ERROR_CODES, type ErrorCode, ResidualSkipError } from '../errors.js';
+import { ResidualSkipError } from '../errors.js';
 import { NONE, type OpName, type Program } from '../model/program/program.js';
 import type { AuditLines } from '../skip/observer.js';
 import { forget, isForgotten, recalled } from '../tensor/recall.js';
-import type { TensorData } from '../tensor/tensor.js';
+import {
+  binding,
+  type CompileArguments,
+  guarded,
+  type NativeEngine,
+  type NativeProgram,
+  type RunArguments,
+  translate,
+} from './addon.js';
 import type { Backend, CompiledProgram, OnPacked, RunRequest } from './backend.js';
-import { loadBinding } from './binding.js';
 import { encodeProgram } from './encode.js';
 import { RunQueue } from './run-queue.js';
 
@@ -17,128 +24,8 @@ export interface NativeOptions {
   readonly maxMemory?: number;
 }
 
-export interface NativeInfo {
-  /** Instruction sets that can run here, weakest first. */
-  readonly isas: string[];
-  readonly best: string;
-  /** Threads that the process's CPU affinity and quota allow. */
-  readonly threads: number;
-  /** Whether the processor has instructions for products of bfloat16. */
-  readonly bfloat16: boolean;
-  /** Fused multiply-adds that one core reaches with `isa`, in GFLOP/s, measured within a few milliseconds. */
-  peakGflops(isa: string): number;
-}
-
-/** The exports of native/addon. Its errors have a `code` of lib/errors.ts. */
-interface NativeBinding {
-  readonly Engine: new (threads: number, isa: string, maxMemory: number) => NativeEngine;
-  /** Detaches a buffer, which frees its memory now rather than when garbage is collected. */
-  discard(buffer: ArrayBuffer): void;
-  /** Gives the memory of an array's whole pages back, which loses their elements; false where that can't be done. */
-  forget(array: TensorData): boolean;
-  info(): NativeInfo;
-  /** Writes 32 bytes for each message. Undefined if the processor has no instructions for it. */
-  sha256?(messages: readonly TensorData[], digests: Uint8Array): void;
-  /** Undefined if `sha256` is. See native/addon/audit_lines.h. */
-  auditLinesSync?(...args: Parameters<AuditLines>): Buffer;
-}
-
-type CompileArguments = [
-  words: Int32Array,
-  constants: readonly TensorData[],
-  ids: Int32Array,
-  /** Filled with weights packed and all of them. */
-  progress: Int32Array | undefined,
-  bfloat16: boolean,
-];
 /** How often packing is asked how far it is. */
 const ASKED_EVERY_MS = 50;
-interface NativeEngine {
-  readonly isa: string;
-  readonly threads: number;
-  compile(...args: CompileArguments): Promise<NativeProgram>;
-  compileSync(...args: CompileArguments): NativeProgram;
-  auditLines(...args: Parameters<AuditLines>): Promise<Buffer>;
-  awaitEnd(microseconds: number): void;
-  expectCaller(comes: boolean): void;
-  release(): void;
-}
-/** `arrays` holds inputs, outputs, outcomes, scores and, for `run`, a flag that aborts the run when it isn't 0. */
-type RunArguments = [
-  items: number,
-  arrays: readonly TensorData[],
-  inputs: number,
-  outputs: number,
-  modes: Uint8Array,
-  thresholds: Float32Array,
-  times?: Float64Array,
-];
-interface NativeProgram {
-  /** Resolves to the milliseconds that an item takes at most, with every block and no exit, as far as runs have shown. */
-  run(...args: RunArguments): Promise<number>;
-  runSync(...args: RunArguments): number;
-  /** The value that each code computes; -1 for none. */
-  readonly profiled: Int32Array;
-  release(): void;
-}
-
-function binding(): NativeBinding {
-  const loaded = loadBinding();
-  if ('problem' in loaded) {
-    throw new ResidualSkipError('NATIVE_UNAVAILABLE', loaded.problem, { cause: loaded.cause });
-  }
-  return loaded.exports as NativeBinding;
-}
-
-/** An error of the addon as a ResidualSkipError. Its class may belong to another context, so the code identifies it. */
-function translate(error: unknown): unknown {
-  if (typeof error !== 'object' || error === null) return error;
-  const { code, message } = error as { code?: unknown; message?: unknown };
-  return ERROR_CODES.includes(code as ErrorCode)
-    ? new ResidualSkipError(code as ErrorCode, String(message))
-    : error;
-}
-
-/** Like translate(), for an error of compiling `program`: replaces numbers of values with their names in the model. */
-function named(error: unknown, { values }: Program): unknown {
-  const translated = translate(error);
-  const { value } = (error ?? {}) as { value?: number };
-  if (!(translated instanceof ResidualSkipError) || value === undefined) return translated;
-  const message = translated.message.replace(`value ${value}`, `'${values[value]?.name}'`);
-  return new ResidualSkipError(translated.code, message);
-}
-
-function guarded<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    throw translate(error);
-  }
-}
-
-/** Throws NATIVE_UNAVAILABLE. */
-export function nativeInfo(): NativeInfo {
-  const { peakGflops, ...info } = binding().info();
-  return { ...info, peakGflops: (isa) => guarded(() => peakGflops(isa)) };
-}
-
-/** SHA-256 of many messages at once, 32 bytes for each; undefined if this machine has no native implementation. */
-export function nativeSha256(): ((messages: readonly TensorData[], digests: Uint8Array) => void) | undefined {
-  const loaded = loadBinding();
-  return 'problem' in loaded ? undefined : (loaded.exports as NativeBinding).sha256;
-}
-
-let auditLinesSync: NativeBinding['auditLinesSync'] | null | undefined;
-
-/** Encodes a batch of items as lines of the audit log; null if this machine has no native encoder. */
-export function nativeAuditLines(): ((...args: Parameters<AuditLines>) => Uint8Array) | null {
-  if (auditLinesSync === undefined) {
-    const loaded = loadBinding();
-    auditLinesSync =
-      ('problem' in loaded ? undefined : (loaded.exports as NativeBinding).auditLinesSync) ?? null;
-  }
-  return auditLinesSync;
-}
 
 /** Smaller constants are not worth dropping. */
 const DROPPED_BYTES = 1 << 12;
@@ -168,6 +55,15 @@ function recallAll({ values }: Program): boolean {
   const gone = values.filter(({ data }) => data && isForgotten(data));
   for (const { data } of gone) recalled(data!);
   return gone.length > 0;
+}
+
+/** Like translate(), for an error of compiling `program`: replaces numbers of values with their names in the model. */
+function named(error: unknown, { values }: Program): unknown {
+  const translated = translate(error);
+  const { value } = (error ?? {}) as { value?: number };
+  if (!(translated instanceof ResidualSkipError) || value === undefined) return translated;
+  const message = translated.message.replace(`value ${value}`, `'${values[value]?.name}'`);
+  return new ResidualSkipError(translated.code, message);
 }
 
 /** Runs programs in C++, on worker threads of its own. All of its programs share packed weights. */

@@ -3,18 +3,18 @@ import { z } from 'zod';
 import type { RawImage } from '../data/image.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
-import { Preprocessor } from '../data/preprocess.js';
-import { type PreprocessorConfig, parsePreprocessor } from '../data/preprocessor-config.js';
+import type { Preprocessor } from '../data/preprocess.js';
+import type { PreprocessorConfig } from '../data/preprocessor-config.js';
 import type { PreprocessorPreset } from '../data/presets.js';
 import { ResidualSkipError } from '../errors.js';
-import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { isFloat, isFloatType, Tensor, toFloat32 } from '../tensor/tensor.js';
+import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
 import { parseStrict, refuseMisspelt } from '../util/validation.js';
 import { type answerOutput, classOutput, type Prediction, predictions } from './class-scores.js';
+import { checkMaxPixels, imageInput, preprocessorOf } from './image-input.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 
 /** Options of `ImageClassifier.from`: those of a session, and options for images and labels. */
@@ -49,6 +49,14 @@ export interface ImageClassification extends Prediction {
   readonly top: readonly Prediction[];
   /** What the image ran and skipped; null unless `trace` was asked for. */
   readonly trace: ItemTrace | null;
+}
+
+/** @internal */
+export interface WholeImage {
+  /** Of the image. */
+  readonly width: number;
+  readonly height: number;
+  readonly tensor: Tensor<'float32'>;
 }
 
 /** Most images in one run. More would only take more memory: each takes its own path through the network anyway. */
@@ -124,18 +132,10 @@ export class ImageClassifier {
     try {
       const maxPixels = checkMaxPixels(ownLimit);
       const known = ownLabels ?? files.labels;
-      const { name: input, alone, ...image } = imageInput(session.inputMetadata, files.name);
+      const image = imageInput(session.inputMetadata, files.name);
       const { output, classes } = outputOf(session.outputMetadata, known?.length, files.name, {
         labelsFrom: ownLabels ? 'options.labels' : 'config.json',
       });
-      const { height, width } = image;
-      const fixed = height !== undefined && width !== undefined;
-      const { config, source } = ownConfig
-        ? { config: checkConfig(ownConfig), source: 'options.preprocessor' }
-        : (files.preprocessor ?? {
-            config: fixed ? { size: { height, width } } : {},
-            source: 'preprocessing by default',
-          });
       return new ImageClassifier(
         files.name,
         files.model,
@@ -143,11 +143,11 @@ export class ImageClassifier {
         known !== undefined,
         session,
         (ownConfig ?? files.preprocessor) !== undefined,
-        new Preprocessor(config, image, source),
-        input,
+        preprocessorOf(image, files, ownConfig),
+        image.name,
         output,
         maxPixels,
-        alone,
+        image.alone,
       );
     } catch (error) {
       await session.release();
@@ -296,60 +296,4 @@ function joined(tensors: readonly Tensor<'float32'>[]): Tensor<'float32'> {
   const data = new Float32Array(first!.size * tensors.length);
   for (const [i, tensor] of tensors.entries()) data.set(tensor.data, i * first!.size);
   return new Tensor('float32', data, [tensors.length, ...first!.dims.slice(1)]);
-}
-
-function checkConfig(given: PreprocessorConfig | PreprocessorPreset): PreprocessorConfig {
-  const config = typeof given === 'string' ? { preset: given } : given;
-  return parsePreprocessor(config, 'options.preprocessor', 'INVALID_ARGUMENT');
-}
-
-function checkMaxPixels(value: unknown): number | undefined {
-  return parseStrict(z.int().positive().optional(), value, {
-    code: 'INVALID_ARGUMENT',
-    subject: 'options.maxPixels',
-    known: [],
-  });
-}
-
-/** @internal */
-export interface WholeImage {
-  /** Of the image. */
-  readonly width: number;
-  readonly height: number;
-  readonly tensor: Tensor<'float32'>;
-}
-
-interface NamedImageInput {
-  readonly alone: boolean;
-  readonly name: string;
-  readonly channels: number;
-  readonly height?: number;
-  readonly width?: number;
-}
-
-export function imageInput(inputs: readonly TensorMetadata[], model: string): NamedImageInput {
-  const [first] = inputs;
-  if (
-    inputs.length !== 1 ||
-    first === undefined ||
-    ![3, 4].includes(first.shape.length) ||
-    !isFloatType(first.type)
-  ) {
-    const found = inputs.map(({ name, type, shape }) => `${name}: ${type}[${shape.join(', ')}]`).join('; ');
-    throw new ResidualSkipError(
-      'INVALID_ARGUMENT',
-      `${model}: it takes ${found || 'nothing'}; images need one input of floats, [batch, channels, height, width] or [channels, height, width], and calibrate and ` +
-        'evaluate also take tensors by input, { name: tensor }, or .npz files',
-    );
-  }
-  const [channels, height, width] = first.shape.slice(-3);
-  const known = (length: string | number | undefined) => (typeof length === 'number' ? length : undefined);
-  const alone = first.shape.length === 3;
-  return {
-    name: first.name,
-    alone,
-    channels: known(channels) ?? 3,
-    height: known(height),
-    width: known(width),
-  };
 }

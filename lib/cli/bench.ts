@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { nativeInfo } from '../backends/native.js';
+import { nativeInfo } from '../backends/addon.js';
 import { findModel } from '../data/model-files.js';
 import { bindingOf, inputShapes } from '../inspect/shapes.js';
 import { type BenchReport, runBench } from '../measure/bench.js';

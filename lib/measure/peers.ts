@@ -3,7 +3,7 @@
  * up in the given folders, and typed here only as far as they are used.
  */
 import { readFile } from 'node:fs/promises';
-import { nativeInfo } from '../backends/native.js';
+import { nativeInfo } from '../backends/addon.js';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session/session.js';
 import { Tensor } from '../tensor/tensor.js';

@@ -1,6 +1,6 @@
 /** The search for a ladder: measures what it can be made of, chooses on the items that order, and certifies. */
 import { basename } from 'node:path';
-import { nativeInfo } from '../backends/native.js';
+import { nativeInfo } from '../backends/addon.js';
 import { calibrateItems, counting } from '../calibrate/calibrate.js';
 import { exitsOf } from '../calibrate/order/measure.js';
 import type { Calibration } from '../calibrate/report/result.js';

@@ -1,4 +1,4 @@
-import { nativeInfo } from 'lib/backends/native.js';
+import { nativeInfo } from 'lib/backends/addon.js';
 import { InferenceSession, ResidualSkipError, type SessionOptions } from 'lib/index.js';
 import { ISAS } from 'lib/session/options.js';
 import { expectClose } from '../helpers/compare.js';

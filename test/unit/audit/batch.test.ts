@@ -2,16 +2,16 @@ import fc from 'fast-check';
 import { type Before, ItemBatch } from 'lib/audit/batch.js';
 import { headerOf, type Recorded } from 'lib/audit/items.js';
 import { decodeLine, FIRST_LINK, linkAtEnd } from 'lib/audit/record.js';
-import * as native from 'lib/backends/native.js';
+import * as native from 'lib/backends/addon.js';
 import type { RunContext } from 'lib/skip/observer.js';
 import { SKIP_REASONS } from 'lib/skip/trace.js';
 import { runContext, runEvent, withDecisions } from '../../helpers/run-event.js';
 
-jest.mock('lib/backends/native.js', () => ({
-  ...jest.requireActual<typeof native>('lib/backends/native.js'),
+jest.mock('lib/backends/addon.js', () => ({
+  ...jest.requireActual<typeof native>('lib/backends/addon.js'),
   nativeAuditLines: jest.fn(),
 }));
-const encoder = jest.requireActual<typeof native>('lib/backends/native.js').nativeAuditLines();
+const encoder = jest.requireActual<typeof native>('lib/backends/addon.js').nativeAuditLines();
 const nativeAuditLines = jest.mocked(native.nativeAuditLines);
 const testNative = encoder ? test : test.skip;
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { DIGEST_BYTES, hashAll } from 'lib/audit/hash.js';
-import { nativeSha256 } from 'lib/backends/native.js';
+import { nativeSha256 } from 'lib/backends/addon.js';
 import { randomFloats } from '../../helpers/random.js';
 
 const bytes = (length: number, seed: number) =>

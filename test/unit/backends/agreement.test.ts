@@ -1,8 +1,9 @@
 /** The native backend against the reference, and against itself: instruction sets, threads, batches. */
 
 import fc from 'fast-check';
+import { nativeInfo } from 'lib/backends/addon.js';
 import type { Backend, RunRequest } from 'lib/backends/backend.js';
-import { NativeBackend, type NativeOptions, nativeInfo } from 'lib/backends/native.js';
+import { NativeBackend, type NativeOptions } from 'lib/backends/native.js';
 import { ReferenceBackend } from 'lib/backends/reference.js';
 import type { KernelStep } from 'lib/kernels/index.js';
 import { NONE, type Program, type Step } from 'lib/model/program/program.js';

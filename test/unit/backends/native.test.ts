@@ -1,5 +1,6 @@
+import { nativeInfo } from 'lib/backends/addon.js';
 import { BlockMode } from 'lib/backends/backend.js';
-import { NativeBackend, nativeInfo } from 'lib/backends/native.js';
+import { NativeBackend } from 'lib/backends/native.js';
 import { ReferenceBackend } from 'lib/backends/reference.js';
 import type { ErrorCode } from 'lib/errors.js';
 import { NO_ACTIVATION, NONE, type Program, type ValueId } from 'lib/model/program/program.js';

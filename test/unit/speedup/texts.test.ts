@@ -1,7 +1,7 @@
 /** `speedup` on networks of texts, whose lengths have programs of their own. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { nativeInfo } from 'lib/backends/native.js';
+import { nativeInfo } from 'lib/backends/addon.js';
 import { TextClassifier } from 'lib/index.js';
 import { writeLadder } from 'lib/speedup/folder.js';
 import { type Speedup, speedup } from 'lib/speedup/speedup.js';

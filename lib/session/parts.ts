@@ -1,0 +1,67 @@
+/** What a session is made of: its networks, policy and backend, read before anything is compiled. */
+import type { Backend } from '../backends/backend.js';
+import { NativeBackend } from '../backends/native.js';
+import { ReferenceBackend } from '../backends/reference.js';
+import { loadModel } from '../model/load.js';
+import type { Precision } from '../model/program/program.js';
+import type { ModelLocation } from '../model/read/file.js';
+import type { Model } from '../model/read/model.js';
+import { overrideDimensions } from './feeds.js';
+import { type LoadedFront, loadFronts } from './fronts.js';
+import { parseSessionOptions, type SessionOptions } from './options.js';
+import { checkSamePorts } from './original.js';
+import { namingFiles, type OwnPolicy, ownPolicy } from './own-policy.js';
+import { checkSource, parseSourceArguments } from './source.js';
+
+export interface SessionParts {
+  readonly model: Model;
+  /** Path that the model was loaded from; null when it was given as bytes. */
+  readonly source: string | null;
+  readonly backend: Backend;
+  readonly own: OwnPolicy;
+  /** The network that verifies answers, if it isn't the model itself. */
+  readonly original: Model | undefined;
+  readonly fronts: readonly LoadedFront[];
+  readonly precision: Precision;
+  readonly options: SessionOptions;
+}
+
+/** Reads what the arguments of `create` name. */
+export async function readParts(source: unknown, rest: readonly unknown[]): Promise<SessionParts> {
+  const { bytes, options: given } = parseSourceArguments(source, rest);
+  const options = parseSessionOptions(given);
+  const asked = options.policy === undefined ? undefined : ownPolicy(options.policy);
+  const checked = checkSource(bytes);
+  const namesModel = asked && (asked.policy.model !== undefined || asked.policy.fronts !== undefined);
+  const identified = ({ policy }: ModelLocation) =>
+    options.observers !== undefined || options.original !== undefined || (namesModel ?? policy !== undefined);
+  // The caller's bytes are copied before the first await.
+  const load = async (from: typeof checked) => {
+    const loaded = await loadModel(from instanceof Blob ? new Uint8Array(await from.arrayBuffer()) : from, {
+      identified,
+    });
+    return overrideDimensions(loaded, options.freeDimensionOverrides ?? {});
+  };
+  const model = await load(checked);
+  const own = asked ?? ownPolicy(model.location?.policy ?? 'model');
+  const original = options.original === undefined ? undefined : await load(checkSource(options.original));
+  if (original) checkSamePorts(model, original);
+  const fronts = await loadFronts(own.policy, model).catch((error: unknown) => {
+    throw namingFiles(error, own.info, model.location?.model);
+  });
+  return {
+    model,
+    source: typeof checked === 'string' ? checked : null,
+    backend: createBackend(options),
+    own,
+    original,
+    fronts,
+    precision: options.precision ?? own.policy.precision ?? 'float32',
+    options,
+  };
+}
+
+function createBackend({ backend = 'native', ...options }: SessionOptions): Backend {
+  const { threads, isa, maxMemory } = options;
+  return backend === 'native' ? new NativeBackend({ threads, isa, maxMemory }) : new ReferenceBackend();
+}
