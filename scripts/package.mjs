@@ -8,17 +8,10 @@
 // The published manifest has the platforms' packages as optional dependencies. The checkout's manifest can't: they don't exist
 // before they are published, and `npm ci` requires them in the lock file.
 import { execFileSync } from 'node:child_process';
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { BUNDLED, bundle } from './bundle.mjs';
+import { writeDeclarations } from './declarations.mjs';
 import { machine, manifestOf, ONE_MACHINE, origin, sourcesHash, TARGETS } from './prebuild.mjs';
 
 const ROOT = resolve(import.meta.dirname, '..');
@@ -38,7 +31,10 @@ function problemOf(name) {
   return sources === sourcesHash() ? undefined : `${name} was made from other sources`;
 }
 
-/** Stages a package for publication: the manifest with `more`, without the fields that only a checkout needs. The library's code is bundled later. */
+/**
+ * Stages a package for publication: the manifest with `more`, without the fields that only a checkout needs. The library's code and
+ * declarations are added later.
+ */
 function stage(source, folder, more) {
   const {
     devDependencies: _,
@@ -50,7 +46,7 @@ function stage(source, folder, more) {
   } = readJson(join(source, 'package.json'));
   const packed = npm('pack', source, '--dry-run', '--ignore-scripts', '--json');
   for (const { path } of JSON.parse(packed)[0].files) {
-    if (path.startsWith('dist/') && source === ROOT && path.endsWith('.js')) continue;
+    if (path.startsWith('dist/') && source === ROOT && /\.(js|d\.m?ts)$/.test(path)) continue;
     mkdirSync(dirname(join(folder, path)), { recursive: true });
     copyFileSync(join(source, path), join(folder, path));
   }
@@ -67,14 +63,6 @@ function stageBuilt(folder) {
   return name;
 }
 
-/** Whether dependents need a dependency: its code isn't in the bundle, or declarations import its types. */
-function isInstalled(name) {
-  if (!BUNDLED.includes(name)) return true;
-  const dist = join(ROOT, 'dist');
-  const declarations = readdirSync(dist, { recursive: true }).filter((file) => file.endsWith('.d.ts'));
-  return declarations.some((file) => readFileSync(join(dist, file), 'utf8').includes(`'${name}'`));
-}
-
 async function pack(output, prebuilt, built) {
   const staged = join(output, 'staged');
   const platforms = Object.fromEntries(prebuilt.map((name) => [name, join(ROOT, 'prebuilds', name)]));
@@ -85,12 +73,15 @@ async function pack(output, prebuilt, built) {
   const { version, scripts, dependencies } = readJson(join(ROOT, 'package.json'));
   stage(ROOT, join(staged, 'residual-skip'), {
     scripts: { 'build:native': scripts['build:native'] },
-    dependencies: Object.fromEntries(Object.entries(dependencies).filter(([name]) => isInstalled(name))),
+    dependencies: Object.fromEntries(
+      Object.entries(dependencies).filter(([name]) => !BUNDLED.includes(name)),
+    ),
     optionalDependencies: Object.fromEntries(
       Object.keys(platforms).map((name) => [`residual-skip-${name}`, version]),
     ),
   });
   await bundle(join(staged, 'residual-skip/dist'));
+  writeDeclarations(join(ROOT, 'dist'), join(staged, 'residual-skip/dist'));
   // npm would run node-gyp for it at the top of an installed package; native/build.cjs looks for it there, too.
   copyFileSync(join(ROOT, 'binding.gyp'), join(staged, 'residual-skip/native/binding.gyp'));
   stage(join(ROOT, 'server'), join(staged, 'residual-skip-server'));

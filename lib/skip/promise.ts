@@ -220,7 +220,7 @@ export const promiseSchema = z
 
 export type Promised = z.infer<typeof promiseSchema>;
 /** The result of one test on some items. */
-export type Tested = Pick<Promised, keyof typeof testedShape>;
+export type Tested = Omit<TestedGroup, 'kind' | 'name' | 'promised'>;
 export type TestedGroup = z.infer<typeof groupSchema>;
 
 const milliseconds = z.strictObject({
