@@ -258,6 +258,14 @@ export class InferenceSession {
     };
   }
 
+  /**
+   * `model.sha256`; if it isn't known yet, it is computed in turns with the event loop.
+   * @throws ResidualSkipError READ_FAILED when the file has changed since it was loaded
+   */
+  sha256(): Promise<string> {
+    return this.#model.identify();
+  }
+
   get backend(): 'native' | 'reference' {
     return this.#backend.name;
   }
@@ -326,6 +334,8 @@ export class InferenceSession {
     }
     // The caller may change or transfer its arrays during the run.
     const bound = this.#bind(feeds, parsed, (data) => this.#notifier.copyInput(data));
+    // That of the session was checked when it was created.
+    if (bound.policy.model && bound.policy !== this.#policy) await this.sha256();
     const cached =
       this.#programs.find(bound.feeds, bound.applied) ??
       (await this.#programs.get(bound.feeds, bound.applied));
