@@ -72,7 +72,7 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
     io,
   );
   try {
-    const entries = entriesOf(session, all, path, io);
+    const entries = await entriesOf(session, all, path, io);
     const progress = startProgress(io, entries.length, 'Replaying', options.json !== true);
     const known = options.policy === undefined ? policies : undefined;
     const report = await replayAudit(entries, items, session, () => progress.advance(), known).finally(() =>
@@ -140,13 +140,14 @@ async function openData(
 }
 
 /** The entries of the session's model, with a note if there are others; all if there are none of it. */
-function entriesOf(
+async function entriesOf(
   session: InferenceSession,
   all: readonly AuditEntry[],
   path: string,
   io: Io,
-): readonly AuditEntry[] {
-  const own = all.filter(({ header }) => header.model.sha256 === session.model.sha256);
+): Promise<readonly AuditEntry[]> {
+  const sha256 = await session.sha256();
+  const own = all.filter(({ header }) => header.model.sha256 === sha256);
   if (own.length === 0 || own.length === all.length) return all;
   const sources = new Set(all.filter((one) => !own.includes(one)).map(({ header }) => header.model.source));
   io.err(

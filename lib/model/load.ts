@@ -1,6 +1,7 @@
 import { dirname } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { FileIdentity } from '../tensor/recall.js';
 import { copyData } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
@@ -59,12 +60,12 @@ async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOpti
   const { proto, opset, graph } = await decode(bytes, file);
   const runnable = unsupportedOperators({ graph }).length === 0;
   if (!runnable && !options.allowUnsupported) requireSupported(graph);
-  let known = sha256;
+  const identity = new FileIdentity(sha256 ?? file!.file);
   return {
     get sha256() {
-      known ??= file!.file.sha256();
-      return known;
+      return identity.sha256;
     },
+    identify: () => identity.identify(),
     ...(file && { location: file.location }),
     opset,
     metadata: metadataOf(proto),

@@ -159,7 +159,7 @@ async function quantizeWith(
     return {
       model,
       sha256: createHash('sha256').update(model).digest('hex'),
-      floatSha256: classifier.session.model.sha256,
+      floatSha256: await classifier.session.sha256(),
       bytes: { float: (await stat(classifier.file)).size, int8: model.byteLength },
       layers: {
         int8: layers.length,

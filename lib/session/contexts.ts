@@ -35,9 +35,12 @@ export class Contexts {
     const last = this.#last;
     if (last?.program === program && last.context.policy === policy) return last.context;
     const { name, isa, threads } = this.backend;
+    const { model } = this;
     const context = {
       version: packageVersion(),
-      sha256: this.model.sha256,
+      get sha256() {
+        return model.sha256;
+      },
       source: this.source,
       policy,
       policySha256: partsOf(policy).sha256,

@@ -168,11 +168,11 @@ export function overrideDimensions(model: Model, overrides: Readonly<Record<stri
     );
   }
   if (Object.keys(overrides).length === 0) return model;
-  return {
-    ...model,
-    inputs: model.inputs.map((port) => withOverrides(port, overrides)),
-    outputs: model.outputs.map((port) => withOverrides(port, overrides)),
-  };
+  // With the hash's getter: to read it may be to compute it.
+  return Object.create(model, {
+    inputs: { value: model.inputs.map((port) => withOverrides(port, overrides)) },
+    outputs: { value: model.outputs.map((port) => withOverrides(port, overrides)) },
+  });
 }
 
 /**

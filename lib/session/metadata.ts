@@ -14,7 +14,8 @@ export interface TensorMetadata {
 export interface ModelInfo {
   /**
    * Hex SHA-256 of the model file. A session without a policy for the model and without observers computes it from the file when it is
-   * first read: 0.8 ms for each MB, on the calling thread. READ_FAILED if the file has changed since.
+   * first read: 0.8 ms for each MB, on the calling thread, unless `session.sha256()` was awaited before. READ_FAILED if the file has
+   * changed since.
    */
   readonly sha256: string;
   /** Version of ONNX's operator set. */

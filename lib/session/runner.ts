@@ -139,6 +139,8 @@ export class Runner {
     }
     // The caller may change or transfer its arrays during the run.
     const bound = this.#bind(feeds, parsed, (data) => this.#notifier.copyInput(data));
+    // That of the session was checked when it was created.
+    if (bound.policy.model && bound.policy !== this.#policy) await this.#model.identify();
     const cached =
       this.#programs.find(bound.feeds, bound.applied) ??
       (await this.#programs.get(bound.feeds, bound.applied));

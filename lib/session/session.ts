@@ -122,6 +122,14 @@ export class InferenceSession {
     };
   }
 
+  /**
+   * `model.sha256`; if it isn't known yet, it is computed in turns with the event loop.
+   * @throws ResidualSkipError READ_FAILED when the file has changed since it was loaded
+   */
+  sha256(): Promise<string> {
+    return this.#parts.model.identify();
+  }
+
   get backend(): 'native' | 'reference' {
     return this.#parts.backend.name;
   }

@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { ResidualSkipError } from '../errors.js';
+import { atOnce, inTurns, type Sliced } from '../util/slices.js';
 import type { TensorData } from './tensor-data.js';
 
 /** Smaller arrays are not worth it, and vectors are read by many rules. */
@@ -56,7 +57,7 @@ export class WeightFile {
    * Hex SHA-256 of the file.
    * @throws ResidualSkipError READ_FAILED when it has changed
    */
-  sha256(): string {
+  *hashing(): Sliced<string> {
     const hash = createHash('sha256');
     const size = Number(this.stamp.size);
     const bytes = new Uint8Array(Math.min(CHUNK, size));
@@ -64,6 +65,7 @@ export class WeightFile {
       const chunk = bytes.subarray(0, size - at);
       this.#fill(chunk, at);
       hash.update(chunk);
+      yield;
     }
     if (!this.isSame()) this.#changed();
     return hash.digest('hex');
@@ -83,6 +85,35 @@ export class WeightFile {
       'READ_FAILED',
       `model ${this.path}: it changed after it was loaded, and is needed again; create another session`,
     );
+  }
+}
+
+/** The SHA-256 of a model's file: known from the start, or computed when it is first asked for. */
+export class FileIdentity {
+  #known: string | undefined;
+  #computing: Promise<string> | undefined;
+
+  /** @param source the hash itself, or the file that is hashed */
+  constructor(private readonly source: string | WeightFile) {
+    if (typeof source === 'string') this.#known = source;
+  }
+
+  /**
+   * Hex; computed on the calling thread.
+   * @throws ResidualSkipError READ_FAILED when the file has changed
+   */
+  get sha256(): string {
+    this.#known ??= atOnce((this.source as WeightFile).hashing());
+    return this.#known;
+  }
+
+  /** The same, computed in turns with the event loop. */
+  async identify(): Promise<string> {
+    if (this.#known === undefined) {
+      this.#computing ??= inTurns((this.source as WeightFile).hashing());
+      this.#known = await this.#computing;
+    }
+    return this.#known;
   }
 }
 

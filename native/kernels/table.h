@@ -54,6 +54,8 @@ std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool t
 // The same for gemm16.
 std::shared_ptr<const PackedGemm> pack_gemm16(int k, int n, const float* b, bool trans_b, const float* c);
 size_t gemm_packed_bytes(const PackedGemm& gemm);
+// Scratch of one worker in gemm, in bytes, 64-byte aligned.
+size_t gemm_scratch_bytes(const PackedGemm& gemm);
 
 struct GemmArgs {
   const PackedGemm* gemm = nullptr;
@@ -62,7 +64,7 @@ struct GemmArgs {
   const float* residual = nullptr;  // m x n or null
   int m = 0;
   Activation act;
-  void* scratch = nullptr;          // of gemm16
+  void* scratch = nullptr;
 };
 
 // `count` products of m x k and k x n matrices, both known at run time only. a and y are row-major and dense.

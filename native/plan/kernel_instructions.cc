@@ -29,7 +29,7 @@ InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {
 InstructionPtr make_gemm(const KernelTable& table, GemmOperands o) {
   const int64_t work = saturating_product({o.m, o.k, o.n});
   const auto kernel = o.bfloat16 ? table.gemm16 : table.gemm;
-  const size_t bytes = o.bfloat16 ? gemm16_scratch_bytes(o.k, o.m) : 0;
+  const size_t bytes = o.bfloat16 ? gemm16_scratch_bytes(o.k, o.m) : gemm_scratch_bytes(*o.gemm);
   return with_scratch(work, bytes, [kernel, o = std::move(o)](Frame& frame, void* scratch, int part, int parts) {
     GemmArgs args;
     args.scratch = scratch;

@@ -39,10 +39,21 @@ RSKIP_INLINE __m256 widen_8(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
 }
 RSKIP_INLINE Vec load_bfloat16(const uint16_t* p) { return {widen_8(p), widen_8(p + 8)}; }
-RSKIP_INLINE __m256 widen_8(const int8_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+RSKIP_INLINE Bits load_words(const int32_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
 }
-RSKIP_INLINE Vec load_bytes(const int8_t* p) { return {widen_8(p), widen_8(p + 8)}; }
+template <int J>
+RSKIP_INLINE __m256i byte_on_top_8(__m256i a) {
+  if constexpr (J == 0) return _mm256_slli_epi32(a, 24);
+  if constexpr (J == 3) return _mm256_and_si256(a, _mm256_set1_epi32(static_cast<int32_t>(0xff000000)));
+  constexpr int kWord = (J << 24) | 0x808080, kNext = 0x04000000;
+  const __m128i words = _mm_set_epi32(kWord + 3 * kNext, kWord + 2 * kNext, kWord + kNext, kWord);
+  return _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(words));
+}
+template <int J>
+RSKIP_INLINE Bits byte_on_top(Bits a) {
+  return {byte_on_top_8<J>(a.lo), byte_on_top_8<J>(a.hi)};
+}
 RSKIP_INLINE void store(float* p, Vec a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);

@@ -40,8 +40,13 @@ RSKIP_INLINE Vec load_bfloat16(const uint16_t* p) {
   const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))};
 }
-RSKIP_INLINE Vec load_bytes(const int8_t* p) {
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+RSKIP_INLINE Bits load_words(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+template <int J>
+RSKIP_INLINE Bits byte_on_top(Bits a) {
+  if constexpr (J == 0) return {_mm512_slli_epi32(a.v, 24)};
+  if constexpr (J == 3) return {_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int32_t>(0xff000000)))};
+  constexpr int kWord = (J << 24) | 0x808080, kNext = 0x04000000;
+  return {_mm512_shuffle_epi8(a.v, _mm512_set4_epi32(kWord + 3 * kNext, kWord + 2 * kNext, kWord + kNext, kWord))};
 }
 RSKIP_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 RSKIP_INLINE __mmask16 first_of_16(int n) { return static_cast<__mmask16>((1u << n) - 1); }

@@ -45,10 +45,11 @@ RSKIP_INLINE V load(const float* p) {
 RSKIP_INLINE Vec load_bfloat16(const uint16_t* p) {
   RSKIP_EACH_QUARTER(Vec, vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p + 4 * i)), 16)))
 }
-RSKIP_INLINE Vec load_bytes(const int8_t* p) {
-  const int8x16_t all = vld1q_s8(p);
-  const int16x8_t halves[] = {vmovl_s8(vget_low_s8(all)), vmovl_s8(vget_high_s8(all))};
-  RSKIP_EACH_QUARTER(Vec, vcvtq_f32_s32(vmovl_s16(i % 2 == 0 ? vget_low_s16(halves[i / 2]) : vget_high_s16(halves[i / 2]))))
+RSKIP_INLINE Bits load_words(const int32_t* p) { RSKIP_EACH_QUARTER(Bits, vld1q_s32(p + 4 * i)) }
+template <int J>
+RSKIP_INLINE Bits byte_on_top(Bits a) {
+  const int32x4_t top = vdupq_n_s32(static_cast<int32_t>(0xff000000));
+  RSKIP_EACH_QUARTER(Bits, vandq_s32(vshlq_n_s32(a.v[i], 24 - 8 * J), top))
 }
 RSKIP_INLINE void store(float* p, Vec a) {
   RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);

@@ -61,10 +61,16 @@ inline Vec load_bfloat16(const uint16_t* p) {
   for (float& lane : r.v) lane = std::bit_cast<float>(static_cast<uint32_t>(*p++) << 16);
   return r;
 }
-inline Vec load_bytes(const int8_t* p) {
-  Vec r;
-  for (float& lane : r.v) lane = *p++;
+inline LaneBits<kLanes> load_words(const int32_t* p) {
+  LaneBits<kLanes> r;
+  for (int32_t& lane : r.v) lane = *p++;
   return r;
+}
+// Byte J of every word, the lowest is 0, as the highest byte of a word that has zeros below it.
+template <int J>
+LaneBits<kLanes> byte_on_top(LaneBits<kLanes> a) {
+  for (int32_t& lane : a.v) lane = static_cast<int32_t>(static_cast<uint32_t>(lane) << (24 - 8 * J) & 0xff000000);
+  return a;
 }
 template <int N>
 void store(float* p, Lanes<N> a) {

@@ -73,7 +73,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     if (audits) cleanups.push(() => audits.close());
     cleanups.push(() => repository.close());
     await repository.loadAll();
-    checkUsed(settings ?? [], repository);
+    await checkUsed(settings ?? [], repository);
 
     const ready = () => !draining && repository.isReady();
     const reportFailure = core.failures.report;
@@ -218,9 +218,11 @@ function whyUnwatched(setting: Setting, { shadow }: ParsedOptions): string {
 }
 
 /** Throws POLICY_MISMATCH for a policy that is tied to a model that isn't served. */
-function checkUsed(settings: readonly Setting[], repository: ModelRepository): void {
-  const served = repository.loaded().map(({ session }) => session.model.sha256);
-  const missing = settings.map(modelOf).find((sha256) => sha256 !== undefined && !served.includes(sha256));
+async function checkUsed(settings: readonly Setting[], repository: ModelRepository): Promise<void> {
+  const named = settings.map(modelOf).filter((sha256) => sha256 !== undefined);
+  if (named.length === 0) return;
+  const served = await Promise.all(repository.loaded().map(({ session }) => session.sha256()));
+  const missing = named.find((sha256) => !served.includes(sha256));
   if (missing === undefined) return;
   throw new ResidualSkipError(
     'POLICY_MISMATCH',

@@ -16,6 +16,7 @@ const NO_METADATA: Model['metadata'] = {
 export function fakeModel(rest: Partial<Model> = {}): Model {
   return {
     sha256: 'a'.repeat(64),
+    identify: async () => 'a'.repeat(64),
     opset: 17,
     metadata: NO_METADATA,
     inputs: [input('x')],

@@ -13,12 +13,14 @@ struct GemmCase {
   bool trans_b = false, residual = false, bias = true;
   Activation act = {};
   enum class Weights { kFloats, kBfloat16, kBytes } weights = Weights::kFloats;  // the shortest form that holds them
+  float magnitude = 1;  // of every third number of a
 };
 using Weights = GemmCase::Weights;
 
 void check(const GemmCase& c) {
   SCOPED_TRACE(std::to_string(c.m) + "x" + std::to_string(c.k) + "x" + std::to_string(c.n));
-  const std::vector<float> a = random_floats(static_cast<size_t>(c.m) * c.k, 1);
+  std::vector<float> a = random_floats(static_cast<size_t>(c.m) * c.k, 1);
+  for (size_t i = 0; i < a.size(); i += 3) a[i] *= c.magnitude;
   std::vector<float> b = random_floats(static_cast<size_t>(c.k) * c.n, 2);
   for (int i = 0; i < c.k * c.n; ++i) {
     const int row = c.trans_b ? i % c.k : i / c.n;
@@ -32,14 +34,15 @@ void check(const GemmCase& c) {
   const auto packed = pack_gemm(c.k, c.n, b.data(), c.trans_b, shift, c.m == 1);
   const Weights form = c.m == 1 ? c.weights : Weights::kFloats;
   EXPECT_EQ(packed->halves.size() > 0, form == Weights::kBfloat16);
-  EXPECT_EQ(packed->bytes.size() > 0, form == Weights::kBytes);
-  const size_t each = form == Weights::kBytes ? 1 : form == Weights::kBfloat16 ? 2 : 4;
-  EXPECT_EQ(gemm_packed_bytes(*packed), packed->blocks() * kLanes * (c.k * each + 4) + 4 * packed->scales.size());
+  EXPECT_EQ(packed->words.size() > 0, form == Weights::kBytes);
+  const size_t column = form == Weights::kBytes ? (c.k + 3) / 4 * 4 : c.k * (form == Weights::kBfloat16 ? 2 : 4);
+  EXPECT_EQ(gemm_packed_bytes(*packed), packed->blocks() * kLanes * (column + 4) + 4 * packed->scales.size());
   const auto run = [&](const KernelTable& table, int parts, const PackedGemm* packed) {
     Guarded x(a.size()), y(residual.size(), -7);
     std::copy(a.begin(), a.end(), x.data());
     if (c.residual) std::copy(residual.begin(), residual.end(), y.data());
-    GemmArgs args{packed, x.data(), y.data(), c.residual ? y.data() : nullptr, c.m, c.act};
+    Guarded scratch(gemm_scratch_bytes(*packed) / sizeof(float));
+    GemmArgs args{packed, x.data(), y.data(), c.residual ? y.data() : nullptr, c.m, c.act, scratch.data()};
     for (int part = 0; part < parts; ++part) table.gemm(args, part, parts);
     return std::vector<float>(y.data(), y.data() + y.size());
   };
@@ -84,16 +87,22 @@ TEST(Gemm, VectorsByWeightsThatBytesHold) {
   for (int k : {1, 2, 3, 4, 5, 63, 1280}) check({1, k, 70, true, true, false, {}, Weights::kBytes});
   check({2, 33, 20, false, false, true, {}, Weights::kBytes});
 }
+// Times the scales of the weights these are denormal.
+TEST(Gemm, VectorsOfVerySmallNumbersByWeightsThatBytesHold) {
+  for (float magnitude : {1e-30f, 1e-36f, 1e-40f}) {
+    for (int k : {3, 70}) check({1, k, 40, false, false, false, {}, Weights::kBytes, magnitude});
+  }
+}
 TEST(Gemm, OtherWeightsAreNotHeldByBytes) {
   const auto packed = [](std::vector<float> b) {
     return pack_gemm(1, static_cast<int>(b.size()), b.data(), false, nullptr, true);
   };
-  EXPECT_EQ(packed({127, -127, 0, 1})->bytes.size(), size_t{kLanes});
-  EXPECT_EQ(packed({0, 0})->scales.data()[0], 1);
-  EXPECT_EQ(packed({0.375f, -0.125f})->scales.data()[0], std::exp2(-8.0f));
+  EXPECT_EQ(packed({127, -127, 0, 1})->words.size(), size_t{kLanes});
+  EXPECT_EQ(packed({0, 0})->scales.data()[0], std::exp2(-24.0f));
+  EXPECT_EQ(packed({0.375f, -0.125f})->scales.data()[0], std::exp2(-32.0f));
   const std::vector<std::vector<float>> others = {{127.5f, 1}, {128, 1}, {1, -0.0f}, {1e-44f, 0}, {INFINITY, 1}, {NAN, 1}};
   for (const std::vector<float>& b : others) {
-    EXPECT_EQ(packed(b)->bytes.size(), 0u);
+    EXPECT_EQ(packed(b)->words.size(), 0u);
   }
 }
 TEST(Gemm, Matrices) {

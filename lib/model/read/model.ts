@@ -23,6 +23,8 @@ export interface ModelOutput extends ModelPort {
 export interface Model {
   /** Hex SHA-256 of the model file's bytes. It may be computed, from the file, when it is first read. */
   readonly sha256: string;
+  /** The same; what must be computed is computed in turns with the event loop. */
+  identify(): Promise<string>;
   /** Where it was read from; absent if it was given as bytes. */
   readonly location?: ModelLocation;
   readonly opset: number;

@@ -15,7 +15,7 @@ struct GemmTile {
   const float* a;
   const float* w;                    // [block][k][16]
   const uint16_t* halves = nullptr;  // instead of w: bfloat16
-  const int8_t* bytes = nullptr;     // or whole numbers, times the scale of their k
+  const int32_t* words = nullptr;    // or whole numbers in bytes, times the scale of their k, or of rows that are multiplied by it
   const float* scales = nullptr;
   const float* bias;
   float* y;
@@ -46,22 +46,49 @@ RSKIP_INLINE void map_rows(float* y, ptrdiff_t stride, int rows, int columns, co
 
 RSKIP_INLINE void weights_of(const GemmTile& t, const float*& w) { w = t.w; }
 RSKIP_INLINE void weights_of(const GemmTile& t, const uint16_t*& w) { w = t.halves; }
-RSKIP_INLINE void weights_of(const GemmTile& t, const int8_t*& w) { w = t.bytes; }
+RSKIP_INLINE void weights_of(const GemmTile& t, const int32_t*& w) { w = t.words; }
+
+using Words = decltype(load_words(nullptr));
+
+// acc += x * weights for byte J of N words.
+template <int J, bool kScaled, int N>
+RSKIP_INLINE void step_of_bytes(Vec (&acc)[1][N], const float* x, const Words (&words)[N], const float* scales) {
+  Vec weight[N];
+  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+    weight[n] = to_float(byte_on_top<J>(words[n]));
+    if constexpr (kScaled) weight[n] = weight[n] * splat(scales[J]);
+  }
+  add_products(acc[0], x + J, weight);
+}
 
 // As tile_sum, for one row by weights that are whole numbers times a scale, which is exactly what they are as floats.
-template <int N>
-RSKIP_INLINE void tile_sum_of_bytes(Vec (&acc)[1][N], const float* x, const int8_t* w, ptrdiff_t w_block, const float* scales,
+template <bool kScaled, int N>
+RSKIP_INLINE void tile_sum_of_bytes(Vec (&acc)[1][N], const float* x, const int32_t* w, ptrdiff_t w_block, const float* scales,
                                     int k) {
-  constexpr int kLine = 64 / kLanes;  // steps that read one cache line of each block
-  for (int i = 0; i < k; ++i, w += kLanes) {
-    const Vec scale = splat(scales[i]);
-    Vec weight[N];
+  for (; k > 0; k -= kWordBytes, x += kWordBytes, scales += kScaled ? kWordBytes : 0, w += kLanes) {
+    Words words[N];
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      weight[n] = load_bytes(w + n * w_block) * scale;
-      if (i % kLine == 0) __builtin_prefetch(w + n * w_block + 2 * kPrefetch, 0, 2);
+      words[n] = load_words(w + n * w_block);
+      __builtin_prefetch(w + n * w_block + kPrefetch / 2, 0, 2);
     }
-    add_products(acc[0], x + i, weight);
+    step_of_bytes<0, kScaled>(acc, x, words, scales);
+    if (k > 1) step_of_bytes<1, kScaled>(acc, x, words, scales);
+    if (k > 2) step_of_bytes<2, kScaled>(acc, x, words, scales);
+    if (k > 3) step_of_bytes<3, kScaled>(acc, x, words, scales);
   }
+}
+
+// x times the scales, if that is exact, as it is but for very small and very large numbers. Then the products of these by whole numbers
+// are those of x by weights.
+inline bool scale_row(const float* x, const float* scales, int k, float* to) {
+  bool exact = true;
+  for (int i = 0; i < k; ++i) {
+    to[i] = x[i] * scales[i];
+    constexpr uint32_t kOne = 0x3f800000;
+    const float back = std::bit_cast<float>(2 * kOne - std::bit_cast<uint32_t>(scales[i]));
+    exact &= to[i] * back == x[i];
+  }
+  return exact;
 }
 
 template <int P, int N>
@@ -71,17 +98,22 @@ RSKIP_INLINE void tile_zero(Vec (&acc)[P][N]) {
   }
 }
 
+// Between the first words of a block, and those of its k.
+constexpr ptrdiff_t word_offset(int k) { return static_cast<ptrdiff_t>(k + kWordBytes - 1) / kWordBytes * kLanes; }
+
 // The chain of products that begins with k = first.
 template <int P, int N, bool kFetch, class W>
 RSKIP_INLINE void gemm_chain(Vec (&acc)[P][N], const GemmTile& t, int first) {
   const int length = std::min(kGemmChain, t.k - first);
-  const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
   const W* w;
   weights_of(t, w);
-  w += static_cast<ptrdiff_t>(first) * kLanes;
-  if constexpr (std::is_same_v<W, int8_t>) {
-    tile_sum_of_bytes(acc, t.a + first, w, w_block, t.scales + first, length);
+  if constexpr (std::is_same_v<W, int32_t>) {
+    w += word_offset(first);
+    if (t.scales == nullptr) tile_sum_of_bytes<false>(acc, t.a + first, w, word_offset(t.k), nullptr, length);
+    else tile_sum_of_bytes<true>(acc, t.a + first, w, word_offset(t.k), t.scales + first, length);
   } else {
+    w += static_cast<ptrdiff_t>(first) * kLanes;
+    const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
     Walk walk;
     walk.inner = walk.inner_last = length;
     tile_sum<P, N, 0, kFetch>(acc, t.a + first, t.a_stride, w, w_block, walk, t.ahead);
@@ -152,7 +184,7 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
   for (int c = 0; c < columns.chunks; ++c) {
     const ptrdiff_t first = static_cast<ptrdiff_t>(columns.begin(c)) * kLanes;
     const int n = columns.size(c);
-    if (whole.bytes != nullptr) t.bytes = whole.bytes + first * t.k;
+    if (whole.words != nullptr) t.words = whole.words + columns.begin(c) * word_offset(t.k);
     else if (whole.halves != nullptr) t.halves = whole.halves + first * t.k;
     else t.w = whole.w + first * t.k;
     t.bias = whole.bias == nullptr ? nullptr : whole.bias + first;
@@ -167,7 +199,7 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
       t.ahead = static_cast<ptrdiff_t>(n + block) * kLanes * t.k;
       const auto& tiles = r == 0 ? kGemmTiles<true> : kGemmTiles<false>;
       if (m > 1) tiles[n - 1].fn[rows.size(r) - 1](t);
-      else if (t.bytes != nullptr) kGemvTiles<int8_t>[n - 1].fn[0](t);
+      else if (t.words != nullptr) kGemvTiles<int32_t>[n - 1].fn[0](t);
       else if (t.halves != nullptr) kGemvTiles<uint16_t>[n - 1].fn[0](t);
       else kGemvTiles<float>[n - 1].fn[0](t);
     }
@@ -183,9 +215,12 @@ inline void gemm(const GemmArgs& args, int part, int parts) {
   const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * kLanes;
   GemmTile t;
   t.a = args.a;
-  t.scales = g.scales.data();
-  if (g.bytes.size() > 0) t.bytes = g.bytes.data() + first * g.k;
-  else if (g.halves.size() > 0) t.halves = g.halves.data() + first * g.k;
+  if (g.words.size() > 0) {
+    t.words = g.words.data() + begin * word_offset(g.k);
+    float* const scaled = static_cast<float*>(args.scratch);
+    if (scale_row(args.a, g.scales.data(), g.k, scaled)) t.a = scaled;
+    else t.scales = g.scales.data();
+  } else if (g.halves.size() > 0) t.halves = g.halves.data() + first * g.k;
   else t.w = g.weights.data() + first * g.k;
   t.bias = g.bias.data() + first;
   t.y = args.y + first;

@@ -72,7 +72,11 @@ std::shared_ptr<void> aligned_bytes(size_t bytes) {
 
 namespace {
 
-// The least power of two of which no float of `count`, `stride` apart, is more than 127 times; 1 for zeros, 0 for what isn't finite.
+// The highest byte of a word, as a number, is so many times itself.
+constexpr float kHighestByte = 1 << 24;
+
+// The least power of two of which no float of `count`, `stride` apart, is more than 127 times; 1 for zeros, 0 for what isn't finite
+// and where a word's scale would be denormal.
 float scale_of(const float* x, int count, size_t stride) {
   float most = 0;
   for (int i = 0; i < count; ++i) {
@@ -83,17 +87,18 @@ float scale_of(const float* x, int count, size_t stride) {
   int exponent;
   const float fraction = std::frexp(most, &exponent);
   const float scale = std::ldexp(1.0f, exponent - (fraction * 128 <= 127 ? 7 : 6));
-  return std::isnormal(scale) ? scale : 0;
+  return std::isnormal(scale / kHighestByte) ? scale : 0;
 }
 
 // -0 is not: times a number, it may leave another zero than 0 does.
 bool is_whole(float x) { return x == std::nearbyint(x) && !(x == 0 && std::signbit(x)); }
 
-// Of each row of b; none if its numbers are not whole multiples of it.
+// PackedGemm::scales; none if the numbers of a row of b are not whole multiples of one.
 AlignedFloats scales_of(const float* b, int k, int n, size_t row, size_t column) {
   AlignedFloats scales(k);
   for (int i = 0; i < k; ++i) {
-    const float scale = scales.data()[i] = scale_of(b + i * row, n, column);
+    const float scale = scale_of(b + i * row, n, column);
+    scales.data()[i] = scale / kHighestByte;
     for (int j = 0; j < n; ++j) {
       if (scale == 0 || !is_whole(b[i * row + j * column] / scale)) return {};
     }
@@ -121,30 +126,34 @@ std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool t
   packed->bias = padded_bias(n, c);
   const size_t row = trans_b ? 1 : n;
   const size_t column = trans_b ? k : 1;
-  const auto fill = [&](auto& weights, auto stored) {
-    const size_t size = static_cast<size_t>(k) * kLanes;
+  // `add` puts a weight into a number that holds `each` neighbours along k.
+  const auto fill = [&](auto& weights, int each, auto add) {
+    const size_t size = static_cast<size_t>((k + each - 1) / each) * kLanes;
     weights = std::decay_t<decltype(weights)>(packed->blocks() * size);
-    weights.zero_from((packed->blocks() - 1) * size);
+    weights.zero_from(each > 1 ? 0 : (packed->blocks() - 1) * size);
     // Blocks that lie side by side in a row of b are read together.
     const int group = trans_b ? 1 : kBlocksAtOnce;
     for (int first = 0; first < packed->blocks(); first += group) {
       const int end = std::min(first + group, packed->blocks());
       for (int i = 0; i < k; ++i) {
         for (int block = first; block < end; ++block) {
-          auto* out = weights.data() + block * size + static_cast<size_t>(i) * kLanes;
-          each_lane(block, n, [&](int j, int lane) { out[lane] = stored(b[i * row + j * column], i); });
+          auto* out = weights.data() + block * size + static_cast<size_t>(i / each) * kLanes;
+          each_lane(block, n, [&](int j, int lane) { add(out[lane], b[i * row + j * column], i); });
         }
       }
     }
   };
   const auto low = [](float x) { return (std::bit_cast<uint32_t>(x) & 0xffff) != 0; };
-  const auto high = [](float x, int) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); };
-  const auto whole = [&](float x, int i) { return static_cast<int8_t>(x / packed->scales.data()[i]); };
+  const auto high = [](uint16_t& to, float x, int) { to = static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); };
+  const auto whole = [&](int32_t& to, float x, int i) {
+    const auto number = static_cast<uint8_t>(static_cast<int8_t>(x / (packed->scales.data()[i] * kHighestByte)));
+    to = static_cast<int32_t>(static_cast<uint32_t>(to) | uint32_t{number} << (8 * (i % kWordBytes)));
+  };
   const bool short_floats = single_row && std::none_of(b, b + static_cast<size_t>(k) * n, low);
   if (short_floats) packed->scales = scales_of(b, k, n, row, column);
-  if (packed->scales.size() > 0) fill(packed->bytes, whole);
-  else if (short_floats) fill(packed->halves, high);
-  else fill(packed->weights, [](float x, int) { return x; });
+  if (packed->scales.size() > 0) fill(packed->words, kWordBytes, whole);
+  else if (short_floats) fill(packed->halves, 1, high);
+  else fill(packed->weights, 1, [](float& to, float x, int) { to = x; });
   return packed;
 }
 
@@ -170,8 +179,10 @@ std::shared_ptr<const PackedGemm> pack_gemm16(int k, int n, const float* b, bool
 }
 
 size_t gemm_packed_bytes(const PackedGemm& gemm) {
-  return gemm.weights.bytes() + gemm.halves.bytes() + gemm.bytes.bytes() + gemm.scales.bytes() + gemm.bias.bytes();
+  return gemm.weights.bytes() + gemm.halves.bytes() + gemm.words.bytes() + gemm.scales.bytes() + gemm.bias.bytes();
 }
+
+size_t gemm_scratch_bytes(const PackedGemm& gemm) { return gemm.scales.bytes(); }
 
 int64_t attention_scratch_bytes(const AttentionShape& s) {
   const int64_t floats = int64_t{whole_blocks(s.keys)} * (int64_t{s.depth} + kQueryRows) +

@@ -62,12 +62,14 @@ struct PackedConv {
 template <class Args>
 int rows_of(const Args& args) { return args.rows > 0 ? args.rows : args.conv->shape.out_height; }
 
+inline constexpr int kWordBytes = 4;
 struct PackedGemm {
   int k = 0, n = 0;
   AlignedFloats weights;     // [ceil(n / 16)][k][16]; for gemm16 pairs of bfloat16, half as many
   Aligned<uint16_t> halves;  // instead of them: bfloat16 that hold them exactly
-  Aligned<int8_t> bytes;     // or whole numbers, each times the scale of its k: a power of two
-  AlignedFloats scales;
+  // or whole numbers of a byte, four neighbours along k in a word, [ceil(n / 16)][ceil(k / 4)][16]: the first is the lowest
+  Aligned<int32_t> words;
+  AlignedFloats scales;  // of each k: a power of two, by which a word with only the highest byte of a number is that weight
   AlignedFloats bias;        // whole blocks
   int blocks() const { return channel_blocks(n); }
 };

@@ -47,7 +47,7 @@ export class Answerer {
     const asked = (policy ?? wanted) === undefined ? undefined : setting.policy;
     const classifier = await ImageClassifier.from(model, { policy: asked, original, threads });
     const binding = {
-      model: classifier.session.model.sha256,
+      model: await classifier.session.sha256(),
       setting: setting.name,
       policy: sha256(JSON.stringify(setting.policy)),
       files: await hashOfFiles(classifier),

@@ -5,7 +5,7 @@ import { NativeBackend } from 'lib/backends/native.js';
 import { compileModel } from 'lib/model/compile.js';
 import { loadModel } from 'lib/model/load.js';
 import { InferenceSession } from 'lib/session/session.js';
-import { isForgotten, recalled } from 'lib/tensor/recall.js';
+import { isForgotten, recalled, WeightFile } from 'lib/tensor/recall.js';
 import { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
@@ -14,9 +14,13 @@ import { randomFloats } from '../../helpers/random.js';
 const CHANNELS = 64;
 const weights = randomFloats(CHANNELS * CHANNELS * 9, 1);
 
-/** A convolution of maps of any size: whether it is packed for Winograd's algorithm, and for which form, depends on the size. */
-function openConvolution(): Uint8Array {
+/**
+ * A convolution of maps of any size: whether it is packed for Winograd's algorithm, and for which form, depends on the size. The file has so
+ * many floats besides.
+ */
+function openConvolution(unused = 0): Uint8Array {
   const graph = new GraphBuilder();
+  if (unused > 0) graph.constant(tensor(new Float32Array(unused), [unused]));
   const x = graph.input('x', ['batch', CHANNELS, 'height', 'width']);
   const weight = graph.constant(tensor(weights, [CHANNELS, CHANNELS, 3, 3]));
   const y = graph.node('Conv', [x, weight], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] });
@@ -88,6 +92,41 @@ describe('the hash of a file', () => {
     expect(() => second!.model.sha256).toThrow(expect.objectContaining({ code: 'READ_FAILED' }));
     expect(second!.model.opset).toBeGreaterThan(0);
     await Promise.all([first, second].map((session) => session!.release()));
+  });
+
+  it('is computed in turns with the event loop for whoever awaits it, once', async () => {
+    const bytes = openConvolution(10 << 20);
+    const session = await InferenceSession.create(fileOf(bytes));
+    let turns = 0;
+    let waiting = true;
+    const turn = () => {
+      turns++;
+      if (waiting) setImmediate(turn);
+    };
+    setImmediate(turn);
+    const both = await Promise.all([session.sha256(), session.sha256()]);
+    waiting = false;
+    expect(turns).toBeGreaterThan(2);
+    const expected = createHash('sha256').update(bytes).digest('hex');
+    expect([...both, session.model.sha256]).toEqual([expected, expected, expected]);
+    await session.release();
+  });
+
+  it('is not computed where nobody asks for it, and awaited by a run whose policy names the model', async () => {
+    const hashing = jest.spyOn(WeightFile.prototype, 'hashing');
+    const file = fileOf(openConvolution());
+    const session = await InferenceSession.create(file, { freeDimensionOverrides: { height: 8, width: 8 } });
+    const { classScores } = session.context;
+    expect(classScores).toBeNull();
+    expect(hashing).not.toHaveBeenCalled();
+    const feeds = feedsOf(8);
+    const policy = { default: 'run' as const, model: { sha256 } };
+    await session.run(feeds, { policy });
+    expect(hashing).toHaveBeenCalledTimes(1);
+    const other = { ...policy, model: { sha256: 'f'.repeat(64) } };
+    await expect(session.run(feeds, { policy: other })).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
+    expect(hashing).toHaveBeenCalledTimes(1);
+    await session.release();
   });
 
   it('is taken while the file is read where a policy names the model, or an observer is told of it', async () => {
