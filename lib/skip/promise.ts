@@ -46,6 +46,12 @@ export type VectorMetric =
   | `${Exclude<Named, 'cosine' | 'tokens' | 'ranking' | 'custom'>}@${number}`;
 export type Metric = (typeof CLASS_METRICS)[number] | VectorMetric;
 
+/** That the mean loss of a metric is at most this. */
+export interface Limit {
+  readonly metric: Metric;
+  readonly limit: number;
+}
+
 /** The metrics, for messages and help. */
 export const METRICS =
   'disagreement, accuracy, probability, ordinal, cosine, recall@k, relative, relative@tolerance, absolute@tolerance, ' +
@@ -158,6 +164,12 @@ const boxesSchema = z.strictObject({
 export type Boxes = z.infer<typeof boxesSchema>;
 export const DEFAULT_BOXES: Boxes = { form: 'corners', score: 0.5 };
 
+const alsoSchema = z.strictObject({
+  metric: metricSchema,
+  ...testedShape,
+  groups: z.array(groupSchema).optional(),
+});
+
 export const promiseSchema = z
   .strictObject({
     metric: metricSchema.meta({
@@ -197,6 +209,15 @@ export const promiseSchema = z
     groups: z.array(groupSchema).optional().meta({
       description: 'Limits that also hold for each class or group; each is tested at the full level.',
     }),
+    also: z
+      .array(alsoSchema)
+      .min(1)
+      .optional()
+      .meta({
+        description:
+          'Limits by other metrics, which hold together with the first one at this confidence: a setting passes only if it passes all of ' +
+          'their tests, so each is tested at the full level.',
+      }),
     data: z.strictObject({
       sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
       seed: z.int(),

@@ -4,7 +4,7 @@ import { nearestBfloat16 } from '../../numeric/bfloat16.js';
 import { mean, median } from '../../numeric/statistics.js';
 import type { Layer } from '../../skip/head.js';
 import { distanceOf } from '../../skip/losses.js';
-import type { VectorMetric } from '../../skip/promise.js';
+import type { Limit } from '../../skip/promise.js';
 import type { TensorData } from '../../tensor/tensor.js';
 import type { VectorOf } from '../options.js';
 import { principal } from './basis.js';
@@ -14,7 +14,8 @@ import { NormalEquations, predict, type Regression, rowsOf } from './ridge.js';
 
 export interface PointFitting {
   readonly seed: number;
-  readonly metric: VectorMetric;
+  /** What is promised; heads learn what the losses by these metrics grow with. */
+  readonly promises: readonly [Limit, ...Limit[]];
   /** All elements of the first output when left out. */
   readonly vectorOf?: VectorOf | undefined;
 }
@@ -153,7 +154,7 @@ export class PointFit {
 
   /** Of the items of a fold, with a regression that has not seen them. */
   #losses(fold: number, regression: Regression): number[] {
-    const { metric, vectorOf = ({ outputs }) => outputs[0]! } = this.fitting;
+    const { promises, vectorOf = ({ outputs }) => outputs[0]! } = this.fitting;
     const { inputs, answers, sizes } = this.folds[fold]!;
     const found = predict(this.backend, this.#parts[fold]!.x, regression);
     const read = (output: Float32Array, i: number) => {
@@ -164,7 +165,7 @@ export class PointFit {
       };
       return vectorOf(outcome, inputs[i]!);
     };
-    const distance = distanceOf(metric);
+    const distance = distanceOf(promises);
     return answers.map((answer, i) => distance(read(rowsOf(found, i, i + 1).data, i), read(answer, i)));
   }
 
