@@ -179,7 +179,7 @@ export const promiseSchema = z
         'ordinal: how far the class moves, as a share of the scale. Of other answers, ' +
         "against the full network's: cosine: 1 - cos of their angle; relative: |difference| / |full|, at most 1; relative@t: whether that is above t; " +
         'absolute@t: whether any number is off by more than t; excess@t: how far beyond t the largest error is, as a share of t, at most 1; ' +
-        'recall@k: the share of the k nearest neighbours among the items that order settings that are others; ' +
+        'recall@k: the share of the k nearest neighbours that are others, among vectors of the full network of the items that order settings; ' +
         'labels@t: whether the set of labels above the threshold t is another; missed@t and added@t: whether a label is missing from it, or is new; ' +
         'pixels@t: the share of the pixels that change their class (t is for maps of one channel); miou@t: 1 - the mean over the classes of the intersection over the union; ' +
         'boxes@t: the share of the boxes without a partner of the same class whose IoU is t at least; tokens: the share of the tokens that change; ' +
