@@ -1,27 +1,30 @@
 /** What a shadow run can test of a policy's promise: how far the answer of an item is from that of the full network. */
 
 import type { RunEvent } from '../skip/observer.js';
-import { type Metric, type Promised, partsOf } from '../skip/promise.js';
+import { type Limit, type Metric, type Promised, partsOf } from '../skip/promise.js';
 import { type CustomLoss, type RunLoss, runLoss } from '../skip/run-loss.js';
 import { isFloat } from '../tensor/tensor.js';
 
 /** What a monitor tests: that the mean loss of the metric is at most the limit. */
-export interface Tested {
-  readonly metric: Metric;
+export type Tested = Pick<Limit, 'metric'> & {
   /** Null where nothing is tested, only measured. */
   readonly limit: number | null;
-}
+};
 
 /** Acceptable rate of changed answers where nothing is promised. */
 const DEFAULT_LIMIT = 0.01;
 
 /** @param maxDisagreement limit on changed answers; replaces the promise */
-export function testedBy(maxDisagreement: number | undefined, promise: Promised | undefined): Tested {
+export function testedBy(
+  maxDisagreement: number | undefined,
+  promise: Promised | undefined,
+): readonly [Tested, ...Tested[]] {
   if (maxDisagreement !== undefined || !promise)
-    return { metric: 'disagreement', limit: maxDisagreement ?? DEFAULT_LIMIT };
-  const { metric, limit } = promise;
+    return [{ metric: 'disagreement', limit: maxDisagreement ?? DEFAULT_LIMIT }];
+  const { metric, limit, also = [] } = promise;
+  const others = also.map((one) => ({ metric: one.metric, limit: one.limit }));
   // Changed answers are measured, but only labels tell which of them were right.
-  return metric === 'accuracy' ? { metric: 'disagreement', limit: null } : { metric, limit };
+  return metric === 'accuracy' ? [{ metric: 'disagreement', limit: null }] : [{ metric, limit }, ...others];
 }
 
 /** What an item's outputs alone don't tell of a text: its vector is pooled from them, and some tokens only fill it up. */

@@ -57,6 +57,8 @@ export interface WatchStats {
    * `rearm`. In the first arming, the rate is between the two with probability `confidence`.
    */
   readonly disagreement: readonly [number, number];
+  /** The same of the other metrics that the policy promises. Each is tested with an equal share of the error budget. */
+  readonly also?: readonly Pick<WatchStats, 'metric' | 'limit' | 'disagreements' | 'disagreement'>[];
   /** Number of armings: 1 until the first `rearm`. */
   readonly armings: number;
   /** Whether it has exceeded the limit since it was armed. */

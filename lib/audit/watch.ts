@@ -33,12 +33,13 @@ const MAX_CHECKED = 10_000;
 /** Rates that can be tested: of a limit below them any loss is too much, and one above them is as good as none. */
 const [LEAST, MOST] = [1e-9, 0.999];
 
+type Test = Tested & { readonly monitor: RateMonitor };
+
 /** An observer that compares answers of items that skipped with those of the full network; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   readonly keepsInputs = false;
   readonly #options: ReturnType<typeof parseWatchOptions>;
-  #tested: Tested;
-  #monitor: RateMonitor;
+  #tests: readonly [Test, ...Test[]];
   #control: SessionControl | undefined;
   #driftMonitor: DriftMonitor;
   #items = 0;
@@ -55,8 +56,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     super();
     this.#options = parseWatchOptions(options);
     this.#driftMonitor = this.#makeDriftMonitor();
-    this.#tested = testedBy(this.#options.maxDisagreement, undefined);
-    this.#monitor = this.#makeMonitor();
+    this.#tests = this.#makeTests(testedBy(this.#options.maxDisagreement, undefined));
   }
 
   /** @throws ResidualSkipError INVALID_ARGUMENT if it belongs to another session */
@@ -70,11 +70,9 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     this.#control = control;
     this.#driftMonitor = this.#makeDriftMonitor();
     const tested = testedBy(this.#options.maxDisagreement, control.promise);
-    if (tested.metric !== this.#tested.metric || tested.limit !== this.#tested.limit) {
-      this.#tested = tested;
-      this.#monitor = this.#makeMonitor();
-    }
-    if (tested.limit === null)
+    const named = (all: readonly Tested[]) => all.map(({ metric, limit }) => `${metric} ${limit}`).join();
+    if (named(tested) !== named(this.#tests)) this.#tests = this.#makeTests(tested);
+    if (tested[0].limit === null)
       this.#warn(
         "tests no promise: the policy's is about accuracy, which needs labels; give maxDisagreement to limit changed answers",
       );
@@ -82,11 +80,12 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   onRun(event: RunEvent): void {
     const { trace, inputs, outputs } = event;
-    const { metric } = this.#tested;
+    const [{ metric }] = this.#tests;
     const { promise } = this.#control ?? {};
     const own = promise?.metric === metric ? promise : undefined;
-    const loss = shadowLoss(metric, event, own, this.#options.loss);
-    if (!loss) this.#warn(`checks no answers: ${untestable(metric)}`);
+    const losses = this.#tests.map((test) => shadowLoss(test.metric, event, own, this.#options.loss));
+    const testable = losses.every((loss) => loss !== undefined);
+    if (!testable) this.#warn(`checks no answers: ${untestable(metric)}`);
     const count = trace.items.length;
     this.#items += count;
     for (const [item, itemTrace] of trace.items.entries()) {
@@ -95,7 +94,8 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       if (closed && closed.moved.length > 0) this.#report('drift', closed.moved);
       // What is drawn or dropped must not depend on what the item did; otherwise the tested rate isn't the promised
       // one.
-      if (!loss || this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow) continue;
+      if (!testable || this.#tripped || isTripped(itemTrace) || Math.random() >= this.#options.shadow)
+        continue;
       if (this.#waiting >= MAX_WAITING) continue;
       if (this.#options.distinct && !this.#isNew(hashAll([partsOf(inputs, item, count)]))) continue;
       this.#waiting++;
@@ -104,7 +104,9 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
       } else {
         const feeds = itemOf(inputs, item, count);
         const answer = itemOf(outputs, item, count);
-        this.#queue = this.#queue.then(() => this.#check(feeds, (full) => loss(answer, full, feeds)));
+        this.#queue = this.#queue.then(() =>
+          this.#check(feeds, (full) => losses.map((loss) => loss(answer, full, feeds))),
+        );
       }
     }
   }
@@ -125,7 +127,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
    * up to alpha, so the promise holds however often it is rearmed.
    */
   rearm(): void {
-    this.#monitor.rearm();
+    for (const { monitor } of this.#tests) monitor.rearm();
     this.#checked.clear();
     this.#tripped = false;
     this.#control?.setFullDepth(false);
@@ -136,14 +138,22 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   }
 
   #snapshot(): WatchStats {
-    const max = maxLoss(this.#tested.metric);
+    const [first, ...also] = this.#tests;
+    const seen = ({ metric, limit, monitor: { events, lower, upper } }: Test) => {
+      const max = maxLoss(metric);
+      return {
+        metric,
+        limit,
+        disagreements: max * events,
+        disagreement: [max * lower, max * upper] as const,
+      };
+    };
     return {
-      ...this.#tested,
+      ...seen(first),
+      ...(also.length > 0 && { also: also.map(seen) }),
       items: this.#items,
-      checks: this.#monitor.trials,
-      disagreements: max * this.#monitor.events,
-      disagreement: [max * this.#monitor.lower, max * this.#monitor.upper],
-      armings: this.#monitor.armings,
+      checks: first.monitor.trials,
+      armings: first.monitor.armings,
       tripped: this.#tripped,
       failures: this.#failures,
       drift: this.#drift,
@@ -159,14 +169,14 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   #agree(): void {
     this.#waiting--;
-    if (this.#control) this.#observe(0);
+    if (this.#control) this.#observe(this.#tests.map(() => 0));
   }
 
-  async #check(feeds: TensorMap, lossOf: (full: TensorMap) => number): Promise<void> {
-    let loss: number;
+  async #check(feeds: TensorMap, lossesOf: (full: TensorMap) => number[]): Promise<void> {
+    let losses: number[];
     try {
       if (!this.#control) return;
-      loss = lossOf(await this.#control.runFull(feeds, 'low'));
+      losses = lossesOf(await this.#control.runFull(feeds, 'low'));
     } catch {
       // A session that is being released runs nothing more.
       if (this.#control) this.#failures++;
@@ -174,7 +184,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     } finally {
       this.#waiting--;
     }
-    this.#observe(loss / maxLoss(this.#tested.metric));
+    this.#observe(losses);
   }
 
   /** Once, and not where nothing was to be checked. */
@@ -195,22 +205,32 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   /** One shadow check: whether the answer with skipping differs from the full one. */
   observe(disagrees: boolean): void {
-    this.#observe(Number(disagrees));
+    this.#observe(this.#tests.map(({ metric }) => Number(disagrees) * maxLoss(metric)));
   }
 
-  /** @param loss as a share of the largest */
-  #observe(loss: number): void {
-    this.#monitor.observe(loss);
-    if (this.#tripped || this.#tested.limit === null || !this.#monitor.exceeded) return;
+  /** @param losses of an item, by each metric */
+  #observe(losses: readonly number[]): void {
+    for (const [i, { metric, monitor }] of this.#tests.entries())
+      monitor.observe(losses[i]! / maxLoss(metric));
+    if (this.#tripped || !this.#tests.some(({ limit, monitor }) => limit !== null && monitor.exceeded))
+      return;
     this.#tripped = true;
     if (this.#options.onTrip === 'full') this.#control?.setFullDepth(true);
     this.#report('trip', this.#snapshot());
   }
 
-  #makeMonitor(): RateMonitor {
-    const { metric, limit } = this.#tested;
-    const rate = (limit ?? MOST) / maxLoss(metric);
-    return new RateMonitor(Math.min(Math.max(rate, LEAST), MOST), 1 - this.#options.confidence);
+  /** Several tests share the error budget equally, so that no false alarm is raised by any with the probability that was asked for. */
+  #makeTests(tested: readonly [Tested, ...Tested[]]): readonly [Test, ...Test[]] {
+    const alpha = (1 - this.#options.confidence) / tested.length;
+    const [first, ...others] = tested.map(({ metric, limit }): Test => {
+      const rate = (limit ?? MOST) / maxLoss(metric);
+      return {
+        metric,
+        limit,
+        monitor: new RateMonitor(Math.min(Math.max(rate, LEAST), MOST), alpha),
+      };
+    });
+    return [first!, ...others];
   }
 
   #makeDriftMonitor(): DriftMonitor {

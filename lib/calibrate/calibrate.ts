@@ -16,7 +16,15 @@ import type { SkipPolicy } from '../skip/policy.js';
 import { isVectorMetric, type Promised } from '../skip/promise.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { parsePart } from '../util/validation.js';
-import { boundOf, type Certified, certificateFor, certificateOf, certifyEach } from './certify/certify.js';
+import {
+  boundOf,
+  type Certified,
+  certificateFor,
+  certificateOf,
+  certifyEach,
+  type Further,
+  type Ruled,
+} from './certify/certify.js';
 import { checkGroups, type Group, groupsOf, type Rule } from './certify/groups.js';
 import { recordUse } from './certify/uses.js';
 import { type Promisable, promisable } from './checks.js';
@@ -31,7 +39,7 @@ import {
   optionShape,
   removedShape,
 } from './options.js';
-import { type MeasuredSetting, policyOf, promiseOf } from './policy.js';
+import { alsoOf, type MeasuredSetting, policyOf, promiseOf } from './policy.js';
 import { programsOf } from './prepared.js';
 import type { Calibration, Example, SettingResult } from './report/result.js';
 import type { Programs } from './run/evaluator.js';
@@ -162,17 +170,22 @@ async function run(
   // Before settings are tested, only the sizes of groups are read from the items that certify.
   const groups = groupsOf(split.certify, await strategy.classesOf(split), options);
   const limits = task.rules.map((rule) => ({ rule, grouping: checkGroups(groups, rule) }));
+  const groupings = task.further.map((rule) => ({ rule, grouping: checkGroups(groups, rule) }));
   const settings = await strategy.order(split);
   const certifiedOn = split.certify.map((item) => item.sha256);
   const data = describeData(split, options.seed);
   const uses = await countUse(identityOf(task, data, groups, settings), certifiedOn);
   const effects = await strategy.measure(settings, split.certify);
   const losses = effects.map(({ byItem }) => byItem.losses);
+  const further: Further[] = groupings.map((one, m) => ({
+    ...one,
+    losses: effects.map(({ byItem }) => byItem.further[m]!),
+  }));
   // A budget was chosen before `certify` was used: the upper bound of that one setting's risk is promised.
   const bounded = options.budget !== undefined;
   const certified: readonly [Certified, ...Certified[]] = bounded
     ? [{ ...limits[0]!, chosen: losses.length - 1 }]
-    : certifyEach(losses, limits);
+    : certifyEach(losses, limits, further);
   const [first, ...others] = certified;
   if (task.original && first.chosen < 0) throw originalOutOfReach(losses[0]!, first.rule);
   const inputs = split.certify.map(({ input }) => input);
@@ -180,7 +193,7 @@ async function run(
     const [setting, effect] = [settings[i]!, effects[i]!];
     return { setting, effect, latency: stopwatch.time(setting.exits ?? [], inputs, effort, setting.omitted) };
   };
-  const tested = settings.map((_, i) => resultOf(timed(i, QUICK), first));
+  const tested = settings.map((_, i) => resultOf(timed(i, QUICK), first, groupings));
   const policies: SkipPolicy[] = [];
   for (const one of certified) {
     const { rule, chosen } = one;
@@ -189,13 +202,17 @@ async function run(
       ? boundOf(losses[chosen]!, rule)
       : certificateFor(one, losses, split.certify.length);
     const about = { ...data, ...(uses !== undefined && { uses }) };
-    const promise = { ...promiseOf(certificate, rule, about), ...options.about };
+    const also = further.map((one) =>
+      alsoOf(certificateFor({ ...one, chosen }, one.losses, split.certify.length), one.rule),
+    );
+    const several = also.length > 0 && { also };
+    const promise = { ...promiseOf(certificate, rule, about), ...several, ...options.about };
     policies.push(policyOf(task, chosen < 0 ? undefined : timed(chosen, THOROUGH), promise));
   }
   progress.finish();
-  const [policy, ...further] = policies as [SkipPolicy, ...SkipPolicy[]];
+  const [policy, ...bolder] = policies as [SkipPolicy, ...SkipPolicy[]];
   return {
-    policy: { ...policy, ...(further.length > 0 && { settings: further }) },
+    policy: { ...policy, ...(bolder.length > 0 && { settings: bolder }) },
     settings: tested,
     chosen: first.chosen,
     bolder: others.map(({ chosen }) => chosen),
@@ -206,11 +223,19 @@ async function run(
   };
 }
 
-function resultOf({ effect, latency }: MeasuredSetting, { rule, grouping }: Certified): SettingResult {
+function resultOf(
+  { effect, latency }: MeasuredSetting,
+  { rule, grouping }: Certified,
+  groupings: readonly Ruled[],
+): SettingResult {
   const { byItem, multiplyAddsSkipped, blocksSkipped, exits } = effect;
+  const own = certificateOf(byItem.losses, rule, grouping);
+  const also = groupings.map((one, m) => certificateOf(byItem.further[m]!, one.rule, one.grouping));
   return {
     ...{ multiplyAddsSkipped, blocksSkipped, exits },
-    ...certificateOf(byItem.losses, rule, grouping),
+    ...own,
+    worstPValue: Math.max(...[own, ...also].map(({ worstPValue }) => worstPValue)),
+    ...(also.length > 0 && { also }),
     latency,
   };
 }
@@ -227,7 +252,7 @@ function originalOutOfReach(losses: readonly number[], { limit }: Rule): Residua
 
 /** What determines the result of a calibration, as JSON. */
 function identityOf(
-  { sha256, programs, options: { original, guards, choice, budget, about }, rules }: Task,
+  { sha256, programs, options: { original, guards, choice, budget, about }, rules, further }: Task,
   data: Promised['data'],
   groups: readonly Group[],
   settings: readonly Setting[],
@@ -243,6 +268,7 @@ function identityOf(
       budget,
       about,
       rules,
+      ...(further.length > 0 && { further }),
       data,
     },
     groups: groups.map(({ kind, name, members }) => [kind, name, members.length]),

@@ -13,11 +13,13 @@ import {
 import { ResidualSkipError } from '../errors.js';
 import { NONE, type Program, type ValueId } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
+import { readAlike } from '../skip/losses.js';
 import {
   complete,
   DEFAULT_BOXES,
   isOfPixels,
   isVectorMetric,
+  type Limit,
   type Metric,
   type Promised,
   partsOf,
@@ -25,7 +27,7 @@ import {
 import { classScoresOf, endOf, meaningOf } from '../skip/scores.js';
 import { suggest } from '../util/suggest.js';
 import { exitPoints } from './fit/exit-points.js';
-import type { CalibrateOptions } from './options.js';
+import { type CalibrateOptions, limitsByMetric } from './options.js';
 import { hasGates } from './task.js';
 
 /** @throws ResidualSkipError UNSUPPORTED_MODEL when nothing can be skipped */
@@ -57,6 +59,8 @@ export function checkProgram(program: Program, anyway: boolean): void {
 /** What is promised: by which metric, of which outputs. */
 export interface Promisable extends Pick<Promised, 'outputs' | 'notPromised' | 'boxes'> {
   readonly metric: Metric;
+  /** Limits by several metrics, the first of which is `metric`; undefined where there is one. */
+  readonly limits: CalibrateOptions['limits'];
   /** Indices of the outputs that are promised, among the program's. */
   readonly indices: readonly number[];
   /** Whether the same blocks are left out for all items; otherwise there are exits. */
@@ -82,12 +86,19 @@ export function promisable(
     throw refused(`outputs: the model has no output '${unknown}'; ${suggest(unknown, names)}`);
   // What is known of one output says nothing of another.
   const model = { ...opened, output: asked.outputs?.[0] ?? opened.output };
+  const several = limitsByMetric(asked.limits);
+  if (several && asked.metric !== undefined)
+    throw refused('limits: they name the metrics themselves; omit metric, or give a list of limits for it');
   const task = model.task ?? (asked.loss && asked.metric === undefined ? 'custom' : undefined);
   const given =
-    asked.metric ?? defaultMetric(task ?? (staged ? namedTask(model) : inferred(model, program, labelled)));
-  const instead = task && metricsInstead(task, given);
-  if (instead !== undefined)
-    throw refused(`metric: '${given}' isn't about the task ${task}; take ${instead}`);
+    several?.[0].metric ??
+    asked.metric ??
+    defaultMetric(task ?? (staged ? namedTask(model) : inferred(model, program, labelled)));
+  for (const one of several?.map(({ metric }) => metric) ?? [given]) {
+    const instead = task && metricsInstead(task, one);
+    if (instead !== undefined)
+      throw refused(`metric: '${one}' isn't about the task ${task}; take ${instead}`);
+  }
   if ((given === 'custom') !== (asked.loss !== undefined)) {
     throw refused(
       asked.loss
@@ -107,9 +118,9 @@ export function promisable(
   const value = staged ? NONE : program.outputs[indices[0]!]!.value;
   const channels = program.values[value]?.shape[1] ?? 1;
   const byChannel = isOfPixels(given) && channels > 1;
-  const metric = byChannel
-    ? given
-    : complete(given, !staged && endOf(program, value) === 'sigmoid' ? 0.5 : 0);
+  const completed = (one: Metric) =>
+    byChannel ? one : complete(one, !staged && endOf(program, value) === 'sigmoid' ? 0.5 : 0);
+  const metric = completed(given);
   const others = names.filter((name) => !outputs.includes(name));
   const boxes = {
     ...DEFAULT_BOXES,
@@ -117,11 +128,29 @@ export function promisable(
     ...(asked.score !== undefined && { score: asked.score }),
   };
   return {
+    limits: several ? togetherOf(several, completed) : asked.limits,
     ...{ metric, indices, byBlocks: staged || leavesOutBlocks(metric, program, asked) },
     ...(names.length > 1 && { outputs: [...outputs] }),
     ...(others.length > 0 && { notPromised: others }),
     ...(partsOf(metric).name === 'boxes' && { boxes }),
   };
+}
+
+/** Limits by metric, completed. @throws ResidualSkipError INVALID_ARGUMENT for metrics that don't go together */
+function togetherOf(
+  several: readonly Limit[],
+  completed: (metric: Metric) => Metric,
+): CalibrateOptions['limits'] {
+  const [first, ...others] = several.map(({ metric }) => completed(metric)) as [Metric, ...Metric[]];
+  const other = others.find(
+    (metric, i) => !readAlike(first, metric) || [first, ...others].indexOf(metric) !== i + 1,
+  );
+  if (other === undefined)
+    return Object.fromEntries(several.map(({ metric, limit }) => [completed(metric), limit]));
+  throw refused(
+    `limits: '${first}' and '${other}' can't be promised together: different metrics can that read an item's answer alike, as missed and ` +
+      'added at one threshold, or relative and absolute@TOLERANCE; make a policy for each',
+  );
 }
 
 /** Whether blocks are left out for all items: exits can't give the answers that are promised, or there is no place for one. */

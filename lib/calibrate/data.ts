@@ -90,14 +90,14 @@ export async function itemOptions(
   opened: DataModel,
   { typical, byHash }: Pick<CalibrationData, 'typical' | 'byHash'>,
   { fit, original, state: _, loss, ...options }: CalibrateOptions,
-  { metric, indices, byBlocks, ...about }: Promisable,
+  { metric, limits, indices, byBlocks, ...about }: Promisable,
   programs: Programs,
   work: Work,
   unusable: Unusable,
   staged?: Staged,
 ): Promise<CalibrationOptions> {
   const asked = {
-    ...{ ...options, metric, about: Object.keys(about).length > 0 ? about : undefined },
+    ...{ ...options, metric, limits, about: Object.keys(about).length > 0 ? about : undefined },
     fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     // Nothing says that tensors are images, which may be shifted and mirrored.
     ...(opened.what === 'feed' && { copies: 0 }),

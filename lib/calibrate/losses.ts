@@ -1,7 +1,7 @@
 /** Answers of networks, and how far those of a policy are from those that it promises. */
 import { ResidualSkipError } from '../errors.js';
 import { answerOf, lossOf } from '../skip/losses.js';
-import type { Metric } from '../skip/promise.js';
+import type { Limit, Metric } from '../skip/promise.js';
 
 export function className(index: number, labels: readonly string[] | undefined): string {
   return labels?.[index] ?? `class ${index}`;
@@ -40,20 +40,33 @@ export interface Pairs {
 
 /**
  * The loss of each item, in [0, maxLoss(metric)], or -1 where `accuracy` gains an answer; NaN among its numbers counts as the most.
- * @param rest where neighbours are looked for; when left out, among the other items; with the `full` of the items, never the item itself
+ * @param database where neighbours are looked for: vectors of the full network; when left out, those of the other items
  */
-export function lossesOf(metric: Metric, { full, skipping, lossOf: own }: Pairs, rest?: Pairs): number[] {
+export function lossesOf(
+  metric: Metric,
+  { full, skipping, lossOf: own }: Pairs,
+  database?: readonly Float32Array[],
+): number[] {
   const loss = own ?? lossOf(metric);
   if (loss) return full.map((before, i) => loss(skipping[i]!, before, i));
   const count = Number(metric.slice('recall@'.length));
-  const [units, others] = [full, skipping].map((vectors) => vectors.map(unit));
-  const among = rest ? [rest.full, rest.skipping].map((vectors) => vectors.map(unit)) : [units!, others!];
-  return units!.map((vector, i) => {
-    const own = rest && rest.full !== full ? -1 : i;
-    const before = nearest(vector, among[0]!, count, own);
-    const after = new Set(nearest(others![i]!, among[1]!, count, own));
+  const among = (database ?? full).map(unit);
+  return full.map((vector, i) => {
+    const own = database ? -1 : i;
+    const before = nearest(vector, among, count, own);
+    const after = new Set(nearest(skipping[i]!, among, count, own));
     return 1 - before.filter((index) => after.has(index)).length / count;
   });
+}
+
+/** Of several limits, how bad each item is: its largest loss, in units of the first limit. */
+export function worstLossesOf([first, ...others]: readonly [Limit, ...Limit[]], pairs: Pairs): number[] {
+  const losses = lossesOf(first.metric, pairs);
+  for (const { metric, limit } of others) {
+    for (const [i, loss] of lossesOf(metric, pairs).entries())
+      losses[i] = Math.max(losses[i]!, (loss * first.limit) / limit);
+  }
+  return losses;
 }
 
 /** Scaled to the length 1; a vector of zeros stays. */

@@ -10,10 +10,18 @@ import { PRECISIONS, type Program } from '../model/program/program.js';
 import type { AnyExit } from '../skip/exits.js';
 import type { FrontSpec } from '../skip/fronts.js';
 import { guardSchema } from '../skip/guards.js';
-import { BOX_FORMS, isOfLabels, METRICS, type Metric, metricSchema, type Promised } from '../skip/promise.js';
+import {
+  BOX_FORMS,
+  isOfLabels,
+  type Limit,
+  METRICS,
+  type Metric,
+  metricSchema,
+  type Promised,
+} from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
 import type { TensorData } from '../tensor/tensor.js';
-import { parseStrict } from '../util/validation.js';
+import { expectation, parseStrict } from '../util/validation.js';
 import type { Outcome, Programs } from './run/evaluator.js';
 
 /** How the command takes an option. */
@@ -46,7 +54,33 @@ const fraction = z.number().refine((value) => value > 0 && value < 1, {
   error: ({ input }) => `expected a number between 0 and 1, received ${input}`,
 });
 const count = (min: number) => z.int({ error: `expected a whole number of at least ${min}` }).min(min);
-const limits = z.array(fraction).min(1, { error: 'expected at least one limit' }).readonly();
+/** A limit for each of several settings, or for each of several metrics that are promised together. */
+export type Limits = readonly number[] | Readonly<Partial<Record<Metric, number>>>;
+
+const listed = z.array(fraction).min(1, { error: 'expected at least one limit' });
+const byMetric = z
+  .record(metricSchema, fraction)
+  .refine((all) => Object.keys(all).length > 0, { error: 'expected at least one limit' });
+const limits = z.unknown().superRefine((value, context) => {
+  const { error } = (Array.isArray(value) ? listed : byMetric).safeParse(value, { error: expectation });
+  for (const { message, path } of error?.issues ?? []) context.addIssue({ code: 'custom', message, path });
+}) as unknown as z.ZodType<Limits, Limits>;
+
+/** `0.01,0.02`, or `missed=0.01,added=0.05`. */
+function readLimits(text: string): unknown {
+  const parts = text.split(',').map((part) => part.split('='));
+  if (parts.every(({ length }) => length === 1)) return parts.map(([limit]) => number(limit!));
+  return Object.fromEntries(parts.map(([metric, limit = '']) => [metric!.trim(), number(limit)]));
+}
+
+/** Of limits by metric, each; undefined where they are of several settings. */
+export function limitsByMetric(all: Limits | undefined): readonly [Limit, ...Limit[]] | undefined {
+  if (all === undefined || Array.isArray(all)) return undefined;
+  return Object.entries(all as Readonly<Record<Metric, number>>).map(([metric, limit]) => ({
+    metric: metric as Metric,
+    limit,
+  })) as [Limit, ...Limit[]];
+}
 
 /** Options of what is certified, and how it is chosen. */
 const shape = {
@@ -57,12 +91,16 @@ const shape = {
     `most answers that may change, as a fraction (default: ${DEFAULT_LIMIT})`,
     number,
   ),
-  /** Several such limits instead: the policy then has a setting for each of them, and all promises hold together. */
+  /**
+   * Several such limits instead: the policy then has a setting for each of them, and all promises hold together. Or a limit for each of
+   * several metrics, in the place of `metric`: every setting keeps them all, as `{ missed: 0.01, added: 0.05 }`.
+   */
   limits: flagged(
     limits.optional(),
     '--limits <rates>',
-    'or several such limits, as 0.005,0.01,0.02: a setting for each in one policy; all promises hold together',
-    (text) => text.split(',').map(number),
+    'or several such limits, as 0.005,0.01,0.02: a setting for each in one policy; or one for each metric, as missed=0.01,added=0.05, ' +
+      'all kept at once; all promises hold together',
+    readLimits,
   ),
   /** Probability that all limits hold; 0.95 when left out. */
   confidence: flagged(
@@ -295,7 +333,12 @@ export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof 
 }
 
 export type ParsedOptions = Omit<CalibrationOptions, 'metric' | 'limits'> &
-  z.output<z.ZodObject<typeof shape>> & { readonly metric: Metric; readonly limits: readonly number[] };
+  Omit<z.output<z.ZodObject<typeof shape>>, 'limits'> & {
+    readonly metric: Metric;
+    readonly limits: readonly number[];
+    /** Of the lowest limit, and those by other metrics that are promised with it. */
+    readonly promises: readonly [Limit, ...Limit[]];
+  };
 
 /**
  * The options with their defaults.
@@ -305,6 +348,13 @@ export function parseOptions(options: CalibrationOptions): ParsedOptions {
   checkConflicts({ ...options });
   const about = { code: 'INVALID_ARGUMENT', subject: 'options', known: [] } as const;
   const parsed = parseStrict(z.looseObject(shape), options, about);
-  const { limits = [parsed.maxDisagreement ?? DEFAULT_LIMIT], metric = 'disagreement' } = parsed;
-  return { ...options, ...parsed, limits, metric };
+  const several = limitsByMetric(parsed.limits);
+  if (several) {
+    const [{ metric, limit }] = several;
+    return { ...options, ...parsed, limits: [limit], metric, promises: several };
+  }
+  const { metric = 'disagreement', maxDisagreement = DEFAULT_LIMIT } = parsed;
+  const limits = (parsed.limits as readonly number[] | undefined) ?? [maxDisagreement];
+  const promises = [{ metric, limit: Math.min(...limits) }] as const;
+  return { ...options, ...parsed, limits, metric, promises };
 }

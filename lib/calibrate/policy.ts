@@ -89,3 +89,11 @@ export function promiseOf(
     data,
   };
 }
+
+/** The same of a limit by another metric, which the policy keeps as well. */
+export function alsoOf(
+  { groups, worstPValue: _, ...tested }: Certificate,
+  { metric }: Rule,
+): NonNullable<Promised['also']>[number] {
+  return { metric, ...tested, ...(groups.length > 0 && { groups: [...groups] }) };
+}

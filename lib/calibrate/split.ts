@@ -12,6 +12,7 @@ import {
   type CalibrationOptions,
   checkConflicts,
   DEFAULT_LIMIT,
+  limitsByMetric,
   type ParsedOptions,
 } from './options.js';
 import type { Programs } from './run/evaluator.js';
@@ -119,12 +120,12 @@ export interface Split extends Readonly<Record<Part, readonly CalibrationItem[]>
  */
 export function splitItems(
   given: readonly CalibrationItem[],
-  { programs, options, rules }: Task,
+  { programs, options, rules, further }: Task,
   first: Part,
 ): Split {
   const items = distinctItems(given, programs, options);
   const parts = split(items, options.seed, first);
-  checkParts(parts, rules[0], first, options.budget !== undefined);
+  checkParts(parts, [rules[0], ...further], first, options.budget !== undefined);
   return { ...parts, items, duplicates: given.length - items.length };
 }
 
@@ -145,11 +146,13 @@ export function describeData({ items, fit, order, certify }: Split, seed: number
  */
 function checkParts(
   { fit, order, certify }: Record<Part, CalibrationItem[]>,
-  { metric, limit, delta }: Rule,
+  rules: readonly [Rule, ...Rule[]],
   first: Part,
   anyway: boolean,
 ): void {
-  const needed = anyway ? 1 : itemsNeeded(limit / maxLoss(metric), delta);
+  const neededFor = ({ metric, limit, delta }: Rule) => itemsNeeded(limit / maxLoss(metric), delta);
+  const { limit, delta } = rules.reduce((most, rule) => (neededFor(rule) > neededFor(most) ? rule : most));
+  const needed = anyway ? 1 : Math.max(...rules.map(neededFor));
   const chosen = first === 'certify' || (fit.length + order.length >= MIN_FIT && order.length > 0);
   if (certify.length >= needed && chosen) return;
   const enough = enoughItems(needed, first);
@@ -181,8 +184,11 @@ export function dryRunItems(
   }: Pick<CalibrationOptions, 'limits' | 'maxDisagreement' | 'metric'>,
   confidence: number,
 ): number {
-  const all = limits ?? [maxDisagreement];
-  const needed = itemsNeeded(Math.min(...all) / maxLoss(metric), (1 - confidence) / all.length);
+  const several = limitsByMetric(limits);
+  const settings = Array.isArray(limits) ? (limits as readonly number[]) : [maxDisagreement];
+  const all = several ?? settings.map((limit) => ({ metric, limit }));
+  const error = (1 - confidence) / (several ? 1 : all.length);
+  const needed = Math.max(...all.map((one) => itemsNeeded(one.limit / maxLoss(one.metric), error)));
   return Math.max(DRY_RUN, enoughItems(needed, 'order'));
 }
 

@@ -16,7 +16,11 @@ export interface Setting {
 /** The effect of a setting on the items that certify. */
 export interface Effect {
   /** Losses are in [0, maxLoss(metric)], or -1 where `accuracy` gains an answer. */
-  readonly byItem: { readonly losses: readonly number[] };
+  readonly byItem: {
+    readonly losses: readonly number[];
+    /** By each of the further metrics that are promised. */
+    readonly further: readonly (readonly number[])[];
+  };
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;

@@ -2,7 +2,7 @@
 import type { Backend } from '../backends/backend.js';
 import type { Program } from '../model/program/program.js';
 import { type ResolvedGuard, resolveGuards } from '../skip/guards.js';
-import { rulesOf } from './certify/certify.js';
+import { furtherRules, rulesOf } from './certify/certify.js';
 import type { Rule } from './certify/groups.js';
 import { type CalibrationOptions, type ParsedOptions, parseOptions } from './options.js';
 import { Programs } from './run/evaluator.js';
@@ -18,6 +18,8 @@ export interface Task {
   readonly options: ParsedOptions;
   /** What to promise for each limit, the lowest first. */
   readonly rules: readonly [Rule, ...Rule[]];
+  /** Limits by other metrics that every setting keeps as well. */
+  readonly further: readonly Rule[];
   readonly guards: readonly ResolvedGuard[];
   readonly progress: WorkMeter;
 }
@@ -56,6 +58,7 @@ export function taskOf(
     ...{ backend, sha256, options, programs: Programs.of(network) },
     original: options.original && Programs.of(options.original.program),
     rules: rulesOf(options),
+    further: furtherRules(options),
     guards: resolveGuards(options.guards ?? [], options.labels),
     progress: new WorkMeter(options.onProgress),
   };

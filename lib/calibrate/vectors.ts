@@ -15,7 +15,7 @@ import { checkSkippable } from './checks.js';
 import { exitPoints, mapPoints, savingsOf } from './fit/exit-points.js';
 import { Fitter } from './fit/folds.js';
 import { answersWithMap } from './fit/map-heads.js';
-import { lossesOf, type Pairs } from './losses.js';
+import { lossesOf, type Pairs, worstLossesOf } from './losses.js';
 import type { CalibrationItem } from './options.js';
 import { blockSets, setsTried } from './order/block-sets.js';
 import { exitsOf, type Measured, measure, summarise, type Thresholds, vectorsOf } from './order/measure.js';
@@ -110,24 +110,26 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     settings: readonly VectorSetting[],
     items: readonly CalibrationItem[],
   ): Promise<readonly Effect[]> {
-    const corpus = this.#corpus;
     if (settings.some(({ thresholds }) => thresholds)) return this.#measureExits(settings, items);
-    const near = corpus.length > 0 ? await this.#run(corpus, 'none') : undefined;
+    const { promises } = this.task.options;
+    const database = await this.#database();
     const effects: Effect[] = [];
     for (const { omitted } of settings) {
-      const rest = near && { full: near.vectors, skipping: (await this.#run(corpus, omitted)).vectors };
-      const losses: number[] = [];
+      const losses = promises.map((): number[] => []);
       let [multiplyAddsSkipped, blocksSkipped] = [0, 0];
       // Maps are large: what all items answer need not fit into memory.
       for (let from = 0; from < items.length; from += AT_ONCE) {
         const some = items.slice(from, from + AT_ONCE);
         const { vectors: full } = await this.#run(some, 'none');
         const { vectors: skipping, ...skipped } = await this.#run(some, omitted);
-        losses.push(...lossesOf(this.#metric, { full, skipping, lossOf: this.#lossOf(some) }, rest));
+        const pairs = { full, skipping, lossOf: this.#lossOf(some) };
+        for (const [m, { metric }] of promises.entries())
+          losses[m]!.push(...lossesOf(metric, pairs, database));
         multiplyAddsSkipped += (skipped.multiplyAddsSkipped * some.length) / items.length;
         blocksSkipped += (skipped.blocksSkipped * some.length) / items.length;
       }
-      effects.push({ byItem: { losses }, multiplyAddsSkipped, blocksSkipped, exits: {} });
+      const [own = [], ...further] = losses;
+      effects.push({ byItem: { losses: own, further }, multiplyAddsSkipped, blocksSkipped, exits: {} });
     }
     return effects;
   }
@@ -189,7 +191,7 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     const risks = new Map<Thresholds, number>();
     const riskOf = (thresholds: Thresholds) => {
       const pairs = order.of === 'vectors' && { full: order.vectors, skipping: vectorsOf(order, thresholds) };
-      const risk = pairs ? mean(lossesOf(this.#metric, pairs)) : summarise(order, thresholds).risk;
+      const risk = pairs ? mean(worstLossesOf(options.promises, pairs)) : summarise(order, thresholds).risk;
       risks.set(thresholds, risk);
       return risk;
     };
@@ -202,12 +204,13 @@ export class VectorStrategy implements Strategy<VectorSetting> {
 
   /** Sets of blocks that no item runs. */
   async #sets(compared: readonly CalibrationItem[], full: readonly Float32Array[]): Promise<Ordered[]> {
-    const { programs, rules } = this.task;
+    const { programs, options, rules } = this.task;
     const known = new Map<string, Pick<Ordered, 'risk' | 'saved'>>();
     const keyOf = (omitted: ReadonlySet<number>) => [...omitted].join();
     const riskOf = async (omitted: ReadonlySet<number>) => {
       const { vectors: skipping, multiplyAddsSkipped: saved } = await this.#run(compared, omitted);
-      const risk = mean(lossesOf(this.#metric, { full, skipping, lossOf: this.#lossOf(compared) }));
+      const pairs = { full, skipping, lossOf: this.#lossOf(compared) };
+      const risk = mean(worstLossesOf(options.promises, pairs));
       known.set(keyOf(omitted), { risk, saved });
       return risk;
     };
@@ -222,14 +225,19 @@ export class VectorStrategy implements Strategy<VectorSetting> {
   ): Promise<Measured[]> {
     const table = await tableOf(this.task, this.#exits, items);
     this.#table = table;
-    const near = this.#corpus.length > 0 ? await tableOf(this.task, this.#exits, this.#corpus) : undefined;
+    const database = await this.#database();
     return settings.map(({ thresholds = [] }) => {
       const measured = measure(table, thresholds);
-      if (!near) return measured;
-      const pairsOf = (one: Table) => ({ full: one.vectors, skipping: vectorsOf(one, thresholds) });
-      const losses = lossesOf(this.#metric, pairsOf(table), pairsOf(near));
+      if (!database) return measured;
+      const pairs = { full: table.vectors, skipping: vectorsOf(table, thresholds) };
+      const losses = lossesOf(this.#metric, pairs, database);
       return { ...measured, byItem: { ...measured.byItem, losses } };
     });
+  }
+
+  /** Vectors of the full network, among which neighbours are looked for; undefined where none are. */
+  async #database(): Promise<readonly Float32Array[] | undefined> {
+    return this.#corpus.length > 0 ? (await this.#run(this.#corpus, 'none')).vectors : undefined;
   }
 
   /** The loss of the options, for losses that need more than an item's answers. */

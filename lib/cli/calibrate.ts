@@ -6,6 +6,7 @@ import {
   CONFLICTS,
   type Flag,
   flags,
+  limitsByMetric,
   optionShape,
   removedShape,
 } from '../calibrate/options.js';
@@ -97,7 +98,8 @@ async function run(path: string, options: CommandOptions, io: Io): Promise<void>
     ...asked,
     ...work.options,
     state,
-    metric: options.metric ?? (labels === undefined ? undefined : 'accuracy'),
+    metric:
+      options.metric ?? (labels === undefined || limitsByMetric(options.limits) ? undefined : 'accuracy'),
     labelsFrom: labels === true ? 'data' : labels,
     groupsFrom: groups,
     guards: guard?.length ? [{ labels: [...guard], margin }] : undefined,

@@ -11,12 +11,14 @@ import { maxLoss } from '../skip/promise.js';
 import { type Io, paint } from './io.js';
 import { type Column, formatTable, milliseconds, numbers, percent, plural } from './table.js';
 
-const COLUMNS: readonly Column[] = [
+const columnsOf = ({ policy: { promise } }: Calibration): readonly Column[] => [
   { title: '' },
   ...numbers(
     'changed',
     'mean loss',
     'bound alone',
+    // Of several metrics, the columns before are about the first.
+    ...(promise!.also ?? []).map(({ metric }) => metric),
     'p',
     'multiply-adds skipped',
     'blocks skipped',
@@ -52,7 +54,7 @@ export function drawCalibration(
     `policy: ${written.output}`,
   ];
   return [
-    formatTable(io, COLUMNS, settingRows(result, io)),
+    formatTable(io, columnsOf(result), settingRows(result, io)),
     ...(groups.length > 0 ? [formatTable(io, GROUP_COLUMNS, groupRows(result))] : []),
     `${[result.policy, ...(result.policy.settings ?? [])].map((policy) => paint(io, 'bold', verdict(policy, result))).join('\n')}\n${notes.join('\n')}\n`,
   ].join('\n');
@@ -64,9 +66,12 @@ export function drawEstimate(
   { confidence = 0.95 }: Pick<CalibrateOptions, 'confidence'>,
   io: Io,
 ): string {
-  const { limit, metric, data } = promise!;
+  const { limit, also = [], data } = promise!;
   const read = data.fit + data.order + data.certify;
-  const enough = enoughItems(itemsNeeded(limit / maxLoss(metric), 1 - confidence), 'fit');
+  const needed = [promise!, ...also].map((one) =>
+    itemsNeeded(one.limit / maxLoss(one.metric), 1 - confidence),
+  );
+  const enough = enoughItems(Math.max(...needed), 'fit');
   const about = `estimate from ${plural(read, 'item')}, ${certifiedOn.length} of them for the limit of ${percent(limit, 2)}`;
   const certify = `about ${enough.toLocaleString('en')} different items, better more, certify it: leave out --dry-run, and name a file (-o)`;
   if (chosen < 0) return `${about}: nothing would be skipped\n${certify}\n`;
@@ -77,21 +82,28 @@ export function drawEstimate(
 }
 
 function settingRows({ settings, chosen, bolder }: Calibration, io: Io): string[][] {
-  return settings.map(({ events, gained, items, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
-    i === chosen || bolder.includes(i) ? paint(io, 'green', '→') : '',
-    wordEvents(`${events} of ${items}`, gained),
-    percent(risk, 2),
-    percent(upperBound, 2),
-    worstPValue.toPrecision(2),
-    percent(skipped.multiplyAddsSkipped),
-    percent(skipped.blocksSkipped),
-    milliseconds(latency.policyMs.p50),
-    percent(latencyReduction(latency)),
-  ]);
+  return settings.map(
+    ({ events, gained, items, risk, upperBound, also = [], worstPValue, latency, ...skipped }, i) => [
+      i === chosen || bolder.includes(i) ? paint(io, 'green', '→') : '',
+      wordEvents(`${events} of ${items}`, gained),
+      percent(risk, 2),
+      percent(upperBound, 2),
+      ...also.map((other) => percent(other.risk, 2)),
+      worstPValue.toPrecision(2),
+      percent(skipped.multiplyAddsSkipped),
+      percent(skipped.blocksSkipped),
+      milliseconds(latency.policyMs.p50),
+      percent(latencyReduction(latency)),
+    ],
+  );
 }
 
 function groupRows({ policy }: Calibration): string[][] {
-  return policy.promise!.groups!.map(({ name, items, events, gained, upperBound, pValue, promised }) => [
+  const { also = [], ...first } = policy.promise!;
+  const all = [first, ...also].flatMap(({ metric, groups = [] }) =>
+    groups.map((group) => ({ ...group, name: also.length > 0 ? `${group.name}, ${metric}` : group.name })),
+  );
+  return all.map(({ name, items, events, gained, upperBound, pValue, promised }) => [
     name,
     String(items),
     wordEvents(String(events), gained),

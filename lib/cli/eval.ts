@@ -100,16 +100,12 @@ function draw(
             : [['cosine distance', '', skip.distance.cosine.toPrecision(3), '']]),
           ['relative error', '', percent(skip.distance.relative, 2), ''],
         ]),
-    ...(skip.loss
-      ? [
-          [
-            `promised loss (${skip.loss.metric})`,
-            '',
-            percent(skip.loss.mean, 2),
-            `limit ${percent(skip.loss.limit, 2)}`,
-          ],
-        ]
-      : []),
+    ...(skip.loss ? [skip.loss, ...(skip.loss.also ?? [])] : []).map(({ metric, mean, limit }) => [
+      `promised loss (${metric})`,
+      '',
+      percent(mean, 2),
+      `limit ${percent(limit, 2)}`,
+    ]),
     latency('mean', 'latency, mean, ms', ''),
     latency(
       'p50',

@@ -12,7 +12,7 @@ import { argMax } from '../numeric/softmax.js';
 import { mean } from '../numeric/statistics.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import type { PolicyInfo } from '../session/own-policy.js';
-import { isVectorMetric, type Promised } from '../skip/promise.js';
+import { isVectorMetric, type Limit } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
 import type { ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -31,6 +31,9 @@ export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, Ta
   /** Also measure what an item takes of the processor. It blocks the event loop for up to ten seconds. */
   energy?: boolean | undefined;
 }
+
+/** The mean loss by a metric, and the limit that is promised. */
+export type MeasuredLoss = Limit & { readonly mean: number };
 
 /** What skipping gains and costs. Fractions are 0 to 1, averaged over items. */
 export interface Evaluation {
@@ -56,10 +59,11 @@ export interface Evaluation {
      */
     readonly distance: { readonly cosine: number | null; readonly relative: number } | null;
     /**
-     * What the policy promises, on these items: the mean loss by the promise's metric, and its limit. Null without a promise, and for
+     * What the policy promises, on these items: the mean loss by the promise's metric, and its limit; `also` has the same of other metrics
+     * that it promises. Null without a promise, and for
      * what a single item doesn't tell, `recall@k`, or what is above, `accuracy`.
      */
-    readonly loss: (Pick<Promised, 'metric' | 'limit'> & { readonly mean: number }) | null;
+    readonly loss: (MeasuredLoss & { readonly also?: readonly MeasuredLoss[] }) | null;
     readonly latencyMs: LatencySummary;
     /** Of all residual blocks. */
     readonly blocksSkipped: number;
@@ -148,9 +152,10 @@ async function measure(
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
   const tally = new Tally();
   const { promise } = classifier.session.policy;
-  let loss: ReturnType<TimedClassifier['lossOf']>;
-  const losses: number[] = [];
-  const measured = new Sample<Tensor>(MAX_MEASURED);
+  const tested = promise ? [promise, ...(promise.also ?? [])] : [];
+  let lossesBy: ReturnType<TimedClassifier['lossOf']>[] | undefined;
+  const losses = tested.map((): number[] => []);
+  const sample = new Sample<Tensor>(MAX_MEASURED);
   for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
     if (tally.items === 0) classifier.warmUp(tensor);
     const { trace, multiplyAdds, layers } = classifier.classify(tensor);
@@ -160,9 +165,10 @@ async function measure(
       [order[0]]: classifier.time(tensor, order[0]),
       [order[1]]: classifier.time(tensor, order[1]),
     };
-    if (energy) measured.add(tensor);
-    if (promise) loss ??= classifier.lossOf(promise, options.loss);
-    if (loss) losses.push(loss(timed.skip!, timed.full!, tensor));
+    if (energy) sample.add(tensor);
+    lossesBy ??= tested.map(({ metric }) => classifier.lossOf({ ...promise!, metric }, options.loss));
+    for (const [m, loss] of lossesBy.entries())
+      if (loss) losses[m]!.push(loss(timed.skip!, timed.full!, tensor));
     tally.add(item.label, timed.full!, timed.skip!, trace, {
       blocks: trace.blocks.filter(({ ran }) => !ran).length / Math.max(1, trace.blocks.length),
       layers: trace.layersSkipped / Math.max(1, layers),
@@ -178,7 +184,9 @@ async function measure(
     const { reason, remedy } = doubt;
     work.note(`answers aren't compared as classes: ${reason}${remedy ? `; ${remedy}` : ''}`);
   }
-  if (promise && !loss && promise.metric !== 'accuracy') {
+  const measured = tested.map(({ metric, limit }, m) => ({ metric, limit, mean: mean(losses[m]!) }));
+  const [first, ...also] = lossesBy?.[0] ? measured : [];
+  if (promise && !first && promise.metric !== 'accuracy') {
     work.note(
       `the loss of the promised metric '${promise.metric}' isn't measured: an item's outputs alone don't tell it`,
     );
@@ -188,10 +196,10 @@ async function measure(
     ...report,
     skip: {
       ...report.skip,
-      loss: promise && loss ? { metric: promise.metric, limit: promise.limit, mean: mean(losses) } : null,
+      loss: first ? { ...first, ...(also.length > 0 && { also }) } : null,
     },
     policy: session.policy,
-    energy: energy ? classifier.measureEnergy(measured.taken) : null,
+    energy: energy ? classifier.measureEnergy(sample.taken) : null,
     unusable: classifier.unusable.problems,
   };
 }

@@ -9,7 +9,17 @@ import { mean } from '../numeric/statistics.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import { boxReader, unmatched } from './boxes.js';
 import type { Form, Part, Reader } from './parts.js';
-import { type Boxes, DEFAULT_BOXES, type Metric, maxLoss, partsOf, type VectorMetric } from './promise.js';
+import {
+  type Boxes,
+  DEFAULT_BOXES,
+  isOfLabels,
+  isOfNumbers,
+  isOfPixels,
+  type Limit,
+  type Metric,
+  maxLoss,
+  partsOf,
+} from './promise.js';
 import { probabilities, totalVariation } from './scores.js';
 
 /** How far what was read is from the full network's; in [0, maxLoss(metric)]. */
@@ -195,8 +205,36 @@ export function lossOf(metric: Metric): Loss | undefined {
   );
 }
 
-/** What the loss of an item grows with, without tolerance or bound, so that a head can learn to predict it; NaN counts as the most. */
-export function distanceOf(metric: VectorMetric): Loss {
+/** Whether two metrics can be promised together: both read the same of an item's own answer. */
+export function readAlike(a: Metric, b: Metric): boolean {
+  const [one, other] = [a, b].map(whatIsRead);
+  return one !== undefined && one === other;
+}
+
+function whatIsRead(metric: Metric): string | undefined {
+  const { name, at } = partsOf(metric);
+  if (isOfLabels(metric)) return `labels above ${at}`;
+  if (isOfPixels(metric)) return `classes of pixels above ${at}`;
+  if (isOfNumbers(metric) && name !== 'recall') return 'numbers';
+  if (name === 'tokens' || name === 'ctc') return 'tokens';
+  return name === 'boxes' ? name : undefined;
+}
+
+/** Of several limits, how bad an item is: its largest loss, in units of the first limit. */
+export function worstOf(
+  [first, ...others]: readonly [Limit, ...Limit[]],
+  lossBy: (metric: Metric) => Loss,
+): Loss {
+  const own = lossBy(first.metric);
+  if (others.length === 0) return own;
+  const more = others.map(({ metric, limit }) => ({ loss: lossBy(metric), scale: first.limit / limit }));
+  return (skipping, full) =>
+    Math.max(own(skipping, full), ...more.map(({ loss, scale }) => scale * loss(skipping, full)));
+}
+
+/** What the loss of an item grows with, without tolerance or bound, so that a head can learn to predict it; NaN counts as the most. Numbers that are off by one metric are by the others. */
+export function distanceOf(promises: readonly [Limit, ...Limit[]]): Loss {
+  const [{ metric }] = promises;
   const { name } = partsOf(metric);
   // Neighbours get lost as vectors turn.
   const distance = {
@@ -205,7 +243,7 @@ export function distanceOf(metric: VectorMetric): Loss {
     absolute: largestError,
     excess: largestError,
   }[name as string];
-  if (!distance) return lossOf(metric)!;
+  if (!distance) return worstOf(promises, (one) => lossOf(one)!);
   return (skipping, full) => {
     const found = distance(skipping, full);
     return Number.isNaN(found) ? maxLoss(metric) : found;

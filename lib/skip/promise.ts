@@ -46,6 +46,12 @@ export type VectorMetric =
   | `${Exclude<Named, 'cosine' | 'tokens' | 'ranking' | 'custom'>}@${number}`;
 export type Metric = (typeof CLASS_METRICS)[number] | VectorMetric;
 
+/** That the mean loss of a metric is at most this. */
+export interface Limit {
+  readonly metric: Metric;
+  readonly limit: number;
+}
+
 /** The metrics, for messages and help. */
 export const METRICS =
   'disagreement, accuracy, probability, ordinal, cosine, recall@k, relative, relative@tolerance, absolute@tolerance, ' +
@@ -158,6 +164,12 @@ const boxesSchema = z.strictObject({
 export type Boxes = z.infer<typeof boxesSchema>;
 export const DEFAULT_BOXES: Boxes = { form: 'corners', score: 0.5 };
 
+const alsoSchema = z.strictObject({
+  metric: metricSchema,
+  ...testedShape,
+  groups: z.array(groupSchema).optional(),
+});
+
 export const promiseSchema = z
   .strictObject({
     metric: metricSchema.meta({
@@ -167,7 +179,7 @@ export const promiseSchema = z
         'ordinal: how far the class moves, as a share of the scale. Of other answers, ' +
         "against the full network's: cosine: 1 - cos of their angle; relative: |difference| / |full|, at most 1; relative@t: whether that is above t; " +
         'absolute@t: whether any number is off by more than t; excess@t: how far beyond t the largest error is, as a share of t, at most 1; ' +
-        'recall@k: the share of the k nearest neighbours among the items that order settings that are others; ' +
+        'recall@k: the share of the k nearest neighbours that are others, among vectors of the full network of the items that order settings; ' +
         'labels@t: whether the set of labels above the threshold t is another; missed@t and added@t: whether a label is missing from it, or is new; ' +
         'pixels@t: the share of the pixels that change their class (t is for maps of one channel); miou@t: 1 - the mean over the classes of the intersection over the union; ' +
         'boxes@t: the share of the boxes without a partner of the same class whose IoU is t at least; tokens: the share of the tokens that change; ' +
@@ -197,6 +209,15 @@ export const promiseSchema = z
     groups: z.array(groupSchema).optional().meta({
       description: 'Limits that also hold for each class or group; each is tested at the full level.',
     }),
+    also: z
+      .array(alsoSchema)
+      .min(1)
+      .optional()
+      .meta({
+        description:
+          'Limits by other metrics, which hold together with the first one at this confidence: a setting passes only if it passes all of ' +
+          'their tests, so each is tested at the full level.',
+      }),
     data: z.strictObject({
       sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
       seed: z.int(),

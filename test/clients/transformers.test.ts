@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Embedder } from 'lib/index.js';
+import { Embedder, Reranker } from 'lib/index.js';
 import { expectClose } from '../helpers/compare.js';
 import { removeFolders } from '../helpers/files.js';
 import { LABELS, writeSeededModel } from '../helpers/seeded-network.js';
@@ -67,11 +67,12 @@ function install(): string | undefined {
   const labels = { id2label: { 0: 'bad', 1: 'fair', 2: 'good' } };
   writeTextModel('classes', { architectures: ['BertForSequenceClassification'], ...labels });
   writeTextModel('tokens', { architectures: ['BertModel'] });
+  writeTextModel('score', { architectures: ['BertForSequenceClassification'], num_labels: 1 });
   return undefined;
 }
 
 /** A network of texts in the layout that transformers.js reads. */
-function writeTextModel(kind: 'classes' | 'tokens', config: object): void {
+function writeTextModel(kind: 'classes' | 'tokens' | 'score', config: object): void {
   const target = join(folder, 'models', kind);
   const files = {
     'config.json': { model_type: 'bert', ...config },
@@ -161,6 +162,27 @@ describe('the pipeline feature-extraction of transformers.js', () => {
     for (const [i, vector] of answers.entries()) {
       expectClose(Float32Array.from(own[i]!), Float32Array.from(vector), { relative: 1e-4, absolute: 1e-6 });
     }
+  });
+});
+
+describe('a cross-encoder in transformers.js', () => {
+  const [query, ...documents] = TEXTS as [string, ...string[]];
+
+  test('runs on this package, and gives the scores that Reranker gives', async () => {
+    const { isResidualSkip, answers } = run<number>('reranking', 'score', TEXTS);
+    expect(isResidualSkip).toBe(true);
+    await using reranker = await Reranker.from(join(folder, 'models/score'));
+    const ranked = await reranker.rank(query, documents);
+    expect(ranked).toHaveLength(answers.length);
+    for (const { index, score } of ranked) expect(answers[index]).toBeCloseTo(score, 4);
+    expect(new Set(answers).size).toBe(documents.length);
+  });
+
+  compared('gives the scores that it gives on onnxruntime-node', () => {
+    const own = run<number>('reranking', 'score', TEXTS).answers;
+    const { isResidualSkip, answers } = runOnOnnxruntime<number>('reranking', 'score', TEXTS);
+    expect(isResidualSkip).toBe(false);
+    for (const [i, score] of answers.entries()) expect(own[i]).toBeCloseTo(score, 4);
   });
 });
 

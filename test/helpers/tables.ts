@@ -54,11 +54,13 @@ export function tableFrom(shares: readonly number[], exits: readonly MadeExit[])
       answers: Int32Array.from(rows, ([, wrong]) => Number(wrong)),
       losses: Float64Array.from(rows, ([, wrong], i) => (guarded[i] ? 0 : Number(wrong))),
       guarded: Uint8Array.from(rows, (_, i) => guarded[i] ?? 0),
+      byMetric: [],
       vectors: [],
     })),
     end: {
       ...{ answers: new Int32Array(items), losses: new Float64Array(items) },
       guarded: new Uint8Array(items),
+      byMetric: [],
       vectors: [],
     },
     ran: new Uint8Array(items * shares.length).fill(1),

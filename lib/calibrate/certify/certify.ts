@@ -130,10 +130,33 @@ export function certificateOf(
   };
 }
 
-/** The result of testing one limit. */
-export interface Certified {
+/**
+ * The rules of the limits by other metrics, which hold together with the first: a setting passes only if it passes all tests, as for groups,
+ * so each is tested at the full level.
+ */
+export function furtherRules({
+  promises: [, ...others],
+  maxGroupDisagreement,
+  confidence,
+}: Pick<ParsedOptions, 'promises' | 'maxGroupDisagreement' | 'confidence'>): readonly Rule[] {
+  return others.map(({ metric, limit }) => ({
+    ...{ metric, limit, groupLimit: maxGroupDisagreement ?? limit, delta: 1 - confidence },
+  }));
+}
+
+/** A limit with the groups that it is for. */
+export interface Ruled {
   readonly rule: Rule;
   readonly grouping: Grouping;
+}
+
+/** A limit by another metric, with the losses of each setting by that metric. */
+export interface Further extends Ruled {
+  readonly losses: readonly (readonly number[])[];
+}
+
+/** The result of testing one limit. */
+export interface Certified extends Ruled {
   /** Index of the last setting that passed; -1 for none. */
   readonly chosen: number;
 }
@@ -141,19 +164,26 @@ export interface Certified {
 /**
  * Tests each limit in a fixed sequence of its own, at the limit's own level.
  * @param losses of each setting, in the order of testing
+ * @param further what a setting has to pass as well
  * @returns results by limit. Limits that certify nothing, or only the setting of a lower limit, are left out unless
  * no others remain
  */
 export function certifyEach(
   losses: readonly (readonly number[])[],
-  limits: readonly { readonly rule: Rule; readonly grouping: Grouping }[],
+  limits: readonly Ruled[],
+  further: readonly Further[] = [],
 ): readonly [Certified, ...Certified[]] {
+  const worstOf = ({ rule, grouping }: Ruled, own: readonly number[]) =>
+    worstPValueOf(
+      own,
+      grouping.tested.map(({ members }) => members.map((i) => own[i]!)),
+      rule,
+    );
   const all = limits.map(({ rule, grouping }): Certified => {
-    const worst = losses.map((own) =>
-      worstPValueOf(
-        own,
-        grouping.tested.map(({ members }) => members.map((i) => own[i]!)),
-        rule,
+    const worst = losses.map((own, setting) =>
+      Math.max(
+        worstOf({ rule, grouping }, own),
+        ...further.map((other) => worstOf(other, other.losses[setting]!)),
       ),
     );
     return { rule, grouping, chosen: fixedSequenceTest(worst, rule.delta) };
@@ -168,7 +198,7 @@ export function certifyEach(
  * @param losses of each setting, for `items` items
  */
 export function certificateFor(
-  { rule, grouping, chosen }: Certified,
+  { rule, grouping, chosen }: Ruled & Pick<Certified, 'chosen'>,
   losses: readonly (readonly number[])[],
   items: number,
 ): Certificate {

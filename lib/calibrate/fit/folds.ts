@@ -67,14 +67,14 @@ export class Fitter {
     const source = options.fit
       ? without(options.fit, this.split.items)
       : { count: this.#items.length, load: async (i: number) => this.#items[i]!.input };
-    const { fit, seed, copies, metric, vectorOf } = options;
+    const { fit, seed, copies, metric, promises, vectorOf } = options;
     const fitting = {
       ...{ seed, copies, chains: this.#chains, behind, onItems: progress.add },
       foldOf: fit ? (i: number) => i % FOLDS : (i: number) => foldOf(this.split, i),
     };
     if (isVectorMetric(metric)) {
       const fitVectors = answersWithMap(programs.main, options) ? fitMapExits : fitVectorExits;
-      return fitVectors(backend, programs, source, { ...fitting, metric, vectorOf });
+      return fitVectors(backend, programs, source, { ...fitting, promises, vectorOf });
     }
     return fitExits(backend, programs, source, {
       ...fitting,
@@ -84,9 +84,9 @@ export class Fitter {
 
   /** Taken from the state of an earlier calibration where it fitted the same. */
   async #remembered(backend: ResumableBackend, behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
-    const { seed, copies, metric } = this.task.options;
+    const { seed, copies, metric, promises } = this.task.options;
     const some = behind && { behind: [...behind].sort() };
-    const vectors = isVectorMetric(metric) && { metric };
+    const vectors = isVectorMetric(metric) && { promises };
     const asked = { seed, copies, ...some, ...vectors };
     const inputs = JSON.stringify([this.#items.map(({ sha256 }) => sha256), asked]);
     const encoded = await backend.remember(this.task.programs.main, inputs, async (engine) => {

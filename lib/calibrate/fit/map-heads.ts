@@ -127,8 +127,8 @@ class MapFitter {
   /** Of heads that these folds fit, on the items of others. */
   async lossesOf(folds: readonly number[], on: ReadonlySet<number>): Promise<Losses> {
     const { points, fitting } = this;
-    const { vectorOf = ({ outputs }) => outputs[0]!, metric } = fitting;
-    const distance = distanceOf(metric);
+    const { vectorOf = ({ outputs }) => outputs[0]!, promises } = fitting;
+    const distance = distanceOf(promises);
     const heads = new Map<string, Head>();
     for (const point of points) heads.set(point.after, await point.plainHead(folds));
     const program = this.programs.map((one) => withAnswers(one, heads));

@@ -52,7 +52,7 @@ export class MapPoint {
     this.#sides = [shape[2]!, shape[3]!];
     this.#ratio = ratioOf(shape, target)!;
     this.#predicted = target[1]!;
-    this.#features = isOfPixels(fitting.metric) ? 'classes' : 'places';
+    this.#features = isOfPixels(fitting.promises[0].metric) ? 'classes' : 'places';
     const affordable = Math.floor((MAX_SHARE * cost.multiplyAdds) / (2 * sizeOf(shape)));
     this.#directions = Math.max(1, Math.min(DIRECTIONS, affordable));
   }

@@ -4,25 +4,26 @@ import { nearestBfloat16 } from '../../numeric/bfloat16.js';
 import { mean, median } from '../../numeric/statistics.js';
 import type { Layer } from '../../skip/head.js';
 import { distanceOf } from '../../skip/losses.js';
-import type { VectorMetric } from '../../skip/promise.js';
+import type { Limit } from '../../skip/promise.js';
 import type { TensorData } from '../../tensor/tensor.js';
 import type { VectorOf } from '../options.js';
 import { principal } from './basis.js';
 import { type Scale, scaleOf, standardise } from './head-training.js';
-import { type Matrix, matrix } from './matrices.js';
+import { type Matrix, matrix, multiply } from './matrices.js';
 import { NormalEquations, predict, type Regression, rowsOf } from './ridge.js';
 
 export interface PointFitting {
   readonly seed: number;
-  readonly metric: VectorMetric;
+  /** What is promised; heads learn what the losses by these metrics grow with. */
+  readonly promises: readonly [Limit, ...Limit[]];
   /** All elements of the first output when left out. */
   readonly vectorOf?: VectorOf | undefined;
 }
 
 /** Penalties of the regression to choose from. */
-const PENALTIES = [1e-4, 1e-3, 1e-2, 1e-1];
-/** Times that the items are weighed again. */
-const SWEEPS = 3;
+const PENALTIES = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1];
+/** Fewest and most times that the items are weighed again; between them, for as long as the usual error falls below this share. */
+const [SWEEPS, MAX_SWEEPS, FALLING] = [3, 8, 0.8];
 /** That of the regression that predicts losses. */
 const SCORE_PENALTY = 1e-2;
 /** Directions with less than this share of the largest variance say nothing. */
@@ -65,25 +66,35 @@ export interface Part {
 
 /**
  * Only items that are predicted well leave, so that the others mustn't spoil the prediction: rows weigh less the further off they are, by
- * Geman and McClure's function of their error in units of the median (iteratively reweighted least squares).
+ * Geman and McClure's function of their error in units of the median (iteratively reweighted least squares). Where blocks add nothing for
+ * most items, these are predicted better with each time that they are weighed.
  */
 export async function robust(backend: Backend, parts: readonly Part[], penalty: number): Promise<Regression> {
   let found = await NormalEquations.sum(parts.map(({ sums }) => sums)).solve(penalty);
-  for (let sweep = 0; sweep < SWEEPS; sweep++) {
-    const errors = parts.map(({ x, y }) => squaredErrors(predict(backend, x, found), y));
-    const usual = Math.max(median(errors.flatMap((some) => [...some])), Number.MIN_VALUE);
-    const sums = new NormalEquations(found.weight.columns, found.weight.rows);
-    for (const [i, { x, y }] of parts.entries()) {
-      sums.add(
-        backend,
-        x,
-        y,
-        errors[i]!.map((error) => 1 / (1 + error / usual) ** 2),
-      );
-    }
+  let before = Number.POSITIVE_INFINITY;
+  for (let sweep = 0; sweep < MAX_SWEEPS; sweep++) {
+    const { usual, sums } = weighed(backend, parts, found);
+    if (sweep >= SWEEPS && usual > FALLING * before) break;
+    before = usual;
     found = await sums.solve(penalty);
   }
   return found;
+}
+
+/** The rows, weighed by how well a regression predicts them, and its usual squared error. */
+function weighed(
+  backend: Backend,
+  parts: readonly Part[],
+  found: Regression,
+): { usual: number; sums: NormalEquations } {
+  const errors = parts.map(({ x, y }) => squaredErrors(predict(backend, x, found), y));
+  const usual = Math.max(median(errors.flatMap((some) => [...some])), Number.MIN_VALUE);
+  const sums = new NormalEquations(found.weight.columns, found.weight.rows);
+  for (const [i, { x, y }] of parts.entries()) {
+    const weights = errors[i]!.map((error) => 1 / (1 + error / usual) ** 2);
+    sums.add(backend, x, y, weights);
+  }
+  return { usual, sums };
 }
 
 /** The heads behind one block. */
@@ -139,13 +150,16 @@ export class PointFit {
     return solved;
   }
 
-  /** The one with which the first fold predicts the second best. */
+  /** The one with which the first fold predicts a usual item of the second best: only such items leave. */
   async #bestPenalty(): Promise<number> {
+    const { backend } = this;
     const [first, second = first!] = this.#parts;
+    const { sums } = weighed(backend, [first!], await robust(backend, [first!], PENALTIES[2]!));
     let [best, least] = [PENALTIES[0]!, Number.POSITIVE_INFINITY];
     for (const penalty of PENALTIES) {
-      const { data } = predict(this.backend, second.x, await first!.sums.solve(penalty));
-      const error = data.reduce((sum, value, i) => sum + (value - second.y.data[i]!) ** 2, 0);
+      const error = median([
+        ...squaredErrors(predict(backend, second.x, await sums.solve(penalty)), second.y),
+      ]);
       if (error < least) [best, least] = [penalty, error];
     }
     return best;
@@ -153,7 +167,7 @@ export class PointFit {
 
   /** Of the items of a fold, with a regression that has not seen them. */
   #losses(fold: number, regression: Regression): number[] {
-    const { metric, vectorOf = ({ outputs }) => outputs[0]! } = this.fitting;
+    const { promises, vectorOf = ({ outputs }) => outputs[0]! } = this.fitting;
     const { inputs, answers, sizes } = this.folds[fold]!;
     const found = predict(this.backend, this.#parts[fold]!.x, regression);
     const read = (output: Float32Array, i: number) => {
@@ -164,23 +178,53 @@ export class PointFit {
       };
       return vectorOf(outcome, inputs[i]!);
     };
-    const distance = distanceOf(metric);
+    const distance = distanceOf(promises);
     return answers.map((answer, i) => distance(read(rowsOf(found, i, i + 1).data, i), read(answer, i)));
+  }
+
+  /** The direction in which the targets grow, as long as the rows spread along it: what decides may hardly vary otherwise. */
+  async #towards(rows: Matrix, targets: Matrix): Promise<Matrix> {
+    const sums = new NormalEquations(rows.columns, 1);
+    sums.add(this.backend, rows, targets);
+    const { weight } = await sums.solve(SCORE_PENALTY);
+    const along = multiply(this.backend, rows, weight, { transposed: true }).data;
+    const middle = mean(along);
+    const spread = Math.sqrt(mean([...along].map((x) => (x - middle) ** 2)));
+    const length = Math.sqrt(weight.data.reduce((sum, x) => sum + x * x, 0));
+    const factor = length > 0 ? spread / length : 0;
+    return matrix(
+      rows.columns,
+      1,
+      weight.data.map((x) => factor * x),
+    );
   }
 
   /** Layers that predict from the features of some rows how small their losses are: their standardised logarithm, negative. */
   async #score(x: readonly Matrix[], losses: readonly number[]): Promise<Layer[]> {
     const { backend } = this;
     const rows = matrix(losses.length, x[0]!.columns, joined(x.map(({ data }) => data)));
-    const { directions, mean: centre } = principal(backend, rows, this.directions, this.fitting.seed);
-    const hidden = hiddenOf(directions, centre);
+    const targets = scoreTargets(losses);
+    const own = await this.#towards(rows, targets);
+    const { directions, mean: centre } = principal(backend, rows, this.directions - 1, this.fitting.seed);
+    const hidden = hiddenOf(beside(own, directions), centre);
     const seen = predict(backend, rows, hidden);
     for (const [i, value] of seen.data.entries()) seen.data[i] = Math.max(0, value);
     const sums = new NormalEquations(seen.columns, 1);
-    sums.add(backend, seen, scoreTargets(losses));
+    sums.add(backend, seen, targets);
     const { weight, bias } = await sums.solve(SCORE_PENALTY);
     return [raw(hidden, this.#scale), { weight: nearestBfloat16(weight.data), bias }];
   }
+}
+
+/** Columns next to each other. */
+function beside(a: Matrix, b: Matrix): Matrix {
+  const columns = a.columns + b.columns;
+  const all = matrix(a.rows, columns);
+  for (let row = 0; row < a.rows; row++) {
+    all.data.set(a.data.subarray(row * a.columns, (row + 1) * a.columns), row * columns);
+    all.data.set(b.data.subarray(row * b.columns, (row + 1) * b.columns), row * columns + a.columns);
+  }
+  return all;
 }
 
 /** What a score learns of losses: their standardised logarithm, negative. */

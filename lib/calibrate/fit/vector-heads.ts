@@ -43,7 +43,7 @@ export async function fitVectorExits(
   const folds = await read(backend, programs, source, points, fitting);
   for (const [p, { block, features, width }] of points.entries()) {
     const affordable = Math.floor((MAX_SHARE * programs.main.cost.multiplyAdds) / (2 * width));
-    const directions = Math.max(1, Math.min(DIRECTIONS, affordable));
+    const directions = Math.max(2, Math.min(DIRECTIONS, affordable));
     const heads = new PointFit(backend, folds, p, directions, fitting);
     for (const [c, chain] of chains.entries()) {
       const head = { features, ...(await heads.head(chain)) };

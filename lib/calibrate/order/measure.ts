@@ -7,8 +7,9 @@ import type { Table } from './table.js';
 
 /** The effect of a setting on each item. */
 interface ByItem {
-  /** As in a table's column. */
+  /** By the first metric that is promised, and by each further one. */
   readonly losses: readonly number[];
+  readonly further: readonly (readonly number[])[];
   /** Fraction of the network's multiply-adds; negative if a guard made the item run twice. */
   readonly saved: readonly number[];
   readonly answers: readonly number[];
@@ -20,7 +21,7 @@ interface ByItem {
 
 export interface Measured {
   readonly byItem: ByItem;
-  /** Mean loss. */
+  /** Mean of the losses of the table's columns. */
   readonly risk: number;
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;
@@ -78,17 +79,21 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
       guarded[i] || (b < behind && table.ran[i * blocks + b] === 1) ? 1 : 0,
     );
   });
-  const losses = columns.map((column, i) => column.losses[i]!);
+  const worst = columns.map((column, i) => column.losses[i]!);
+  const [losses = worst, ...further] = table.end.byMetric.map((_, m) =>
+    columns.map((column, i) => column.byMetric[m]![i]!),
+  );
   const saved = items.map((_, i) => path.saved(i, taken[i]!));
   return {
     byItem: {
       losses,
+      further,
       saved,
       answers: columns.map((column, i) => (guarded[i] ? answers[i]! : column.answers[i]!)),
       left: taken.map((exit, i) => (guarded[i] ? null : (exits[exit]?.exit.after ?? null))),
       ran: ran.map((row) => row.join('')),
     },
-    risk: mean(losses),
+    risk: mean(worst),
     multiplyAddsSkipped: Math.max(0, mean(saved)),
     blocksSkipped: mean(ran.map((row) => row.filter((digit) => digit === 0).length / blocks)),
     ...measureExits(table, path, thresholds, taken, guarded),

@@ -7,19 +7,24 @@ import { attachReadOuts, type ReadOut } from '../../skip/attach.js';
 import type { AnyExit } from '../../skip/exits.js';
 import { isGuarded } from '../../skip/guards.js';
 import { isOfPlaces } from '../../skip/head.js';
-import { answerOf, lossOf as lossBetween } from '../../skip/losses.js';
-import { isVectorMetric, type VectorMetric } from '../../skip/promise.js';
+import { answerOf, lossOf as lossBetween, worstOf } from '../../skip/losses.js';
+import { isVectorMetric } from '../../skip/promise.js';
 import { type Meaning, meaningOf, totalVariation } from '../../skip/scores.js';
-import { checkedAnswer, lossesOf } from '../losses.js';
-import type { CalibrationItem } from '../options.js';
+import { checkedAnswer, lossesOf, worstLossesOf } from '../losses.js';
+import type { CalibrationItem, ParsedOptions } from '../options.js';
 import { atOnce, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
 import { hasGates, type Task } from '../task.js';
 
 /** The answers at an exit, or at the end, for each item. */
 export interface Column {
   readonly answers: Int32Array;
-  /** 0 or 1; -1, 0 or 1 for `accuracy`, whose answers may be gained; in [0, 1] for `probability` and `ordinal`. */
+  /**
+   * 0 or 1; -1, 0 or 1 for `accuracy`, whose answers may be gained; in [0, 1] for `probability` and `ordinal`. Of several metrics, the
+   * worst in units of the first limit.
+   */
   readonly losses: Float64Array;
+  /** Of several metrics that are promised, the losses by each; empty where there is one. */
+  readonly byMetric: readonly Float64Array[];
   /** 1 if a guard would make the item run in full. */
   readonly guarded: Uint8Array;
   /** Of a network that answers with a vector; its `answers` are 0. Maps are too large to keep. */
@@ -50,10 +55,11 @@ export interface Table {
   readonly scores: Float32Array;
 }
 
-function column(items: number): Column {
+function column(items: number, metrics: number): Column {
   return {
     answers: new Int32Array(items),
     losses: new Float64Array(items),
+    byMetric: Array.from({ length: metrics }, () => new Float64Array(items)),
     guarded: new Uint8Array(items),
     vectors: [],
   };
@@ -82,7 +88,7 @@ export async function tableOf(
         fill(task, table, from + k, outcome, inFull[k]!, readOuts);
       }
     }
-    if (table.of === 'vectors') fillLosses(task.options.metric as VectorMetric, table);
+    if (table.of === 'vectors') fillLosses(task.options.promises, table);
   } finally {
     evaluator.release();
     full?.release();
@@ -113,14 +119,15 @@ function emptyTable(
   const count = items.length;
   const blocks = program.blocks.length;
   const ofMaps = exits.some(({ head }) => head && isOfPlaces(head.features));
+  const metrics = options.promises.length > 1 ? options.promises.length : 0;
   return {
     ...{ items, program },
     of: ofMaps ? 'maps' : isVectorMetric(options.metric) ? 'vectors' : 'classes',
     shaped: shapes && items.map(({ input }) => programs.at(input)),
     answers: new Int32Array(count),
     vectors: [],
-    exits: exits.map((exit) => ({ exit, ...column(count), confidences: new Float32Array(count) })),
-    end: column(count),
+    exits: exits.map((exit) => ({ exit, ...column(count, metrics), confidences: new Float32Array(count) })),
+    end: column(count, metrics),
     ran: new Uint8Array(count * blocks),
     scores: new Float32Array(count * blocks),
   };
@@ -166,13 +173,18 @@ function fillVectors(
   readOuts: readonly ReadOut[],
 ): void {
   const { outputs, ran, scores } = outcome;
-  const { vectorOf = ({ outputs: all }) => all[0]!, metric } = options;
+  const { vectorOf = ({ outputs: all }) => all[0]!, promises } = options;
   const { input } = table.items[i]!;
   const full = vectorOf(inFull, input);
   const fill = (to: Column, given: Outcome) => {
     const vector = vectorOf(given, input);
-    if (table.of === 'maps') to.losses[i] = lossBetween(metric)!(vector, full);
-    else to.vectors[i] = vector;
+    if (table.of === 'vectors') {
+      to.vectors[i] = vector;
+      return;
+    }
+    to.losses[i] = worstOf(promises, (metric) => lossBetween(metric)!)(vector, full);
+    for (const [m, losses] of to.byMetric.entries())
+      losses[i] = lossBetween(promises[m]!.metric)!(vector, full);
   };
   if (table.of === 'vectors') table.vectors[i] = full;
   for (const [e, exit] of table.exits.entries()) {
@@ -186,9 +198,11 @@ function fillVectors(
 }
 
 /** Of each item as if it alone ended there: neighbours of others are those of full vectors. */
-function fillLosses(metric: VectorMetric, { vectors: full, exits, end }: Table): void {
-  for (const { losses, vectors: skipping } of [...exits, end]) {
-    losses.set(lossesOf(metric, { full, skipping }, { full, skipping: full }));
+function fillLosses(promises: ParsedOptions['promises'], { vectors: full, exits, end }: Table): void {
+  for (const { losses, byMetric, vectors: skipping } of [...exits, end]) {
+    const pairs = { full, skipping };
+    losses.set(worstLossesOf(promises, pairs));
+    for (const [m, own] of byMetric.entries()) own.set(lossesOf(promises[m]!.metric, pairs));
   }
 }
 

@@ -89,24 +89,28 @@ export function figuresOf({ policy }: Calibration): Figure[] {
   ];
 }
 
-function settings({ settings: tested, chosen, bolder }: Calibration): Section | undefined {
+function settings({ settings: tested, chosen, bolder, policy }: Calibration): Section | undefined {
   if (tested.length === 0) return undefined;
-  const rows = tested.map(({ events, gained, risk, upperBound, worstPValue, latency, ...skipped }, i) => [
-    i === chosen ? 'chosen' : bolder.includes(i) ? 'bolder' : '',
-    wordEvents(whole(events), gained),
-    percent(risk, 2),
-    percent(upperBound, 2),
-    worstPValue.toPrecision(2),
-    percent(skipped.multiplyAddsSkipped),
-    percent(skipped.blocksSkipped),
-    latency.policyMs.p50.toFixed(3),
-    percent(latencyReduction(latency)),
-  ]);
+  const rows = tested.map(
+    ({ events, gained, risk, upperBound, also = [], worstPValue, latency, ...skipped }, i) => [
+      i === chosen ? 'chosen' : bolder.includes(i) ? 'bolder' : '',
+      wordEvents(whole(events), gained),
+      percent(risk, 2),
+      percent(upperBound, 2),
+      ...also.map((other) => percent(other.risk, 2)),
+      worstPValue.toPrecision(2),
+      percent(skipped.multiplyAddsSkipped),
+      percent(skipped.blocksSkipped),
+      latency.policyMs.p50.toFixed(3),
+      percent(latencyReduction(latency)),
+    ],
+  );
   const columns = [
     '',
     '#with loss',
     '#risk',
     '#bound alone',
+    ...(policy.promise!.also ?? []).map(({ metric }) => `#${metric}`),
     '#p',
     '#multiply-adds',
     '#blocks',

@@ -5,6 +5,8 @@ import type { Certificate } from '../certify/certify.js';
 
 /** One setting, as measured on the items that certify. */
 export interface SettingResult extends Certificate {
+  /** By each of the other metrics that are promised with the first. `worstPValue` is that of all. */
+  readonly also?: readonly Certificate[];
   /** Means over the items; fractions. */
   readonly multiplyAddsSkipped: number;
   readonly blocksSkipped: number;

@@ -2,15 +2,20 @@ import { percent } from '../../report/page.js';
 import { type Promised, partsOf } from '../../skip/promise.js';
 
 /** The promise as a sentence without its full stop. */
-export function wordPromise({
-  metric,
-  limit,
-  confidence,
-  gained,
-  groups = [],
-  outputs,
-  notPromised,
-}: Promised): string {
+export function wordPromise({ also = [], confidence, ...first }: Promised): string {
+  const { outputs, notPromised } = first;
+  const others = notPromised
+    ? `, of ${outputs?.join(', ')} (nothing is promised of ${notPromised.join(', ')})`
+    : '';
+  const said = [wordLimit(first, others), ...also.map((one) => wordLimit(one))];
+  return `${said.join(', and ')}, with ${wordConfidence(confidence)} confidence`;
+}
+
+/** What is promised by one metric, of all items and of each group. */
+function wordLimit(
+  { metric, limit, gained, groups = [] }: Pick<Promised, 'metric' | 'limit' | 'gained' | 'groups'>,
+  others = '',
+): string {
   const atMost = (rate: number) =>
     `at most ${gained === undefined ? percent(rate, 2) : `${(100 * rate).toFixed(2)} points`}`;
   const lost = gained === undefined ? 'of the items lose their right answer' : 'of accuracy are lost';
@@ -40,14 +45,10 @@ export function wordPromise({
     ranking: `the order of ${most} of the pairs of a list changes on average`,
     custom: `the mean loss is at most ${limit}`,
   };
-  const others = notPromised
-    ? `, of ${outputs?.join(', ')} (nothing is promised of ${notPromised.join(', ')})`
-    : '';
-  const said = `${what[name]}${others}`;
   const [first, ...more] = groups.filter(({ promised }) => promised);
   const whose = more.length > 0 ? `each of ${more.length + 1} groups` : `the group ${first?.name}`;
   const each = first ? `, and ${atMost(first.limit)} in ${whose}` : '';
-  return `${said}${each}, with ${wordConfidence(confidence)} confidence`;
+  return `${what[name]}${others}${each}`;
 }
 
 /** Never rounded up to 100 %. */

@@ -1,7 +1,7 @@
-// Runs a pipeline of transformers.js on images or texts, and prints the answers as JSON.
+// Runs a pipeline of transformers.js on images or texts, or a cross-encoder on a query and documents, and prints the answers as JSON.
 //
 //     node transformers.mjs TASK MODELS MODEL INPUT...
-import { env, pipeline } from '@huggingface/transformers';
+import { AutoModelForSequenceClassification, AutoTokenizer, env, pipeline } from '@huggingface/transformers';
 import * as runtime from 'onnxruntime-node';
 
 const OPTIONS = {
@@ -12,9 +12,29 @@ const OPTIONS = {
 const [task, models, model, ...inputs] = process.argv.slice(2);
 env.allowRemoteModels = false;
 env.localModelPath = models;
-const run = await pipeline(task, model, { dtype: 'fp32', device: 'cpu' });
-const answers = await run(inputs, OPTIONS[task]);
-await run.dispose();
+const answers = await (task === 'reranking' ? scores(inputs) : answersOf(inputs));
 console.log(
   JSON.stringify({ isResidualSkip: 'ResidualSkipError' in runtime, answers: answers.tolist?.() ?? answers }),
 );
+
+async function answersOf(all) {
+  const run = await pipeline(task, model, { dtype: 'fp32', device: 'cpu' });
+  const found = await run(all, OPTIONS[task]);
+  await run.dispose();
+  return found;
+}
+
+/** As the cards of cross-encoders say: all pairs in one batch, filled up to the longest. */
+async function scores([query, ...documents]) {
+  const tokenizer = await AutoTokenizer.from_pretrained(model);
+  const network = await AutoModelForSequenceClassification.from_pretrained(model, {
+    dtype: 'fp32',
+    device: 'cpu',
+  });
+  const queries = documents.map(() => query);
+  const { logits } = await network(
+    tokenizer(queries, { text_pair: documents, padding: true, truncation: true }),
+  );
+  await network.dispose();
+  return logits.tolist().map(([score]) => score);
+}

@@ -1,8 +1,10 @@
+import { cpSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { calibrateRanking, type RankingList } from 'lib/calibrate/ranking.js';
 import { openIn, Reranker, rankingOf } from 'lib/classify/reranker.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import { allowedEvents } from '../../helpers/binomial.js';
-import { removeFolders } from '../../helpers/files.js';
+import { folderOf, removeFolders } from '../../helpers/files.js';
 import { randomTexts, textNetwork } from '../../helpers/text-network.js';
 
 afterAll(removeFolders);
@@ -31,6 +33,18 @@ describe('a list', () => {
     expect(best.map(({ index }) => index)).toEqual(ranked.slice(0, 3).map(({ index }) => index));
     expect(best[0]!.trace!.blocks).toHaveLength(6);
     expect(await reranker.rank(QUERY, [])).toEqual([]);
+  });
+
+  test('is the same in the layout of transformers.js', async () => {
+    const layout = folderOf({ 'config.json': JSON.stringify({ model_type: 'bert', num_labels: 1 }) });
+    mkdirSync(join(layout, 'onnx'));
+    cpSync(join(model, 'model.onnx'), join(layout, 'onnx/model.onnx'));
+    cpSync(join(model, 'tokenizer.json'), join(layout, 'tokenizer.json'));
+    const scoresOf = async (path: string) => {
+      await using reranker = await Reranker.from(path, { threads: 1 });
+      return await reranker.rank(QUERY, DOCUMENTS);
+    };
+    expect(await scoresOf(layout)).toEqual(await scoresOf(model));
   });
 
   test('of equal documents keeps their order', async () => {
