@@ -9,7 +9,7 @@ import { partsTogether } from '../skip/parts.js';
 import { BOX_FORMS, type Boxes } from '../skip/promise.js';
 import { parseStrict } from '../util/validation.js';
 import { firstOutput } from './class-scores.js';
-import { ImageClassifier, type ImageClassifierOptions } from './image-classifier.js';
+import { ImageClassifier, type ImageClassifierOptions, sessionPart } from './image-classifier.js';
 import { type ImageSource, isImageSource, nameOf } from './image-source.js';
 
 /** Options of `ObjectDetector.from`: those of an image classifier, and how the outputs are read. */
@@ -84,9 +84,8 @@ export class ObjectDetector {
     const { boxes, ...rest } = options;
     const about = { code: 'INVALID_ARGUMENT', subject: 'options.boxes', known: BOX_FORMS } as const;
     const form = parseStrict(formSchema, boxes, about);
-    const { labels: _, preprocessor: __, maxPixels: ___, ...sessionOptions } = rest;
     const files = await findModel(path);
-    const session = await InferenceSession.create(path, sessionOptions);
+    const session = await InferenceSession.create(path, sessionPart(rest));
     const images = await ImageClassifier.over(session, files, rest, firstOutput);
     try {
       return ObjectDetector.over(images, form);

@@ -8,6 +8,7 @@ import { loadModel } from '../model/load.js';
 import type { Ir } from '../model/program/ir.js';
 import type { Precision, Program } from '../model/program/program.js';
 import type { ModelLocation } from '../model/read/file.js';
+import type { FirstLayer } from '../model/read/first-layer.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { checkPrecision } from '../skip/compiled-policy.js';
@@ -256,6 +257,14 @@ export class InferenceSession {
       },
       ...facts,
     };
+  }
+
+  /**
+   * What the network expects of pixels, if that is known.
+   * @internal
+   */
+  get firstLayer(): FirstLayer | undefined {
+    return this.#model.firstLayer;
   }
 
   get backend(): 'native' | 'reference' {
