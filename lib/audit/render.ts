@@ -89,12 +89,15 @@ async function thumbnailsOf(
     );
   }
   // Nothing runs: the classifier only prepares images.
-  const preparing = { backend: 'reference', policy: 'model', preprocessor, maxPixels } as const;
+  const preparing = {
+    ...({ backend: 'reference', policy: 'model' } as const),
+    ...{ preprocessor, maxPixels, onNote: work.note },
+  };
   const classifier = await ImageClassifier.from(source, preparing);
   const found = new Map<string, string>();
   try {
     const from = { maxPixels, maxBytes, labelsFrom: 'none' };
-    const { list, count } = await openItems(images, classifier, from, work);
+    const { list, count } = await openItems(images, classifier, from);
     const items: Iterable<Item> | AsyncIterable<Item> = Array.isArray(list)
       ? likelyFirst<Item>(list, entries.length)
       : list;

@@ -81,7 +81,8 @@ export async function calibrate(
   const work = new Work('calibration', own);
   work.check();
   // This session only prepares items: the calibration runs the network on a backend of its own.
-  const preparing = { ...rest, backend: 'reference' as const, maxPixels: own.maxPixels };
+  const { maxPixels } = own;
+  const preparing = { ...rest, backend: 'reference' as const, maxPixels, onNote: work.note };
   const { data: source, sample } = await sampled(data, work);
   const opened = await openDataModel(model, preparing, own.task, sample);
   try {

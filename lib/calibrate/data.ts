@@ -54,7 +54,7 @@ export async function readItems(
   check: (first: Tensor, labelled: boolean) => void,
 ): Promise<CalibrationData> {
   const labels = options.metric === 'accuracy' ? 'data' : 'none';
-  const source = await opened.open(data, options, work, labels);
+  const source = await opened.open(data, options, labels);
   const { count, list } = options.dryRun ? someOf(source, dryRunItems(options, ESTIMATED)) : source;
   const items: CalibrationItem[] = [];
   const byHash = new Map<string, Item<Tensor>>();
@@ -132,7 +132,7 @@ async function openFit(
   work: Work,
   unusable: Unusable,
 ): Promise<FitImages> {
-  const { list } = await opened.open(data, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
+  const { list } = await opened.open(data, { maxPixels, maxBytes, labelsFrom: 'none' });
   const items: Item<Tensor>[] = [];
   for await (const item of work.each(prefetch<Item<Tensor>, Item<Tensor>>(list, async (each) => each))) {
     items.push(item);

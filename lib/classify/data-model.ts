@@ -10,7 +10,7 @@ import { isFloat, isFloatType, isTensorLike, type Tensor, toFloat32 } from '../t
 import { answerOutput, firstOutput, type Prediction, predictions } from './class-scores.js';
 import { Embedder } from './embedder.js';
 import { FeedReader, type FeedSource, holdsArrays, isFeeds } from './feed-source.js';
-import { ImageClassifier, type ImageClassifierOptions } from './image-classifier.js';
+import { ImageClassifier, type ImageClassifierOptions, sessionPart } from './image-classifier.js';
 import { imageInput } from './image-input.js';
 import { type DataOptions, type Images, type Items, openItems } from './images.js';
 import { architectureTask, type TaskOptions } from './task.js';
@@ -46,7 +46,7 @@ export interface DataModel {
   /** Set for a network of images. */
   readonly images: ImageClassifier | undefined;
   /** Throws the errors of `openItems` or `openTexts`. */
-  open(data: Data, options: DataOptions, work: Work, labels?: 'data' | 'none'): Promise<Items<Tensor>>;
+  open(data: Data, options: DataOptions, labels?: 'data' | 'none'): Promise<Items<Tensor>>;
   /** Of tensors by input: the lengths of a prepared item, by the number of its elements. */
   readonly dimsOf?: (elements: number) => readonly number[];
   /** What `session.run` takes for one prepared item. */
@@ -78,7 +78,8 @@ export async function openDataModel(
     problem,
     architecture,
   });
-  const { preprocessor: _, maxPixels: __, labels: own, ...rest } = options;
+  const { labels: own } = options;
+  const rest = sessionPart(options);
   const isText = !preprocessor && (await kindOf(join(folder, 'tokenizer.json'))) === 'file';
   if (!isText || data?.isFeeds) {
     const session = await InferenceSession.create(file, rest);
@@ -170,8 +171,8 @@ function ofImages(images: ImageClassifier, about: About): DataModel {
     ...{ what: 'image', name, file, session, output, labels, labelsKnown, images, reader: undefined },
     ...about,
     // Names of folders are no labels of a network without classes.
-    open: (data, options, work, from = isRow ? undefined : 'none') =>
-      openItems(data as Images, images, options, work, from),
+    open: (data, options, from = isRow ? undefined : 'none') =>
+      openItems(data as Images, images, options, from),
     feeds: (prepared) => images.feeds(prepared),
     answerOf: (outputs) => (isRow ? images.scoresOf(outputs, 1)[0]! : numbersOf(outputs[output]!)),
     predict: (answer, count) => (isRow ? images.predict(answer, count) : []),
@@ -207,7 +208,7 @@ function ofFeeds(
     ...{ what: 'feed', name, file, session, output, labels, labelsKnown: known !== undefined },
     ...{ images: undefined, reader: undefined },
     ...about,
-    open: (data, options, _, labelled) =>
+    open: (data, options, labelled) =>
       reader.open(data as FeedSource, options, (options.labelsFrom ?? labelled) !== 'none'),
     feeds: (prepared) => reader.feeds(prepared),
     dimsOf: (elements) => reader.dimsOf(elements),
@@ -221,7 +222,7 @@ function ofTexts(texts: TextClassifier, about: About): DataModel {
   return {
     ...{ what: 'text', name, file, session, output, labels, labelsKnown, images: undefined, reader: texts },
     ...about,
-    open: (data, options, _, from) => openTexts(data as Texts, texts, options, from),
+    open: (data, options, from) => openTexts(data as Texts, texts, options, from),
     feeds: (prepared) => texts.feeds(prepared as Tensor<'int32'>),
     answerOf: (outputs, prepared) => texts.scoresOf(outputs, prepared as Tensor<'int32'>),
     predict: (answer, count) => texts.predict(answer, count),
@@ -244,7 +245,7 @@ function ofVectors(embedder: Embedder, about: About): DataModel {
       reader,
     },
     ...about,
-    open: (data, options, _, from) => openTexts(data as Texts, reader, options, from),
+    open: (data, options, from) => openTexts(data as Texts, reader, options, from),
     feeds: (prepared) => embedder.feeds(prepared as Tensor<'int32'>),
     answerOf: (outputs, prepared) => embedder.vectorOf(outputs, prepared as Tensor<'int32'>),
     predict: () => [],

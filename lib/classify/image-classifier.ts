@@ -16,6 +16,8 @@ import { parseStrict, refuseMisspelt } from '../util/validation.js';
 import { type answerOutput, classOutput, type Prediction, predictions } from './class-scores.js';
 import { checkMaxPixels, imageInput, preprocessorOf } from './image-input.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
+import { guessOf } from './pixel-doubt.js';
+import { makeNote, type WorkOptions } from './work.js';
 
 /** Options of `ImageClassifier.from`: those of a session, and options for images and labels. */
 export interface ImageClassifierOptions extends SessionOptions {
@@ -29,6 +31,11 @@ export interface ImageClassifierOptions extends SessionOptions {
   preprocessor?: PreprocessorConfig | PreprocessorPreset | undefined;
   /** Images with more pixels are refused before they are decoded; 2^26 (8192 x 8192) when left out. */
   readonly maxPixels?: number | undefined;
+  /**
+   * Called with notes for the caller, which are not errors: at the first image, that its preprocessing is a guess, and what would fit
+   * better. A note is a process warning when left out.
+   */
+  onNote?: WorkOptions['onNote'];
 }
 
 /** Options of `classify`. */
@@ -63,7 +70,7 @@ export interface WholeImage {
 const BATCH = 16;
 const TOP_K = 5;
 /** Of `from`, besides those of a session. */
-const OWN_OPTIONS = ['labels', 'preprocessor', 'maxPixels'];
+const OWN_OPTIONS = ['labels', 'preprocessor', 'maxPixels', 'onNote'];
 
 const classifySchema = z.strictObject({
   topK: z.int().positive().optional(),
@@ -81,6 +88,8 @@ const classifySchema = z.strictObject({
  * ```
  */
 export class ImageClassifier {
+  #guessNoted = false;
+
   private constructor(
     /** Name of the model: that of its folder if the file is called model.onnx, otherwise that of the file. */
     readonly name: string,
@@ -100,6 +109,7 @@ export class ImageClassifier {
     private readonly maxPixels: number | undefined,
     /** Whether the network takes one image without an axis for the batch. */
     private readonly alone: boolean,
+    private readonly onNote: WorkOptions['onNote'],
   ) {}
 
   /**
@@ -109,9 +119,9 @@ export class ImageClassifier {
    * configuration file that can't be used, and what InferenceSession.create throws
    */
   static async from(path: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
-    const { labels: _, preprocessor: __, maxPixels, ...sessionOptions } = options;
+    const sessionOptions = sessionPart(options);
     refuseMisspelt(sessionOptions, OWN_OPTIONS, 'options', 'INVALID_ARGUMENT');
-    checkMaxPixels(maxPixels);
+    checkMaxPixels(options.maxPixels);
     const files = await findModel(path);
     const session = await InferenceSession.create(path, sessionOptions);
     return ImageClassifier.over(session, files, options, classOutput);
@@ -126,7 +136,7 @@ export class ImageClassifier {
   static async over(
     session: InferenceSession,
     files: ModelFiles,
-    { labels: ownLabels, preprocessor: ownConfig, maxPixels: ownLimit }: ImageClassifierOptions,
+    { labels: ownLabels, preprocessor: ownConfig, maxPixels: ownLimit, onNote }: ImageClassifierOptions,
     outputOf: typeof answerOutput,
   ): Promise<ImageClassifier> {
     try {
@@ -148,6 +158,7 @@ export class ImageClassifier {
         output,
         maxPixels,
         image.alone,
+        onNote,
       );
     } catch (error) {
       await session.release();
@@ -192,7 +203,12 @@ export class ImageClassifier {
   /** Prepares a decoded image for the network; `name` is its name in messages. */
   async prepareRaw(image: RawImage, name: string): Promise<Tensor<'float32'>> {
     const { data, shape } = await this.preprocessor.apply(image, name);
-    return new Tensor('float32', data, shape);
+    const tensor = new Tensor('float32', data, shape);
+    if (!this.preprocessorKnown && !this.#guessNoted) {
+      this.#guessNoted = true;
+      makeNote(this.onNote, guessOf(this.file, this.session.firstLayer, tensor));
+    }
+    return tensor;
   }
 
   /**
@@ -296,4 +312,10 @@ function joined(tensors: readonly Tensor<'float32'>[]): Tensor<'float32'> {
   const data = new Float32Array(first!.size * tensors.length);
   for (const [i, tensor] of tensors.entries()) data.set(tensor.data, i * first!.size);
   return new Tensor('float32', data, [tensors.length, ...first!.dims.slice(1)]);
+}
+
+/** The options of a session among those of a classifier. */
+export function sessionPart(options: ImageClassifierOptions): SessionOptions {
+  const { labels: _, preprocessor: __, maxPixels: ___, onNote: ____, ...rest } = options;
+  return rest;
 }

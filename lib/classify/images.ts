@@ -10,7 +10,6 @@ import { describeTensor, isTensorLike, Tensor, type TensorLike, toTensor } from 
 import type { ImageClassifier } from './image-classifier.js';
 import { type ImageSource, nameOf, toRawImage } from './image-source.js';
 import type { Unusable } from './unusable.js';
-import type { Work } from './work.js';
 
 /** An image with what is known about it. */
 export interface LabelledImage {
@@ -71,15 +70,6 @@ export interface Items<T extends Tensor = Tensor<'float32'>> {
   readonly list: readonly Item<T>[] | AsyncIterable<Item<T>>;
 }
 
-/** What to say of a network whose preprocessing is a guess. */
-export function guessOf(file: string): string {
-  return (
-    `there is no preprocessor_config.json beside ${file}; pixels are scaled to 0..1, and a network that was trained on others, as ` +
-    'most are, can lose half of its right answers unnoticed; add the file, or say how pixels are prepared (preprocessor, ' +
-    '--preprocessor, --mean, --std)'
-  );
-}
-
 /**
  * The images of a source, in order.
  * @param labels default of the option `labelsFrom`; undefined to use labels if the data has any
@@ -90,16 +80,10 @@ export async function openItems(
   images: Images,
   classifier: ImageClassifier,
   options: DataOptions,
-  work: Work,
   labels?: 'data' | 'none',
 ): Promise<Items> {
   const labelsFrom = options.labelsFrom ?? labels;
-  const noteGuess = () => {
-    if (classifier.preprocessorKnown) return;
-    work.note(guessOf(classifier.file));
-  };
   if (typeof images === 'string') {
-    noteGuess();
     const list = await itemsOfPath(images, classifier, { ...options, labelsFrom });
     return { count: list.length, list };
   }
@@ -117,7 +101,7 @@ export async function openItems(
     );
   }
   const count = Array.isArray(images) ? images.length : null;
-  const reading = { ...options, labelled: labelsFrom !== 'none', noteGuess };
+  const reading = { ...options, labelled: labelsFrom !== 'none' };
   return { count, list: itemsOfIterable(images, classifier, reading) };
 }
 
@@ -144,16 +128,14 @@ export async function* prepareItems<T extends Pick<Item<Tensor>, 'prepare'>>(
 
 interface Reading extends DataLimits {
   readonly labelled: boolean;
-  noteGuess(): void;
 }
 
 async function* itemsOfIterable(
   images: Exclude<Images, string>,
   classifier: ImageClassifier,
-  { labelled, noteGuess, maxPixels }: Reading,
+  { labelled, maxPixels }: Reading,
 ): AsyncGenerator<Item> {
   let index = -1;
-  let noted = false;
   for await (const given of images) {
     index++;
     const entry: LabelledImage = isLabelled(given) ? given : { image: given };
@@ -166,8 +148,6 @@ async function* itemsOfIterable(
       yield { name, label, groups, load: undefined, prepare: async () => prepared };
       continue;
     }
-    if (!noted) noteGuess();
-    noted = true;
     const { resizing: resize } = classifier.preprocessor;
     const load = () => toRawImage(image, name, { maxPixels });
     const prepare = async () =>

@@ -9,7 +9,7 @@ import { partsTogether } from '../skip/parts.js';
 import { BOX_FORMS, type Boxes } from '../skip/promise.js';
 import { parseStrict } from '../util/validation.js';
 import { firstOutput } from './class-scores.js';
-import { ImageClassifier, type ImageClassifierOptions } from './image-classifier.js';
+import { ImageClassifier, type ImageClassifierOptions, sessionPart } from './image-classifier.js';
 import { type ImageSource, isImageSource, nameOf } from './image-source.js';
 
 /** Options of `ObjectDetector.from`: those of an image classifier, and how the outputs are read. */
@@ -51,6 +51,9 @@ const DEFAULT_THRESHOLD = 0.5;
 /** Coordinates of which none is larger are shares of the sides: no box is as small as two pixels. */
 const LARGEST_SHARE = 2;
 
+/** Most boxes that networks with their own suppression leave. */
+const MOST_LEFT = 1000;
+
 /** What is read of a detector's outputs. */
 interface Reading {
   readonly form: Boxes['form'];
@@ -84,9 +87,8 @@ export class ObjectDetector {
     const { boxes, ...rest } = options;
     const about = { code: 'INVALID_ARGUMENT', subject: 'options.boxes', known: BOX_FORMS } as const;
     const form = parseStrict(formSchema, boxes, about);
-    const { labels: _, preprocessor: __, maxPixels: ___, ...sessionOptions } = rest;
     const files = await findModel(path);
-    const session = await InferenceSession.create(path, sessionOptions);
+    const session = await InferenceSession.create(path, sessionPart(rest));
     const images = await ImageClassifier.over(session, files, rest, firstOutput);
     try {
       return ObjectDetector.over(images, form);
@@ -185,6 +187,9 @@ export class ObjectDetector {
   }
 }
 
+/** More boxes than suppression leaves. */
+const isMany = (rows: number | string | undefined) => typeof rows === 'number' && rows > MOST_LEFT;
+
 const corners = (rows: Float32Array) => rows.filter((_, i) => i % 6 < 4);
 
 /** What the names and shapes of the outputs say. */
@@ -209,7 +214,13 @@ function readingOf(
   const [rows, columns] = first!.shape.slice(-2);
   if (outputMetadata.length > 1) return reading('corners');
   if (first!.shape.length < 2 || first!.shape.length > 3) throw unreadable(name, session);
-  if (columns === 6) return reading('corners');
+  const counts = labelsKnown && labels.length;
+  if (counts && columns === 5 + counts && rows !== 4 + counts && (columns !== 6 || isMany(rows)))
+    return reading('yolov5');
+  if (columns === 6 && !isMany(rows)) return reading('corners');
+  // There are more boxes than classes.
+  if (typeof columns === 'number' && columns > 5 && (typeof rows !== 'number' || rows > columns))
+    return reading('yolov5');
   if (typeof rows === 'number' && rows > 4) return reading('yolo');
   throw unreadable(name, session);
 }

@@ -10,7 +10,7 @@ import { isFloat, type Tensor, toFloat32 } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { parseStrict } from '../util/validation.js';
 import { answerOutput } from './class-scores.js';
-import { ImageClassifier, type ImageClassifierOptions } from './image-classifier.js';
+import { ImageClassifier, type ImageClassifierOptions, sessionPart } from './image-classifier.js';
 import { type ImageSource, isImageSource, nameOf } from './image-source.js';
 
 /** Options of `segment`. */
@@ -81,9 +81,8 @@ export class Segmenter {
    * can't be used, and what InferenceSession.create throws
    */
   static async from(path: string, options: ImageClassifierOptions = {}): Promise<Segmenter> {
-    const { labels: _, preprocessor: __, maxPixels: ___, ...sessionOptions } = options;
     const files = await findModel(path);
-    const session = await InferenceSession.create(path, sessionOptions);
+    const session = await InferenceSession.create(path, sessionPart(options));
     const images = await ImageClassifier.over(session, files, options, answerOutput);
     try {
       return Segmenter.over(images);

@@ -27,6 +27,12 @@ export const workShape = {
     .nullish(),
 };
 
+/** Hands a note to the caller; a process warning if he takes none. */
+export function makeNote(onNote: WorkOptions['onNote'], text: string): void {
+  if (onNote) onNote(text);
+  else process.emitWarning(text, { code: 'RESIDUAL_SKIP_NOTE' });
+}
+
 /** How often the event loop gets a turn, so that timers run and a signal can be aborted. */
 const TURN_MS = 20;
 
@@ -49,10 +55,7 @@ export class Work {
     this.options.onProgress?.({ stage, done, total });
   }
 
-  note(text: string): void {
-    if (this.options.onNote) this.options.onNote(text);
-    else process.emitWarning(text, { code: 'RESIDUAL_SKIP_NOTE' });
-  }
+  readonly note = (text: string): void => makeNote(this.options.onNote, text);
 
   /** Yields `items` and lets the event loop run in between; an abort also ends the wait for the next item. */
   async *each<T>(items: AsyncGenerator<T, void, undefined>): AsyncGenerator<T, void, undefined> {

@@ -1,8 +1,7 @@
 import { wordPromise } from '../calibrate/report/wording.js';
 import { openDataModel } from '../classify/data-model.js';
 import { holdsArrays } from '../classify/feed-source.js';
-import { guessOf, type Item } from '../classify/images.js';
-import { Work } from '../classify/work.js';
+import type { Item } from '../classify/images.js';
 import type { DataLimits } from '../data/limits.js';
 import { findModel } from '../data/model-files.js';
 import { TimedClassifier } from '../measure/timed-classifier.js';
@@ -21,8 +20,8 @@ export function wordPolicy({ source, promise }: PolicyInfo): string {
 }
 
 /**
- * Opens the model of a command with the policy that was asked for or else that of its folder; notes on the error stream when the
- * preprocessing is a guess.
+ * Opens the model of a command with the policy that was asked for or else that of its folder; notes, as of a
+ * preprocessing that is a guess, go to the error stream.
  * @throws what openDataModel throws
  */
 export async function openClassifier(
@@ -52,20 +51,19 @@ export async function openClassifier(
     observers,
     maxPixels,
     preprocessor,
+    onNote: (note: string) => io.err(`note: ${note}\n`),
   };
   const feeds = data !== undefined && (await holdsArrays(data));
   const model = await openDataModel(path, options, undefined, { isFeeds: feeds, isTensor: false });
-  if (model.images?.preprocessorKnown === false) io.err(`note: ${guessOf(model.file)}\n`);
   return new TimedClassifier(model);
 }
 
-/** Items of a command that needs no labels, without a note about preprocessing, which `openClassifier` has made. */
+/** Items of a command that needs no labels. */
 export async function openUnlabelled(
   { model }: TimedClassifier,
   data: string,
   { maxPixels, maxBytes }: DataLimits,
 ): Promise<readonly Item<Tensor>[]> {
-  const work = new Work('reading', { onNote: () => {} });
-  const { list } = await model.open(data, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
+  const { list } = await model.open(data, { maxPixels, maxBytes, labelsFrom: 'none' });
   return list as readonly Item<Tensor>[];
 }

@@ -131,7 +131,7 @@ export async function evaluate(
   work.check();
   const policy = rest.policy ?? (await findModel(model)).policy;
   const { data: source, sample } = await sampled(data, work);
-  const asked = { ...rest, policy, maxPixels: own.maxPixels };
+  const asked = { ...rest, policy, maxPixels: own.maxPixels, onNote: work.note };
   const opened = await openDataModel(model, asked, own.task, sample);
   try {
     return await measure(new TimedClassifier(opened), source, own, work);
@@ -147,7 +147,7 @@ async function measure(
   work: Work,
 ): Promise<Evaluation> {
   const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
-  const { list, count } = await classifier.model.open(data, options, work);
+  const { list, count } = await classifier.model.open(data, options);
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
   const tally = new Tally();

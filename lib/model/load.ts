@@ -16,6 +16,7 @@ import {
   noteOffsets,
   readModelFile,
 } from './read/file.js';
+import { firstLayerOf } from './read/first-layer.js';
 import { BEGINNING_BYTES, kindOf, wayOut } from './read/foreign.js';
 import { inlineFunctions } from './read/functions.js';
 import type { Graph } from './read/graph.js';
@@ -71,6 +72,7 @@ async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOpti
     metadata: metadataOf(proto),
     ...(await inTurns(analysed(graph, opset, runnable))),
     parameters: parametersOf(proto.graph),
+    firstLayer: firstLayerOf(graph),
   };
 }
 

@@ -1,6 +1,8 @@
 /** NaN of an empty sample. */
-export function mean(sample: readonly number[]): number {
-  return sample.reduce((sum, value) => sum + value, 0) / sample.length;
+export function mean(sample: readonly number[] | Float32Array): number {
+  let sum = 0;
+  for (const value of sample) sum += value;
+  return sum / sample.length;
 }
 
 /** The q-quantile (0 to 1) of a sample, linear between order statistics; NaN of an empty one. */

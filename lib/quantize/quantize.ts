@@ -97,7 +97,7 @@ export async function quantize(
   const work = new Work('quantization', own);
   work.check();
   // Each network decides by its own gates: a policy of the folder is for the float file alone.
-  const asked = { ...rest, policy: 'model', maxPixels: own.maxPixels };
+  const asked = { ...rest, policy: 'model', maxPixels: own.maxPixels, onNote: work.note };
   const classifier = await ImageClassifier.from(model, asked);
   try {
     return await quantizeWith(classifier, images, own, rest, work);
@@ -222,7 +222,7 @@ interface Parts {
 /** Divides the images by chance; only those that are compared are not kept in memory. */
 async function partsOf(classifier: ImageClassifier, images: Images, own: Own, work: Work): Promise<Parts> {
   const { maxPixels, maxBytes, seed = SEED } = own;
-  const { list } = await openItems(images, classifier, { maxPixels, maxBytes, labelsFrom: 'none' }, work);
+  const { list } = await openItems(images, classifier, { maxPixels, maxBytes, labelsFrom: 'none' });
   const items: Item[] = [];
   for await (const item of work.each(prefetch<Item, Item>(list, async (each) => each))) items.push(item);
   if (items.length < MIN_IMAGES) {

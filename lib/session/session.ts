@@ -1,5 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
 import type { Precision } from '../model/program/program.js';
+import type { FirstLayer } from '../model/read/first-layer.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import type { RunContext, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipTrace } from '../skip/trace.js';
@@ -128,6 +129,14 @@ export class InferenceSession {
    */
   sha256(): Promise<string> {
     return this.#parts.model.identify();
+  }
+
+  /**
+   * What the network expects of pixels, if that is known.
+   * @internal
+   */
+  get firstLayer(): FirstLayer | undefined {
+    return this.#parts.model.firstLayer;
   }
 
   get backend(): 'native' | 'reference' {

@@ -120,9 +120,15 @@ export class Tail {
     const programs =
       this.#programs.get(graph) ?? new LruMap<Prepared>(CAPACITY, (made) => made.compiled.release());
     this.#programs.set(graph, programs);
+    const key = keyOf(graph, values);
+    const other = programs.peek(key);
+    if (other) {
+      // An overlapping run has made the same.
+      compiled.release();
+      return other;
+    }
     const made = { program, compiled };
-    // An overlapping run may have made the same.
-    if (!programs.peek(keyOf(graph, values))) programs.set(keyOf(graph, values), made);
+    programs.set(key, made);
     return made;
   }
 

@@ -6,7 +6,7 @@ import type { Boxes } from './promise.js';
 const ROW = 6;
 /** Of an item's boxes, at most so many count: those with the highest scores. */
 const MOST = 1000;
-/** Of two boxes of one class in the form `yolo` whose IoU is higher, the one with the lower score is left out. */
+/** Of two boxes of one class in the forms of YOLO whose IoU is higher, the one with the lower score is left out. */
 const SUPPRESSED_ABOVE = 0.7;
 
 /** What an item's outputs say of its boxes. */
@@ -20,8 +20,8 @@ interface Candidates {
 
 /** Reads boxes as rows, the highest score first; undefined if outputs of this form aren't boxes with scores. */
 export function boxReader(form: readonly Form[], { form: kind, score: least }: Boxes): Reader | undefined {
-  const joined = kind === 'corners' ? inOneRow(form) : undefined;
-  const candidates = joined ?? (kind === 'yolo' ? inColumns(form) : inRows(form, kind === 'detr'));
+  const candidates = opening(form, kind);
+  const overlaps = kind === 'yolo' || kind === 'yolov5';
   if (!candidates) return undefined;
   return (parts) => {
     const { count, coordinate, judge } = candidates(parts);
@@ -35,11 +35,17 @@ export function boxReader(form: readonly Form[], { form: kind, score: least }: B
       rows.push([...corners, index, score]);
     }
     rows.sort((one, other) => other[5]! - one[5]!);
-    return Float32Array.from((kind === 'yolo' ? suppressed(rows) : rows).slice(0, MOST).flat());
+    return Float32Array.from((overlaps ? suppressed(rows) : rows).slice(0, MOST).flat());
   };
 }
 
 type Opened = (parts: readonly Part[]) => Candidates;
+
+function opening(form: readonly Form[], kind: Boxes['form']): Opened | undefined {
+  if (kind === 'yolo') return inColumns(form);
+  if (kind === 'yolov5') return inRowsOfYolo(form);
+  return (kind === 'corners' ? inOneRow(form) : undefined) ?? inRows(form, kind === 'detr');
+}
 
 /** One output, floats [boxes, 6] of corners, score and class, as networks with their own suppression write it. */
 function inOneRow([first, ...others]: readonly Form[]): Opened | undefined {
@@ -89,6 +95,24 @@ function inColumns([first, ...others]: readonly Form[]): Opened | undefined {
       count,
       coordinate: (box, k) => data[k * count + box]!,
       judge: (box) => largest(rows - 4, (c) => data[(4 + c) * count + box]!),
+    };
+  };
+}
+
+/** One output, floats [boxes, 5 + classes] of centres, objectness and classes, as that of YOLOv3 to v7. */
+function inRowsOfYolo([first, ...others]: readonly Form[]): Opened | undefined {
+  const fits = first && !first.whole && first.dims.length === 2 && first.dims[1]! > 5;
+  if (!fits || others.length > 0) return undefined;
+  return ([part]) => {
+    const { data, dims } = part!;
+    const [count, columns] = dims as [number, number];
+    return {
+      count,
+      coordinate: (box, k) => data[box * columns + k]!,
+      judge: (box) => {
+        const from = box * columns + 4;
+        return largest(columns - 5, (c) => data[from]! * data[from + 1 + c]!);
+      },
     };
   };
 }

@@ -35,6 +35,7 @@ const ROW = 'a row of two scores or more, floats [scores]';
 const EXPECTED_BOXES: Readonly<Record<Boxes['form'], string>> = {
   ...{ corners: BOX_ROWS, centres: BOX_ROWS, detr: BOX_ROWS },
   yolo: 'one output, floats [4 + classes, boxes],',
+  yolov5: 'one output, floats [boxes, 5 + classes],',
 };
 /** Most scores whose pairs are compared. */
 const MOST_RANKED = 2000;

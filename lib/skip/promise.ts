@@ -152,12 +152,13 @@ const groupSchema = z.strictObject({
 });
 
 /** How outputs hold boxes; see the schema. */
-export const BOX_FORMS = ['corners', 'centres', 'detr', 'yolo'] as const;
+export const BOX_FORMS = ['corners', 'centres', 'detr', 'yolo', 'yolov5'] as const;
 const boxesSchema = z.strictObject({
   form: z.enum(BOX_FORMS).meta({
     description:
       'corners: x1, y1, x2, y2; centres: x, y of the centre, width, height; detr: centres, with logits whose last class is no box; yolo: one output of ' +
-      'columns, centres and then the scores of the classes, of which non-maximum suppression leaves some.',
+      'columns, centres and then the scores of the classes, of which non-maximum suppression leaves some; yolov5: one output of rows, centres, ' +
+      'then the score of there being an object, which the scores of the classes are multiplied by, and suppression too.',
   }),
   score: z.number().meta({ description: 'Boxes with a higher score count.' }),
 });

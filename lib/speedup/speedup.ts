@@ -39,7 +39,8 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
   const { own, rest } = parsePart(ALL_OPTIONS, options);
   const work = new Work('speedup', own);
   work.check();
-  const preparing = { ...rest, backend: 'reference' as const, maxPixels: own.maxPixels };
+  const { maxPixels } = own;
+  const preparing = { ...rest, backend: 'reference' as const, maxPixels, onNote: work.note };
   const opened = await openDataModel(model, preparing, own.task);
   const engine = new NativeBackend({ isa: rest.isa, threads: rest.threads });
   const unusable = new Unusable([], opened.what);

@@ -1,5 +1,6 @@
 import type { TensorData, ValueType } from '../../tensor/tensor.js';
 import type { ModelLocation } from './file.js';
+import type { FirstLayer } from './first-layer.js';
 import type { Graph, ModelPort, Stage } from './graph.js';
 import type { ModelMetadata } from './metadata.js';
 
@@ -41,6 +42,8 @@ export interface Model {
   readonly loweredItems?: number;
   /** Number of elements in all initialisers. */
   readonly parameters: number;
+  /** What it expects of pixels, if that is known. */
+  readonly firstLayer?: FirstLayer | undefined;
   /** Up to the first length that depends on the elements of an input; `graph.outputs` are then what the stages read. */
   readonly graph: Graph;
   /** What follows, in order; see `splitGraph`. */

@@ -120,6 +120,34 @@ describe('ObjectDetector', () => {
     ]);
   });
 
+  test.each([
+    ['two classes', ['car', 'bus'], 12],
+    // What is read as corners, score and class where it can be left over from suppression.
+    ['one class', ['car'], 1200],
+    ['labels that nobody knows', undefined, 12],
+  ])('reads rows of YOLOv5 with %s: an object times a class', async (_, labels, count) => {
+    const classes = labels?.length ?? 2;
+    const own = (k: number) => Array.from({ length: classes }, (__, c) => (c === k ? 0.9 : 0.2));
+    const last = classes - 1;
+    // The second is hardly an object, though its class is sure; the third overlaps the first.
+    const found = [
+      [32, 32, 16, 8, 0.8, ...own(0)],
+      [8, 20, 8, 8, 0.4, ...own(last)],
+      [32.5, 32, 16, 8, 0.7, ...own(0)],
+      [8, 40, 8, 8, 0.9, ...own(last)],
+    ];
+    const rows = [...found, ...Array.from({ length: count - 4 }, () => [3, 3, 2, 2, 0.01, ...own(0)])];
+    const folder = answering([1, 3, 64, 64], {
+      out: { dims: [1, count, 5 + classes], data: rows.flat() },
+    });
+    const objects = await detected(folder, { preprocessor: 'letterbox', ...(labels && { labels }) });
+    expect(objects.map(({ index, score }) => [index, Number(score.toFixed(4))])).toEqual([
+      [last, 0.81],
+      [0, 0.72],
+    ]);
+    expect(objects[1]!.box).toEqual({ x: 75, y: 37.5, width: 50, height: 25 });
+  });
+
   test('reads rows of corners, score and class', async () => {
     const folder = answering([1, 3, 50, 50], {
       out: { dims: [1, 2, 6], data: [5, 10, 15, 30, 0.7, 1, 0, 0, 50, 50, 0.4, 0] },
@@ -155,7 +183,7 @@ describe('ObjectDetector', () => {
     const folder = answering([1, 3, 50, 50], { out: { dims: [1, 10], data: Array(10).fill(0) } });
     await expect(detected(folder, {})).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
-      message: expect.stringContaining("(boxes: 'corners', 'centres', 'detr', 'yolo')"),
+      message: expect.stringContaining("(boxes: 'corners', 'centres', 'detr', 'yolo', 'yolov5')"),
     });
   });
 });

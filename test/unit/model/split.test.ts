@@ -1,4 +1,6 @@
 /** Graphs are cut where lengths depend on elements, and only there. */
+import type { CompiledProgram } from 'lib/backends/backend.js';
+import { ReferenceBackend } from 'lib/backends/reference.js';
 import { InferenceSession, Tensor } from 'lib/index.js';
 import { loadModel } from 'lib/model/load.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
@@ -92,7 +94,8 @@ test('constants decide nothing in a run: positions that come from shapes alone, 
   expect([...(y!.data as Float32Array)]).toEqual([...rows, ...rows]);
 });
 
-test('layers with weights behind a cut are a program', async () => {
+/** The rows of x that are above 0, times 3, by a layer with weights. */
+function layerBehind(): GraphBuilder {
   const graph = new GraphBuilder();
   graph.input('x', [6, 128]);
   const best = graph.node('ReduceMax', ['x'], { axes: [1], keepdims: 0 });
@@ -102,6 +105,11 @@ test('layers with weights behind a cut are a program', async () => {
   const product = graph.node('MatMul', [rows, graph.constant(tensor(weights, [128, 128]))]);
   graph.nodes('Relu', [product], {}, { outputs: ['y'] });
   graph.output('y', ['k', 128]);
+  return graph;
+}
+
+test('layers with weights behind a cut are a program', async () => {
+  const graph = layerBehind();
   const { stages } = await loadModel(modelBytes(graph));
   expect(stages!.map(({ isProgram, graph: { nodes } }) => [isProgram, nodes.map(({ op }) => op)])).toEqual([
     [false, ['NonZero', 'Reshape', 'Gather']],
@@ -117,6 +125,35 @@ test('layers with weights behind a cut are a program', async () => {
     const expected = signs.filter((sign) => sign > 0).flatMap(() => Array<number>(128).fill(3));
     expect([y!.dims, [...(y!.data as Float32Array)]]).toEqual([[expected.length / 128, 128], expected]);
   }
+});
+
+test('overlapping runs leave no program behind', async () => {
+  const made: CompiledProgram[] = [];
+  const released = new Set<CompiledProgram>();
+  const { compile } = ReferenceBackend.prototype;
+  jest.spyOn(ReferenceBackend.prototype, 'compile').mockImplementation(async function (
+    this: ReferenceBackend,
+    program,
+  ) {
+    const compiled = await compile.call(this, program);
+    const release = compiled.release.bind(compiled);
+    made.push(compiled);
+    return Object.assign(compiled, {
+      release() {
+        released.add(compiled);
+        release();
+      },
+    });
+  });
+  const session = await InferenceSession.create(modelBytes(layerBehind()), { backend: 'reference' });
+  const x = given(Array<number>(6 * 128).fill(1), [6, 128]);
+  const answers = await Promise.all([1, 2, 3].map(() => session.run(x)));
+  for (const { y } of answers) expect(y!.dims).toEqual([6, 128]);
+  await session.release();
+  jest.restoreAllMocks();
+  // The program of the model, and those of the stage.
+  expect(made.length).toBeGreaterThan(2);
+  expect(made.filter((compiled) => !released.has(compiled))).toEqual([]);
 });
 
 test('an operand that must be constant, but is computed, is another cut', async () => {

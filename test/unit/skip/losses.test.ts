@@ -133,6 +133,13 @@ describe('boxes', () => {
     expect(read('detr', [[centres, 3, 4], logits])).toEqual(rows);
     const columns = [0, 1, 2, 3].flatMap((k) => [0, 1, 2].map((box) => centres[4 * box + k]!));
     expect(read('yolo', [[[...columns, 0.9, 0.2, 0.3, 0.1, 0.8, 0.1], 6, 3]])).toEqual(rows);
+    // 0.95 * 18 / 19 = 0.9, 0.8 * 1 = 0.8, 0.3 * 1 = 0.3.
+    const objects = [
+      [5, 5, 10, 10, 0.95, 18 / 19, 0.1],
+      [25, 25, 10, 10, 0.8, 0.2, 1],
+      [1, 1, 1, 1, 0.3, 1, 0],
+    ];
+    expect(read('yolov5', [[objects.flat(), 3, 7]])).toEqual(rows);
     // A second box of the same class that overlaps by 9 / 11 is left out.
     const twice = [5, 6, 25, 5, 5, 25, 10, 10, 10, 10, 10, 10, 0.9, 0.85, 0.1, 0.1, 0.1, 0.8];
     expect(read('yolo', [[twice, 6, 3]])).toEqual(rows);
