@@ -239,6 +239,27 @@ describe('Decodes', () => {
     await Promise.all(all);
   });
 
+  test('one that is being decoded learns that its caller has left, and keeps its room until it ends', async () => {
+    const gate = new Decodes(1, 1000);
+    const caller = new Caller();
+    let end = () => {};
+    const left = gate.run('a', 10, caller, async (signal) => {
+      await new Promise<void>((resolve) => {
+        end = resolve;
+      });
+      signal.throwIfAborted();
+    });
+    const next = gate.run('b', 10, new Caller(), async (signal) => signal.aborted);
+    await sleep(0);
+    const reason = new ServerError('TIMEOUT', 'request: it took too long');
+    caller.leave(reason);
+    expect({ running: gate.running, waiting: gate.length }).toEqual({ running: 1, waiting: 1 });
+    end();
+    await expect(left).rejects.toBe(reason);
+    expect(await next).toBe(false);
+    expect({ running: gate.running, bytes: gate.bytes }).toEqual({ running: 0, bytes: 0 });
+  });
+
   test('room is given back when decoding fails', async () => {
     const gate = new Decodes(1, 10);
     const failing = gate.run('a', 5, new Caller(), () => Promise.reject(new Error('torn')));
