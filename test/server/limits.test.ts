@@ -9,6 +9,7 @@ import { Caller } from '../../server/src/caller.js';
 import { Decodes, decodes } from '../../server/src/decodes.js';
 import { ServerError } from '../../server/src/errors.js';
 import { Failures } from '../../server/src/failures.js';
+import { Turns } from '../../server/src/turns.js';
 import { watchUnfinished } from '../helpers/bodies.js';
 
 const MODEL = 'cifar10-resnet14-exits';
@@ -317,11 +318,18 @@ describe('JSON', () => {
     [
       'parameters that are none',
       but('parameters', `{${names().join().replaceAll(':1', ':[]')}}`),
-      /^parameters: expected text/,
+      /^body: its JSON has more than 16384 names/,
     ],
-    ['brackets that nest', but('data', '['.repeat(nested) + ']'.repeat(nested)), /^input 'input': /],
-    ['brackets that never close', '['.repeat(MIB), /^body: it is not JSON/],
-    ['inputs that are none', `{"inputs":[${many('{}').join()}]}`, /^inputs: .*1024/],
+    ['a parameter that is none', but('parameters', `{"policy":[]}`), /^parameters: expected text/],
+    [
+      'brackets that nest',
+      but('data', '['.repeat(nested) + ']'.repeat(nested)),
+      /^body: its JSON has more than 64 lists and objects in each other/,
+    ],
+    ['brackets that never close', '['.repeat(MIB), /^body: its JSON has more than 64 lists/],
+    ['a text that never closes', `{"id":"${'['.repeat(0.9 * MIB)}`, /^body: it is not JSON/],
+    ['inputs that are none', `{"inputs":[${many('{}').join()}]}`, /more than 65536 lists and objects/],
+    ['many inputs that are none', `{"inputs":[${many('{}', 100_000).join()}]}`, /^inputs: .*1024/],
     ['outputs that are none', but('outputs', `[${many('1').join()}]`), /^outputs: .*1024/],
     ['a shape that is none', but('shape', `[${many('""').join()}]`), /^inputs.0.shape: .*32/],
     [
@@ -345,8 +353,35 @@ describe('JSON', () => {
     ]);
   });
 
+  test('what is in texts does not count as structure', async () => {
+    const id = `${'[{:'.repeat(30_000)}\\"${'[{:'.repeat(30_000)}`;
+    expect(await post(request({ id }))).toMatchObject({ status: 200 });
+  });
+
+  test('rows of a tensor may be lists', async () => {
+    const rows = Array.from({ length: 1024 }, () => [0.5, 0.5, 0.5]);
+    expect(await post(but('data', JSON.stringify(rows)))).toMatchObject({ status: 200 });
+  });
+
+  test('long JSON is parsed in turns, in which a client with little of it comes before others with much', async () => {
+    const turns = new Turns();
+    const order: string[] = [];
+    const rest = [...Array<string>(3).fill('greedy'), 'small'];
+    for (const client of rest) turns.wait(client, () => order.push(client));
+    expect(order).toEqual([]);
+    let polled = 0;
+    while (order.length < 4) {
+      // An immediate runs once in each turn of the event loop.
+      await new Promise(setImmediate);
+      polled++;
+    }
+    expect(order.slice(0, 2)).toContain('small');
+    expect(polled).toBeGreaterThanOrEqual(4);
+  });
+
   test('many parameters are refused at the first that is unknown', async () => {
-    expect(await post(but('parameters', `{${names().join()}}`))).toMatchObject({
+    const some = names().slice(0, 10_000);
+    expect(await post(but('parameters', `{${some.join()}}`))).toMatchObject({
       status: 400,
       error: expect.stringMatching(/^parameters.0000000: /),
     });
