@@ -14,7 +14,7 @@ const ALIGNED_BYTES = 8;
 /** JSON of more bytes is parsed in a turn of the event loop of its own. */
 const LONG_JSON = 64 << 10;
 /** Unfinished bodies may take this many times the limit on one of them. */
-const MAX_UNFINISHED = 4;
+const MAX_UNFINISHED = 2;
 
 /** Of requests whose clients wait to be asked for their bodies (`Expect: 100-continue`): what asks for them. */
 export const awaitingContinue = new WeakMap<IncomingMessage, () => void>();
@@ -136,15 +136,21 @@ export class Bodies {
       done(tooLarge());
       return;
     }
-    const whole = length <= LONGEST_REUSED ? this.#take(length, json ?? 0) : undefined;
+    let whole: Uint8Array | undefined;
     const chunks: Uint8Array[] = [];
     let received = 0;
     const onData = (chunk: Buffer) => {
       received += chunk.length;
       if (received > limit) return end(tooLarge());
-      unfinished.add(chunk.length);
-      if (whole) whole.set(chunk, received - chunk.length);
-      else chunks.push(chunk);
+      if (length >= received) {
+        // Memory for all of it: parts would be joined, which takes twice as much.
+        if (!whole) unfinished.add(length);
+        whole ??= this.#take(length, json ?? 0);
+        whole.set(chunk, received - chunk.length);
+      } else {
+        unfinished.add(chunk.length);
+        chunks.push(chunk);
+      }
     };
     const onEnd = () => end(null);
     const onError = (cause: Error) =>
@@ -191,6 +197,11 @@ export class Bodies {
   }
 
   #take(length: number, alignAt: number): Uint8Array {
+    const shift = (ALIGNED_BYTES - (alignAt % ALIGNED_BYTES)) % ALIGNED_BYTES;
+    if (length > LONGEST_REUSED) {
+      const { buffer } = Buffer.allocUnsafeSlow(length + ALIGNED_BYTES);
+      return new Uint8Array(buffer, shift, length);
+    }
     const size = STEP_BYTES * Math.ceil((length + ALIGNED_BYTES) / STEP_BYTES);
     let free = this.#free.get(size);
     if (!free) {
@@ -201,7 +212,6 @@ export class Bodies {
     if (buffer) this.#kept -= size;
     // Buffer's own memory isn't cleared first.
     const memory = buffer ?? Buffer.allocUnsafeSlow(size).buffer;
-    const shift = (ALIGNED_BYTES - (alignAt % ALIGNED_BYTES)) % ALIGNED_BYTES;
     return new Uint8Array(memory, shift, length);
   }
 }

@@ -348,9 +348,9 @@ describe('JSON', () => {
       error: expect.stringMatching(message),
     });
     expect(error!.length).toBeLessThanOrEqual(1000);
-    expect(entries).toEqual([
-      { event: 'refusal', request: `POST ${PATH}`, id: expect.any(String), code, status, error },
-    ]);
+    // Of one code, ten lines a second are logged.
+    for (const entry of entries)
+      expect(entry).toMatchObject({ event: 'refusal', request: `POST ${PATH}`, code, status, error });
   });
 
   test('what is in texts does not count as structure', async () => {
@@ -414,13 +414,14 @@ test('bodies that are being received have a common limit: the oldest is dropped'
     while (unfinished.begun === i) await sleep(1);
   }
   for (const { socket } of sockets) socket.write(Buffer.alloc(3.9 * MIB));
-  await Promise.all([sockets[0]!.gone, sockets[1]!.gone]);
-  expect(closed.sort()).toEqual([0, 1]);
+  await Promise.all(sockets.slice(0, 4).map(({ gone }) => gone));
+  expect(closed.sort()).toEqual([0, 1, 2, 3]);
   for (const answer of answers) expect(answer).toMatch(/^HTTP\/1.1 429 [\s\S]*"code":"BUSY"/);
   await expectServed();
   for (const { socket } of sockets) socket.destroy();
   await Promise.all(sockets.map(({ gone }) => gone));
-  expect(unfinished.most).toBeLessThan(16 * MIB + 65_537);
+  // What their heads announce counts as soon as a part of it is there.
+  expect(unfinished.most).toBe(8 * MIB);
 });
 
 describe('what fails in the server is logged with its cause', () => {
