@@ -16,6 +16,7 @@ const LONG = [
   'test/server/faults.test.ts',
   'test/server/grpc-limits.test.ts',
   'test/server/page.test.ts',
+  'test/server/under-attack.test.ts',
   'test/server/vanishing.test.ts',
   'test/unit/audit/watch-simulation.test.ts',
   'test/unit/speedup/simulation.test.ts',

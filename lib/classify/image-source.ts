@@ -35,14 +35,26 @@ export function nameOf(source: unknown, index: number): string {
 export async function toRawImage(
   source: ImageSource,
   name: string,
-  {
-    signal,
-    ...options
-  }: {
-    signal?: AbortSignal | null | undefined;
-    maxPixels?: number | undefined;
-    resize?: ResizeRule | undefined;
-  } = {},
+  options: RawImageOptions = {},
+): Promise<RawImage> {
+  const { signal } = options;
+  const image = await rawImage(source, name, options);
+  // Nothing ends the decoder early, but what is left to do may take as long again.
+  if (signal?.aborted)
+    throw new ResidualSkipError('ABORTED', `${name}: it was aborted`, { cause: signal.reason });
+  return image;
+}
+
+interface RawImageOptions {
+  readonly signal?: AbortSignal | null | undefined;
+  readonly maxPixels?: number | undefined;
+  readonly resize?: ResizeRule | undefined;
+}
+
+async function rawImage(
+  source: ImageSource,
+  name: string,
+  { signal, ...options }: RawImageOptions,
 ): Promise<RawImage> {
   const decode = (bytes: Uint8Array) => decodeImage(bytes, { name, ...options });
   if (typeof source === 'string') return decodeImage(source, options);

@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import fastify, { type FastifyError, type FastifyInstance, type FastifyRequest } from 'fastify';
+import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { type Access, type Authenticate, EVERYTHING } from './auth.js';
 import { awaitingContinue } from './bodies.js';
 import type { ControlPlane } from './control.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import type { ParsedOptions } from './options.js';
+import { type InferCall, isInference } from './rest-infer.js';
 import type { Pem } from './tls.js';
 
 declare module 'fastify' {
@@ -33,12 +35,14 @@ interface AppContext {
   readonly draining: () => boolean;
   readonly authenticate: Authenticate;
   readonly reportFailure: ReportFailure;
+  /** Answers the requests that go past the framework. */
+  readonly infer: (call: InferCall) => Promise<void>;
 }
 
 /** The HTTP side of a server, without its routes: tokens are checked, and failures are answered, counted and logged. */
 export function createApp(
   { bodyLimit, requestTimeout, maxConnections, accessLog, log }: ParsedOptions,
-  { pem, control, draining, authenticate, reportFailure }: AppContext,
+  { pem, control, draining, authenticate, reportFailure, infer }: AppContext,
 ): FastifyInstance {
   const certified = pem?.ca !== undefined;
   const https = pem && { ...pem, requestCert: certified, rejectUnauthorized: certified };
@@ -66,48 +70,79 @@ export function createApp(
   });
   app.decorateRequest('access');
   app.decorate('closeSilent', silentConnections(app));
+  /** Who sends a request, if it may be answered; throws ServerError. */
+  const admit = (request: IncomingMessage, response: ServerResponse): Access | undefined => {
+    if (draining()) response.setHeader('connection', 'close');
+    if (control.has(request)) return EVERYTHING;
+    return OPEN_PATHS.has(request.url!)
+      ? undefined
+      : authenticate(request.headers.authorization, addressOf(request));
+  };
   app.addHook('onRequest', (request, reply, done) => {
-    if (draining()) reply.raw.setHeader('connection', 'close');
-    if (control.has(request.raw)) request.access = EVERYTHING;
-    else if (!OPEN_PATHS.has(request.url))
-      request.access = authenticate(request.headers.authorization, addressOf(request));
+    const access = admit(request.raw, reply.raw);
+    if (access) request.access = access;
     if (request.routeOptions.config.control) control.check(request.raw, `path ${request.url}`);
     done();
   });
+  const logAccess = (answered: ServerResponse, id: string, access: Access | undefined, took: number) => {
+    const { method, url: path } = answered.req;
+    const caller = access?.client ?? addressOf(answered.req);
+    const [status, ms] = [answered.statusCode, Number(took.toFixed(3))];
+    log?.({ event: 'access', protocol: 'rest', id, caller, method, path, status, ms });
+  };
   if (accessLog) {
-    app.addHook('onResponse', (request, reply, done) => {
-      const { id, method, url, access } = request;
-      const caller = access?.client ?? addressOf(request);
-      const ms = Number(reply.elapsedTime.toFixed(3));
-      log?.({
-        event: 'access',
-        protocol: 'rest',
-        id,
-        caller,
-        method,
-        path: url,
-        status: reply.raw.statusCode,
-        ms,
-      });
+    app.addHook('onResponse', ({ id, access }, reply, done) => {
+      logAccess(reply.raw, id, access, reply.elapsedTime);
       done();
     });
   }
-  const report = (error: ServerError, request: FastifyRequest) =>
-    reportFailure({ protocol: 'rest', error, request: `${request.method} ${request.url}`, id: request.id });
-  app.setErrorHandler((error: FastifyError, request, reply) => {
+  /** What a request that failed is answered. */
+  const failed = (error: unknown, request: IncomingMessage, id: string) => {
     const failure = failureOf(error);
-    report(failure, request);
-    if (failure.options.retryAfter !== undefined) reply.header('retry-after', failure.options.retryAfter);
-    if (failure.code === 'UNAVAILABLE') reply.header('retry-after', 1);
-    if (failure.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Basic realm="residual-skip"');
-    // Otherwise the unread rest of a refused body would be parsed as the next request.
-    if (['TOO_LARGE', 'BUSY'].includes(failure.code) && !request.raw.complete)
-      reply.header('connection', 'close');
-    request.raw.resume();
-    return reply
-      .code(failure.http)
-      .header('x-request-id', request.id)
-      .send({ error: failure.message, code: failure.code });
+    reportFailure({ protocol: 'rest', error: failure, request: `${request.method} ${request.url}`, id });
+    const { code } = failure;
+    const { retryAfter = code === 'UNAVAILABLE' ? 1 : undefined } = failure.options;
+    const headers: Record<string, string> = {
+      'x-request-id': id,
+      ...(retryAfter !== undefined && { 'retry-after': String(retryAfter) }),
+      ...(code === 'UNAUTHENTICATED' && { 'www-authenticate': 'Basic realm="residual-skip"' }),
+      // Otherwise the unread rest of a refused body would be parsed as the next request.
+      ...(['TOO_LARGE', 'BUSY'].includes(code) && !request.complete && { connection: 'close' }),
+    };
+    request.resume();
+    return { status: failure.http, headers, body: { error: failure.message, code } };
+  };
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    const { status, headers, body } = failed(error, request.raw, request.id);
+    return reply.code(status).headers(headers).send(body);
+  });
+  const framework = app.server.listeners('request') as RequestListener[];
+  app.server.removeAllListeners('request');
+  app.server.on('request', (request, response) => {
+    const began = performance.now();
+    const asked = request.headers['x-request-id'];
+    let id = '';
+    let access: Access | undefined;
+    const fail = (error: unknown) => {
+      if (response.headersSent || response.destroyed) return;
+      const { status, headers, body } = failed(error, request, id);
+      const text = JSON.stringify(body);
+      const type = { 'content-type': 'application/json; charset=utf-8' };
+      response.writeHead(status, { ...headers, ...type, 'content-length': Buffer.byteLength(text) });
+      response.end(text);
+    };
+    try {
+      if (!isInference(request)) {
+        for (const listener of framework) listener(request, response);
+        return;
+      }
+      id = typeof asked === 'string' && asked !== '' ? asked : randomUUID();
+      if (accessLog) response.once('close', () => logAccess(response, id, access, performance.now() - began));
+      access = admit(request, response)!;
+      infer({ request, response, access, id }).catch(fail);
+    } catch (error) {
+      fail(error);
+    }
   });
   app.setNotFoundHandler((request) => {
     throw new ServerError('NOT_FOUND', `path ${request.url}: there is no ${request.method} of it`);
@@ -145,12 +180,13 @@ function silentConnections({ server }: FastifyInstance): () => void {
 }
 
 /** Undefined once the client has left. */
-function addressOf({ raw }: FastifyRequest): string {
-  return raw.socket.remoteAddress ?? '';
+function addressOf({ socket }: IncomingMessage): string {
+  return socket.remoteAddress ?? '';
 }
 
 /** Fastify's own errors have a status code. */
-function failureOf(error: FastifyError): ServerError {
+function failureOf(cause: unknown): ServerError {
+  const error = cause as FastifyError;
   if (error.statusCode === 413)
     return new ServerError('TOO_LARGE', 'body: it is longer than this server takes; send smaller batches');
   if (error.statusCode !== undefined && error.statusCode < 500)

@@ -1,5 +1,7 @@
 import type { IncomingMessage } from 'node:http';
+import { unpacked } from './encoding.js';
 import { ServerError } from './errors.js';
+import { Turns } from './turns.js';
 
 /** Bodies of at most this many bytes are read into reused memory; memory for longer ones is kept by nobody. */
 const LONGEST_REUSED = 4 << 20;
@@ -9,8 +11,10 @@ const KEPT_BYTES = 64 << 20;
 const STEP_BYTES = 16 << 10;
 /** The longest element of a tensor. */
 const ALIGNED_BYTES = 8;
+/** JSON of more bytes is parsed in a turn of the event loop of its own. */
+const LONG_JSON = 64 << 10;
 /** Unfinished bodies may take this many times the limit on one of them. */
-const MAX_UNFINISHED = 4;
+const MAX_UNFINISHED = 2;
 
 /** Of requests whose clients wait to be asked for their bodies (`Expect: 100-continue`): what asks for them. */
 export const awaitingContinue = new WeakMap<IncomingMessage, () => void>();
@@ -22,7 +26,7 @@ export interface BodyLimits {
   readonly jsonLimit: number;
 }
 
-/** A body that is being received. */
+/** A body that is being received, or whose JSON waits for its turn. */
 interface Unfinished {
   readonly client: string;
   bytes: number;
@@ -38,6 +42,7 @@ export class Bodies {
   /** From the oldest to the newest. */
   readonly #unfinished = new Set<Unfinished>();
   #unfinishedBytes = 0;
+  readonly #turns = new Turns();
   /** Free memory by its size. */
   readonly #free = new Map<number, ArrayBuffer[]>();
   #kept = 0;
@@ -78,8 +83,21 @@ export class Bodies {
     return { add, end: () => this.#end(body) };
   }
 
+  /** Resolves when JSON of so many bytes may be parsed; undefined for short JSON, at once. Throws BUSY. */
+  turn(client: string, json: number): Promise<void> | undefined {
+    if (json <= LONG_JSON) return undefined;
+    return new Promise((resolve, reject) => {
+      const { add, end } = this.begin(client, reject);
+      this.#turns.wait(client, () => {
+        end();
+        resolve();
+      });
+      add(json);
+    });
+  }
+
   /** Maximum size of a body in bytes; `json` as for `read`. */
-  limitOf(json: number | undefined): number {
+  #limitOf(json: number | undefined): number {
     const { bodyLimit, jsonLimit } = this.#limits;
     return json === undefined ? Math.min(jsonLimit, bodyLimit) : bodyLimit;
   }
@@ -107,7 +125,7 @@ export class Bodies {
     done: (error: Error | null, body?: Uint8Array) => void,
   ): void {
     const { bodyLimit, jsonLimit } = this.#limits;
-    const limit = this.limitOf(json);
+    const limit = this.#limitOf(json);
     const length = Number(message.headers['content-length'] ?? Number.NaN);
     const tooLarge = () => tooLargeBody(limit, json === undefined && jsonLimit < bodyLimit);
     if ((json ?? 0) > jsonLimit) {
@@ -118,15 +136,21 @@ export class Bodies {
       done(tooLarge());
       return;
     }
-    const whole = length <= LONGEST_REUSED ? this.#take(length, json ?? 0) : undefined;
+    let whole: Uint8Array | undefined;
     const chunks: Uint8Array[] = [];
     let received = 0;
     const onData = (chunk: Buffer) => {
       received += chunk.length;
       if (received > limit) return end(tooLarge());
-      unfinished.add(chunk.length);
-      if (whole) whole.set(chunk, received - chunk.length);
-      else chunks.push(chunk);
+      if (length >= received) {
+        // Memory for all of it: parts would be joined, which takes twice as much.
+        if (!whole) unfinished.add(length);
+        whole ??= this.#take(length, json ?? 0);
+        whole.set(chunk, received - chunk.length);
+      } else {
+        unfinished.add(chunk.length);
+        chunks.push(chunk);
+      }
     };
     const onEnd = () => end(null);
     const onError = (cause: Error) =>
@@ -144,6 +168,15 @@ export class Bodies {
     message.on('data', onData);
     message.on('end', onEnd);
     message.on('error', onError);
+  }
+
+  /** The body, unpacked. Errors as `read` and `unpacked`. */
+  async receive(message: IncomingMessage, client: string, json: number | undefined): Promise<Uint8Array> {
+    const body = await new Promise<Uint8Array>((resolve, reject) => {
+      this.read(message, client, json, (error, received) => (error ? reject(error) : resolve(received!)));
+    });
+    const encoding = message.headers['content-encoding'] ?? 'identity';
+    return encoding === 'identity' ? body : unpacked(body, encoding, this.#limitOf(json));
   }
 
   /** `bytes`, or a copy that is aligned for elements of any type and may be given back. */
@@ -164,6 +197,11 @@ export class Bodies {
   }
 
   #take(length: number, alignAt: number): Uint8Array {
+    const shift = (ALIGNED_BYTES - (alignAt % ALIGNED_BYTES)) % ALIGNED_BYTES;
+    if (length > LONGEST_REUSED) {
+      const { buffer } = Buffer.allocUnsafeSlow(length + ALIGNED_BYTES);
+      return new Uint8Array(buffer, shift, length);
+    }
     const size = STEP_BYTES * Math.ceil((length + ALIGNED_BYTES) / STEP_BYTES);
     let free = this.#free.get(size);
     if (!free) {
@@ -174,7 +212,6 @@ export class Bodies {
     if (buffer) this.#kept -= size;
     // Buffer's own memory isn't cleared first.
     const memory = buffer ?? Buffer.allocUnsafeSlow(size).buffer;
-    const shift = (ALIGNED_BYTES - (alignAt % ALIGNED_BYTES)) % ALIGNED_BYTES;
     return new Uint8Array(memory, shift, length);
   }
 }

@@ -4,11 +4,14 @@ import type { Caller } from './caller.js';
 import { ServerError } from './errors.js';
 import { Shares } from './shares.js';
 
-interface Waiting {
+/** An image that waits or is being decoded. */
+interface Decode {
   /** Of the client's images, the one with the least is next. */
   readonly due: number;
   readonly bytes: number;
   readonly caller: Caller;
+  /** Is aborted when the caller leaves. */
+  readonly controller: AbortController;
   start(): void;
   drop(): void;
 }
@@ -33,10 +36,9 @@ export class Decodes {
   readonly #most: number;
   readonly #maxBytes: number;
   readonly #shares = new Shares();
-  #waiting: Waiting[] = [];
-  #running = 0;
+  #waiting: Decode[] = [];
+  readonly #running = new Set<Decode>();
   #bytes = 0;
-  #large = 0;
 
   constructor(most: number, maxBytes: number) {
     this.#most = most;
@@ -45,7 +47,7 @@ export class Decodes {
 
   /** Number of images that are being decoded. */
   get running(): number {
-    return this.#running;
+    return this.#running.size;
   }
 
   /** The memory that they take, in bytes. */
@@ -59,11 +61,17 @@ export class Decodes {
   }
 
   /**
-   * Calls `decode` for an image that takes so many bytes when there is room for it.
+   * Calls `decode` for an image that takes so many bytes when there is room for it. Its signal is aborted when the caller leaves. A decoder
+   * can't be interrupted, so the room is taken until `decode` has ended.
    * @param name of the image in messages
-   * @throws ServerError TOO_LARGE; why the caller left, if it did before
+   * @throws ServerError TOO_LARGE; why the caller left, if it did
    */
-  async run<T>(name: string, bytes: number, caller: Caller, decode: () => Promise<T>): Promise<T> {
+  async run<T>(
+    name: string,
+    bytes: number,
+    caller: Caller,
+    decode: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     if (caller.reason) throw caller.reason;
     const limit = this.#maxBytes * (1 - LARGE);
     if (bytes > limit) {
@@ -72,57 +80,59 @@ export class Decodes {
         `image ${name}: decoding it takes ${bytes >> 20} MiB, and this server has ${limit >> 20} MiB for that; send it smaller`,
       );
     }
-    await new Promise<void>((start, reject) => {
+    const own = await new Promise<Decode>((start, reject) => {
       const { client } = caller;
       if (!this.#waiting.some((one) => one.caller.client === client)) this.#shares.enter(client);
       const due = this.#shares.of(client) + bytes;
-      this.#waiting.push({ due, bytes, caller, start, drop: () => reject(caller.reason) });
+      const controller = new AbortController();
+      const drop = () => reject(caller.reason);
+      const waiting: Decode = { due, bytes, caller, controller, start: () => start(waiting), drop };
+      this.#waiting.push(waiting);
       caller.onLeave = () => this.#drop();
       this.#fill();
     });
     try {
-      return await decode();
+      return await decode(own.controller.signal);
+    } catch (error) {
+      throw caller.reason ?? error;
     } finally {
-      this.#count(bytes, -1);
-      if (this.#isLarge(bytes)) collectGarbage();
+      this.#running.delete(own);
+      this.#bytes -= bytes;
+      if (this.#isLarge(own)) collectGarbage();
       this.#fill();
     }
   }
 
   #fill(): void {
-    while (this.#running < this.#most) {
-      const fitting = this.#waiting.filter(({ bytes }) => !(this.#isLarge(bytes) && this.#large > 0));
+    while (this.#running.size < this.#most) {
+      const large = [...this.#running].some((one) => this.#isLarge(one));
+      const fitting = this.#waiting.filter((one) => !(large && this.#isLarge(one)));
       if (fitting.length === 0) return;
       const next = fitting.reduce((best, other) => (this.#before(other, best) ? other : best));
       this.#waiting.splice(this.#waiting.indexOf(next), 1);
-      this.#count(next.bytes, 1);
+      this.#running.add(next);
+      this.#bytes += next.bytes;
       this.#shares.serve(next.caller.client);
       this.#shares.add(next.caller.client, next.bytes);
       next.start();
     }
   }
 
-  #before(a: Waiting, b: Waiting): boolean {
+  #before(a: Decode, b: Decode): boolean {
     const [first, second] = [a, b].map(({ caller }) => caller.client) as [string, string];
     if (first !== second) return this.#shares.of(first) < this.#shares.of(second);
     return a.due < b.due;
   }
 
-  #isLarge(bytes: number): boolean {
+  #isLarge({ bytes }: Decode): boolean {
     return bytes > this.#maxBytes * LARGE;
-  }
-
-  /** @param by 1 for an image that begins, -1 for one that ends */
-  #count(bytes: number, by: 1 | -1): void {
-    this.#running += by;
-    this.#bytes += by * bytes;
-    if (this.#isLarge(bytes)) this.#large += by;
   }
 
   #drop(): void {
     const left = this.#waiting.filter(({ caller }) => caller.reason);
     this.#waiting = this.#waiting.filter(({ caller }) => !caller.reason);
     for (const { drop } of left) drop();
+    for (const { caller, controller } of this.#running) if (caller.reason) controller.abort(caller.reason);
     this.#fill();
   }
 }

@@ -44,6 +44,6 @@ export function wantedEncoding(accepted: string | undefined): Encoding | undefin
   return accepted === 'gzip' || accepted === 'deflate' ? accepted : undefined;
 }
 
-export function packed(body: Uint8Array, encoding: Encoding): Promise<Uint8Array> {
+export function packed(body: Uint8Array, encoding: Encoding): Promise<Buffer> {
   return CODECS[encoding].pack(body, { level: 1 });
 }

@@ -283,7 +283,7 @@ export class ServedModel {
         `model ${this.name}: it doesn't take images; send its tensors`,
       );
     const needed = await decodingBytes(bytes, { name });
-    return decodes.run(name, needed, caller, () => images.prepare(bytes));
+    return decodes.run(name, needed, caller, (signal) => images.prepare(bytes, { signal }));
   }
 }
 

@@ -1,7 +1,5 @@
-import { TextDecoder } from 'node:util';
 import { Tensor } from 'residual-skip';
 import { DATATYPES } from 'residual-skip/client';
-import { z } from 'zod';
 import {
   bytesOf,
   checkFiles,
@@ -14,42 +12,61 @@ import {
   tensorFromJson,
 } from './datatypes.js';
 import { ServerError } from './errors.js';
-import type { InferRequest, InferResponse, Parameters, RequestInput, ResponseOutput } from './messages.js';
+import { parseJson } from './json.js';
+import type {
+  InferRequest,
+  InferResponse,
+  Parameters,
+  RequestedOutput,
+  RequestInput,
+  ResponseOutput,
+} from './messages.js';
 import type { ServedModel } from './model.js';
 import { checkParameters } from './parameters.js';
 
 /** Maximum number of inputs and of outputs of a request. */
 const MAX_PORTS = 1024;
 
-/** An array whose length is checked before its elements: zod describes every wrong element, which takes long for many. */
-const atMost = <T>(most: number, element: z.ZodType<T>) =>
-  z.array(z.unknown()).max(most).pipe(z.array(element));
+/** The fields of an object or, with a list, of its elements; not yet checked. */
+type Fields = Readonly<Record<string, unknown>>;
 
-/** Schemas of requests in the Open Inference Protocol's JSON, with its binary tensor data extension. */
-const parameters = z
-  .custom<Parameters>(isParameters, 'expected text, numbers or booleans by name')
-  .default({});
-const requestSchema = z.object({
-  id: z.string().default(''),
-  parameters,
-  inputs: atMost(
-    MAX_PORTS,
-    z.object({
-      name: z.string(),
-      datatype: z.string(),
-      shape: atMost(MAX_AXES, z.int().min(0)),
-      parameters,
-      data: z.array(z.unknown()).optional(),
-    }),
-  ).refine(({ length }) => length > 0, 'expected at least one'),
-  outputs: atMost(MAX_PORTS, z.object({ name: z.string(), parameters })).default([]),
-});
-type JsonRequest = z.infer<typeof requestSchema>;
+/** A schema's description of each wrong field takes long for many, and every request would pay for it: these end at the first. */
+function invalid(where: string, expected: string): ServerError {
+  return new ServerError('INVALID_ARGUMENT', `${where}: expected ${expected}`);
+}
 
-/** Quicker than a schema, and ends at the first wrong value. */
-function isParameters(value: unknown): boolean {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false;
-  return Object.values(value).every((one) => ['string', 'number', 'boolean'].includes(typeof one));
+function fieldsOf(value: unknown, where: string): Fields {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Fields;
+  throw invalid(where, 'an object');
+}
+
+function listOf(value: unknown, where: string, most: number): readonly unknown[] {
+  if (!Array.isArray(value)) throw invalid(where, 'a list');
+  if (value.length > most) throw invalid(where, `at most ${most}, received ${value.length}`);
+  return value;
+}
+
+function textOf(value: unknown, where: string): string {
+  if (typeof value === 'string') return value;
+  throw invalid(where, 'text');
+}
+
+function parametersOf(value: unknown, where: string): Parameters {
+  if (value === undefined) return {};
+  const parameters = fieldsOf(value, where);
+  for (const name in parameters) {
+    const type = typeof parameters[name];
+    if (type !== 'string' && type !== 'number' && type !== 'boolean')
+      throw invalid(where, 'text, numbers or booleans by name');
+  }
+  return parameters as Parameters;
+}
+
+function shapeOf(value: unknown, where: string): readonly number[] {
+  const shape = listOf(value, where, MAX_AXES) as readonly number[];
+  for (const length of shape)
+    if (!Number.isSafeInteger(length) || length < 0) throw invalid(where, 'whole numbers of at least 0');
+  return shape;
 }
 
 /** A parsed request, and the outputs that it wants in binary. */
@@ -73,24 +90,39 @@ export function parseInferBody(body: Uint8Array, headerLength: number | undefine
       `header Inference-Header-Content-Length: it is ${headerLength}, but the body has ${body.length} bytes; send the length of the JSON`,
     );
   }
-  const json = parseJson(body.subarray(0, headerLength ?? body.length), requestSchema);
-  checkParameters('parameters', json.parameters);
-  for (const input of json.inputs) checkParameters('input', input.parameters, input.name);
-  for (const output of json.outputs) checkParameters('output', output.parameters, output.name);
+  const { id, parameters, inputs, outputs } = fieldsOf(
+    parseJson(body.subarray(0, headerLength ?? body.length)),
+    'body',
+  );
+  const asked = parametersOf(parameters, 'parameters');
+  checkParameters('parameters', asked);
+  const given = listOf(inputs, 'inputs', MAX_PORTS);
+  if (given.length === 0) throw invalid('inputs', 'at least one');
   const binary = { bytes: body.subarray(headerLength ?? body.length), at: 0 };
-  const inputs = json.inputs.map((input) => parseInput(input, binary));
+  const request = {
+    id: id === undefined ? '' : textOf(id, 'id'),
+    parameters: asked,
+    outputs: (outputs === undefined ? [] : listOf(outputs, 'outputs', MAX_PORTS)).map(outputFrom),
+    inputs: given.map((input, i) => inputFrom(fieldsOf(input, `inputs.${i}`), `inputs.${i}`, binary)),
+  };
   if (binary.at !== binary.bytes.length) {
     throw new ServerError(
       'INVALID_ARGUMENT',
       `body: ${binary.bytes.length} bytes follow the JSON, but its inputs name ${binary.at}; give each binary input its binary_data_size`,
     );
   }
-  const all = json.parameters.binary_data_output === true;
-  const own = new Map(json.outputs.map(({ name, parameters: { binary_data } }) => [name, binary_data]));
-  return {
-    request: { id: json.id, parameters: json.parameters, inputs, outputs: json.outputs },
-    binary: (output) => (own.get(output) ?? all) === true,
-  };
+  const all = asked.binary_data_output === true;
+  const own = new Map(request.outputs.map(({ name, parameters: { binary_data } }) => [name, binary_data]));
+  return { request, binary: (output) => (own.get(output) ?? all) === true };
+}
+
+function outputFrom(output: unknown, i: number): RequestedOutput {
+  const where = `outputs.${i}`;
+  const { name: given, parameters: asked } = fieldsOf(output, where);
+  const name = textOf(given, `${where}.name`);
+  const parameters = parametersOf(asked, `${where}.parameters`);
+  checkParameters('output', parameters, name);
+  return { name, parameters };
 }
 
 /**
@@ -129,39 +161,16 @@ function shapeFor(elements: number, shape: readonly (number | string)[]): number
   return dims.map((length) => (typeof length === 'number' ? length : rest));
 }
 
-/** zod begins its messages in upper case. */
-function lowerCased(message: string): string {
-  return message.charAt(0).toLowerCase() + message.slice(1);
-}
-
-const utf8 = new TextDecoder('utf-8', { fatal: true });
-
-/** @throws ServerError INVALID_ARGUMENT */
-export function parseJson<T>(bytes: Uint8Array, schema: z.ZodType<T>): T {
-  let value: unknown;
-  try {
-    value = JSON.parse(utf8.decode(bytes));
-  } catch (cause) {
-    throw new ServerError(
-      'INVALID_ARGUMENT',
-      `body: it is not JSON (${(cause as Error).message}); send JSON, or name its length in Inference-Header-Content-Length if tensors follow it`,
-      { cause },
-    );
-  }
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  throw new ServerError(
-    'INVALID_ARGUMENT',
-    `${issue!.path.join('.') || 'body'}: ${lowerCased(issue!.message)}`,
-  );
-}
-
-function parseInput(
-  input: JsonRequest['inputs'][number],
-  binary: { bytes: Uint8Array; at: number },
+function inputFrom(
+  { name: givenName, datatype: givenType, shape: givenShape, data, parameters: asked }: Fields,
+  where: string,
+  binary: { readonly bytes: Uint8Array; at: number },
 ): RequestInput {
-  const { name, datatype, shape, data, parameters } = input;
+  const name = textOf(givenName, `${where}.name`);
+  const datatype = textOf(givenType, `${where}.datatype`);
+  const shape = shapeOf(givenShape, `${where}.shape`);
+  const parameters = parametersOf(asked, `${where}.parameters`);
+  checkParameters('input', parameters, name);
   const size = parameters.binary_data_size;
   if (size !== undefined) {
     const end = binary.at + Number(size);
@@ -177,13 +186,14 @@ function parseInput(
       datatype === 'BYTES' ? splitBytes(name, shape, bytes) : tensorFromBytes(name, datatype, shape, bytes);
     return { name, shape, content };
   }
-  if (!data)
+  if (data === undefined)
     throw new ServerError(
       'INVALID_ARGUMENT',
       `input '${name}': it has neither data nor binary_data_size; give one`,
     );
+  if (!Array.isArray(data)) throw invalid(`${where}.data`, 'a list');
   if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
-  const texts = data.flat(shape.length);
+  const texts: unknown[] = data.flat(shape.length);
   checkFiles(name, shape, texts.length);
   if (!texts.every((text) => typeof text === 'string')) {
     throw new ServerError('INVALID_ARGUMENT', `input '${name}': its BYTES are not strings; send base64`);

@@ -1,23 +1,16 @@
-import type { IncomingHttpHeaders } from 'node:http';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { Tensor } from 'residual-skip';
+import type { IncomingMessage } from 'node:http';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
-import { Caller } from './caller.js';
-import { packed, unpacked, wantedEncoding } from './encoding.js';
-import { ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
-import { BUSY, type Inference } from './infer.js';
+import type { Inference } from './infer.js';
+import { parseJsonAs } from './json.js';
 import type { Parameters } from './messages.js';
 import { EXTENSIONS, modelConfig, modelMetadata, modelStatistics } from './metadata.js';
 import { checkOrigin } from './origin.js';
 import { checkParameters } from './parameters.js';
-import { QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
-import { formatInferResponse, parseInferBody, parseJson, rawRequest } from './rest-format.js';
-
-const HEADER_LENGTH = 'inference-header-content-length';
 
 interface ModelParams {
   readonly model: string;
@@ -40,18 +33,11 @@ export const CONTROL = { config: { control: true } } as const;
 
 /** Adds the REST routes of the Open Inference Protocol v2 and of EXTENSIONS. */
 export function addRestRoutes(app: FastifyInstance, context: RestContext): void {
-  const { repository, inference, bodies, version, ready, reportFailure } = context;
+  const { repository, inference, bodies, version, ready } = context;
   // Fastify's own would read other types, such as plain text, without these limits.
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', ({ headers, access }, message, done) =>
-    bodies.read(message, access?.client ?? '', jsonLength(headers), (error, body) => {
-      const encoding = headers['content-encoding'] ?? 'identity';
-      if (error || encoding === 'identity') return done(error, body);
-      unpackedBody(body!, encoding, bodies.limitOf(jsonLength(headers))).then(
-        (whole) => done(null, whole),
-        done,
-      );
-    }),
+  app.addContentTypeParser('*', ({ access }: FastifyRequest, message: IncomingMessage) =>
+    bodies.receive(message, access?.client ?? '', undefined),
   );
   const control = ({ access, raw }: FastifyRequest) => {
     checkOrigin(raw);
@@ -97,97 +83,17 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
       const models = asked ? [repository.get(model, asked)] : repository.versionsOf(model);
       return { model_stats: models.map(modelStatistics) };
     });
-    app.post<{ Params: ModelParams }>(
-      `${path}/infer`,
-      {
-        onRequest: (request, reply, done) => {
-          const { model, version: asked } = request.params;
-          const retryAfter = inference.refuses(request.access.client, model, asked);
-          if (retryAfter === undefined) return done();
-          reportFailure({ protocol: 'rest', error: BUSY, request: `POST ${request.url}`, id: request.id });
-          refuse(reply, retryAfter);
-        },
-      },
-      (request: ModelRequest, reply) => infer(request, reply, context),
-    );
   }
-}
-
-/** Errors of unpacked are those of a promise. */
-async function unpackedBody(body: Uint8Array, encoding: string, limit: number): Promise<Uint8Array> {
-  return unpacked(body, encoding, limit);
-}
-
-async function infer(
-  request: ModelRequest,
-  reply: FastifyReply,
-  { inference, bodies, repository }: RestContext,
-): Promise<FastifyReply> {
-  const received = bodyOf(request.body);
-  const { model, version = '' } = request.params;
-  const length = jsonLength(request.headers);
-  const { request: parsed, binary } =
-    length === 0 ? rawRequest(received, repository.get(model, version)) : parseInferBody(received, length);
-  const { traceparent } = request.headers as { traceparent?: string };
-  const response = await inference.infer(
-    { ...parsed, model, version, traceparent },
-    callerOf(request, reply),
-  );
-  // Files may still be read by decoders after one of them has failed.
-  if (parsed.inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
-  const { body, headerLength } = formatInferResponse(response, binary);
-  reply.header('x-request-id', request.id);
-  reply.type(headerLength === undefined ? 'application/json' : 'application/octet-stream');
-  if (headerLength !== undefined) reply.header('Inference-Header-Content-Length', headerLength);
-  const encoding = wantedEncoding(request.headers['accept-encoding'] as string | undefined);
-  if (encoding === undefined) return reply.send(body);
-  return reply.header('content-encoding', encoding).send(await packed(body, encoding));
-}
-
-/** Length of the JSON at the start of a body; undefined if all of it is JSON. */
-function jsonLength(headers: IncomingHttpHeaders): number | undefined {
-  const header = headers[HEADER_LENGTH];
-  return header === undefined ? undefined : Number(header);
-}
-
-const REFUSAL = JSON.stringify({ error: QUEUE_FULL, code: 'BUSY' });
-
-/**
- * Answers a request whose body wasn't read, which Node.js then skips. A server that is overloaded sends far more of these than
- * answers, so they go past the framework.
- */
-function refuse(reply: FastifyReply, retryAfter: number): void {
-  reply.hijack();
-  reply.raw.writeHead(429, {
-    'content-type': 'application/json; charset=utf-8',
-    'content-length': REFUSAL.length,
-    'retry-after': String(retryAfter),
-  });
-  reply.raw.end(REFUSAL);
 }
 
 /** The body of an index request is optional; it can ask for ready models only. */
 function wantsReadyOnly(body: unknown): boolean {
   if (!(body instanceof Uint8Array) || body.length === 0) return false;
-  return parseJson(body, z.object({ ready: z.boolean().default(false) })).ready;
+  return parseJsonAs(body, z.object({ ready: z.boolean().default(false) })).ready;
 }
 
 /** Of a request to load or unload a model, whose body is optional. */
 function parametersIn(body: unknown): Parameters {
   if (!(body instanceof Uint8Array) || body.length === 0) return {};
-  return parseJson(body, z.object({ parameters: z.record(z.string(), z.any()).default({}) })).parameters;
-}
-
-function bodyOf(body: unknown): Uint8Array {
-  if (body instanceof Uint8Array) return body;
-  throw new ServerError('INVALID_ARGUMENT', 'body: it is missing; send JSON with inputs');
-}
-
-/** Leaves when the client closes the connection before it has received its answer. */
-function callerOf({ access, id }: ModelRequest, { raw }: FastifyReply): Caller {
-  const caller = new Caller(access, id);
-  raw.on('close', () => {
-    if (!raw.writableFinished) caller.disconnect();
-  });
-  return caller;
+  return parseJsonAs(body, z.object({ parameters: z.record(z.string(), z.any()).default({}) })).parameters;
 }

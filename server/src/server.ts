@@ -21,6 +21,7 @@ import { isLoopback } from './origin.js';
 import { pushMetrics } from './otlp-metrics.js';
 import { ModelRepository } from './repository.js';
 import { addRestRoutes, CONTROL } from './rest.js';
+import { restInference } from './rest-infer.js';
 import { modelOf, type Setting, settingsOf } from './settings.js';
 import { type Pem, readPem } from './tls.js';
 import { Tracing } from './tracing.js';
@@ -78,10 +79,13 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     const ready = () => !draining && repository.isReady();
     const reportFailure = core.failures.report;
     const control = new ControlPlane(parsed.controlPort !== undefined);
-    const app = createApp(parsed, { pem, control, draining: () => draining, authenticate, reportFailure });
-    cleanups.push(() => app.close());
     const bodies = new Bodies(parsed);
     const context = { bodies, repository, inference, version: packageVersion(), ready, reportFailure };
+    const infer = restInference(context);
+    const app = createApp(parsed, {
+      ...{ pem, control, draining: () => draining, authenticate, reportFailure, infer },
+    });
+    cleanups.push(() => app.close());
     addRestRoutes(app, context);
     app.get('/metrics', CONTROL, async (_request, reply) =>
       reply.type(metrics.registry.contentType).send(await metrics.text()),

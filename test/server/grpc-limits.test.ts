@@ -148,7 +148,7 @@ test('calls whose messages never end have a common limit in bytes: the oldest en
   expect(order.slice(0, 4)).toEqual([0, 1, 2, 3]);
   await expectCallServed();
   await Promise.all(calls.map(({ ended }) => ended));
-  expect(unfinished.most).toBeLessThan(16 * MIB + 65_537);
+  expect(unfinished.most).toBeLessThan(8 * MIB + 65_537);
 });
 
 describe('what a message holds beside data in binary form has the limit of JSON', () => {

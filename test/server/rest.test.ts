@@ -127,6 +127,29 @@ test('images in, classes out', async () => {
   );
 });
 
+test('an inference path may have a version, encoded names and a query; each answer has the id of its request', async () => {
+  const body = { inputs: [{ name: 'input', datatype: 'FP32', shape: [1, 3, 32, 32], data: [...input(1)] }] };
+  const ids = { 'x-request-id': 'mine' };
+  const send = (path: string, headers = {}) =>
+    fetch(`${server.url}${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
+  const encoded = MODEL.replace('-', '%2D');
+  for (const path of [`${encoded}/infer`, `${MODEL}/versions/1/infer?a=b`]) {
+    const answer = await send(`/v2/models/${path}`, ids);
+    expect([answer.status, answer.headers.get('x-request-id')]).toEqual([200, 'mine']);
+  }
+  expect((await send(`/v2/models/${MODEL}/infer`)).headers.get('x-request-id')).toMatch(/^[\da-f-]{36}$/);
+  const failed = async (path: string) => {
+    const answer = await send(path, ids);
+    const { code } = (await answer.json()) as { code: string };
+    return { status: answer.status, id: answer.headers.get('x-request-id'), code };
+  };
+  expect(await failed('/v2/models/%ZZ/infer')).toEqual({ status: 400, id: 'mine', code: 'INVALID_ARGUMENT' });
+  expect(await failed(`/v2/models/${MODEL}/versions/9/infer`)).toEqual({
+    ...{ status: 404, id: 'mine', code: 'NOT_FOUND' },
+  });
+  expect((await get(`/v2/models/${MODEL}/infer`)).status).toBe(404);
+});
+
 test('many clients at once get their own answers', async () => {
   const seeds = Array.from({ length: 60 }, (_, i) => i);
   const answers = await Promise.all(

@@ -154,4 +154,15 @@ describe('from', () => {
   test('aborts', async () => {
     expect(await codeOf(classifier.classify(CAT, { signal: AbortSignal.abort() }))).toBe('ABORTED');
   });
+
+  test('an image whose signal is aborted while it is decoded is not prepared any further', async () => {
+    const { preprocessor } = classifier;
+    const apply = jest.spyOn(preprocessor, 'apply');
+    const controller = new AbortController();
+    const prepared = classifier.prepare(CAT, { signal: controller.signal });
+    controller.abort();
+    expect(await codeOf(prepared)).toBe('ABORTED');
+    expect(apply).not.toHaveBeenCalled();
+    apply.mockRestore();
+  });
 });

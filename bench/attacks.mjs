@@ -1,0 +1,260 @@
+// What an honest client and the server's memory feel of attacks with few bytes, each on a server of its own. Build first.
+//   node bench/attacks.mjs [ATTACK...] [--seconds 10] [--json]
+// The honest client sends a photograph at a time. It is measured alone and then beside each attack, which a process of its own
+// repeats all the time from several clients. Within: the share of the honest answers that came within 5 times the p99 alone. Peak: the
+// most memory that the server ever had. Live: the slowest answer of /v2/health/live.
+import { fork, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent, request } from 'node:http';
+import { connect as connectHttp2 } from 'node:http2';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { table } from './harness.mjs';
+
+const ROOT = join(import.meta.dirname, '..');
+const MODEL = 'cifar10-resnet14-exits';
+const INFER = `/v2/models/${MODEL}/infer`;
+const ATTACKERS = ['a', 'b', 'c'];
+const MIB = 1 << 20;
+
+/** An answer's status and, of a bad one, its code; 0 where the connection ended without. */
+function post(url, token, body, headers = {}, agent = undefined) {
+  const all = { authorization: `Bearer ${token}`, 'content-length': body.length, ...headers };
+  let sent;
+  const answered = new Promise((resolve) => {
+    sent = request(new URL(INFER, url), { method: 'POST', agent, headers: all }, (answer) => {
+      answer.resume();
+      answer.on('end', () => resolve(answer.statusCode));
+      answer.on('error', () => resolve(0));
+    });
+    sent.on('error', () => resolve(0));
+    sent.end(body);
+  });
+  return { sent, answered };
+}
+const RAW = { 'inference-header-content-length': 0 };
+
+/** Images of few bytes that take as long and as much memory as the server allows, and some beyond that. */
+async function bombs() {
+  const sharp = createRequire(import.meta.url)('sharp');
+  const flat = (size) =>
+    sharp({
+      create: { width: size, height: size, channels: 4, background: { r: 128, g: 64, b: 32, alpha: 1 } },
+    });
+  return Promise.all([
+    flat(6000).removeAlpha().png().toBuffer(),
+    flat(8192).removeAlpha().png().toBuffer(),
+    flat(3400).toColourspace('rgb16').png({ progressive: true }).toBuffer(),
+    flat(2700).removeAlpha().avif({ effort: 0 }).toBuffer(),
+    flat(3400).webp({ lossless: true, effort: 0 }).toBuffer(),
+  ]);
+}
+
+const FILTER = '<filter id="f"><feTurbulence numOctaves="9"/></filter>';
+const SVG = `<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64">${FILTER}<rect filter="url(#f)" width="64" height="64"/></svg>`;
+
+const json = (fields) => {
+  const input = { name: 'input', datatype: 'FP32', shape: [1, 3, 32, 32], data: Array(3072).fill(0.5) };
+  return JSON.stringify({ inputs: [{ ...input, ...fields }] });
+};
+const parameters = (count) => `{${Array.from({ length: count }, (_, i) => `"${i.toString(36)}":[]`).join()}}`;
+const brackets = (count) =>
+  json({ data: 0 }).replace('"data":0', `"data":${'['.repeat(count)}${']'.repeat(count)}`);
+
+const batch = (items) => {
+  const bytes = items * 3072 * 4;
+  const input = { name: 'input', datatype: 'FP32', shape: [items, 3, 32, 32] };
+  const head = Buffer.from(
+    JSON.stringify({ inputs: [{ ...input, parameters: { binary_data_size: bytes } }] }),
+  );
+  const headers = { 'inference-header-content-length': head.length };
+  return { body: Buffer.concat([head, Buffer.alloc(bytes)]), headers };
+};
+
+/** Sends all bodies from each attacker at once, again and again. */
+const repeated = async (make) => {
+  const all = await make();
+  return (url, seen) =>
+    Promise.all(
+      ATTACKERS.flatMap((token) =>
+        all.map(async ({ body, headers }) => seen(await post(url, token, body, headers).answered)),
+      ),
+    );
+};
+const plain = (text) => ({ body: Buffer.from(text) });
+
+/** A call that announces 60 MiB, of which half come. */
+function halfOpen(address, token) {
+  const session = connectHttp2(`http://${address}`);
+  return new Promise((ended) => {
+    session.on('error', () => {});
+    session.on('close', ended);
+    const stream = session.request({
+      ...{ ':method': 'POST', ':path': '/inference.GRPCInferenceService/ModelInfer' },
+      ...{
+        'content-type': 'application/grpc',
+        te: 'trailers',
+        ...(token && { authorization: `Bearer ${token}` }),
+      },
+    });
+    stream.on('error', () => {});
+    stream.on('close', () => session.destroy());
+    const part = Buffer.alloc(30 * MIB);
+    part.writeUInt32BE(60 * MIB, 1);
+    stream.write(part);
+    setTimeout(() => session.destroy(), 2000).unref();
+  });
+}
+
+/** What each sends once; it is called again and again. `seen` takes a REST answer's status. */
+const ATTACKS = {
+  images: () => repeated(async () => (await bombs()).map((body) => ({ body, headers: RAW }))),
+  'images of clients that leave': async () => {
+    const files = await bombs();
+    return async (url) => {
+      const sent = ATTACKERS.flatMap((token) => files.map((file) => post(url, token, file, RAW)));
+      await sleep(100);
+      for (const one of sent) one.sent.destroy();
+      await Promise.all(sent.map(({ answered }) => answered));
+    };
+  },
+  svg: () => repeated(() => Array(4).fill({ body: Buffer.from(SVG), headers: RAW })),
+  json: () =>
+    repeated(() => [
+      plain(json({ parameters: 0 }).replace('"parameters":0', `"parameters":${parameters(90_000)}`)),
+      plain(`{"parameters":${parameters(3_000_000)},"inputs":[]}`),
+    ]),
+  brackets: () =>
+    repeated(() => [plain(brackets(0.45 * MIB)), plain('['.repeat(MIB)), plain('['.repeat(5 * MIB))]),
+  batches: () => repeated(() => [batch(1024), batch(5400)]),
+  grpc: () => (_url, _seen, address) =>
+    Promise.all(Array.from({ length: 24 }, (_, i) => halfOpen(address, [undefined, ...ATTACKERS][i % 4]))),
+};
+
+/** Of the process that attacks: until it is told to stop. */
+async function attack(name, url, grpcAddress) {
+  const statuses = {};
+  const once = await ATTACKS[name]();
+  const seen = (status) => {
+    statuses[status] = (statuses[status] ?? 0) + 1;
+  };
+  let over = false;
+  process.once('message', () => {
+    over = true;
+  });
+  process.send('begun');
+  let turns = 0;
+  for (; !over; turns++) await once(url, seen, grpcAddress);
+  process.send({ statuses, turns }, () => process.exit());
+}
+
+async function serve() {
+  const folder = mkdtempSync(join(tmpdir(), 'attacks-'));
+  const tokens = join(folder, 'tokens');
+  writeFileSync(tokens, ['honest', ...ATTACKERS].join('\n'));
+  const args = [`models/${MODEL}`, '--port', '0', '--grpc-port', '0', '--json', '--token-file', tokens];
+  const child = spawn(process.execPath, ['dist/cli/main.js', 'serve', ...args], {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const ended = new Promise((resolve) => child.once('close', resolve));
+  const line = await new Promise((resolve) => createInterface(child.stdout).once('line', resolve));
+  const peakMiB = () =>
+    Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))[1]) / 1024;
+  const stop = async () => {
+    child.kill('SIGTERM');
+    rmSync(folder, { recursive: true });
+    return ended;
+  };
+  return { ...JSON.parse(line), peakMiB, stop };
+}
+
+const CAT = readFileSync(join(ROOT, 'examples/images/cat-0000.jpg'));
+
+/** Sends a photograph at a time until `over`; milliseconds of each answer, and how many weren't 200. */
+async function honest(url, over) {
+  const agent = new Agent({ keepAlive: true });
+  const times = [];
+  let failed = 0;
+  while (!over()) {
+    const start = performance.now();
+    if ((await post(url, 'honest', CAT, RAW, agent).answered) !== 200) failed++;
+    times.push(performance.now() - start);
+    await sleep(5);
+  }
+  agent.destroy();
+  return { times: times.sort((a, b) => a - b), failed };
+}
+
+/** The slowest answer of the probe until `over`, in milliseconds. */
+async function probed(url, over) {
+  let slowest = 0;
+  while (!over()) {
+    const start = performance.now();
+    await (await fetch(`${url}/v2/health/live`)).json();
+    slowest = Math.max(slowest, performance.now() - start);
+    await sleep(20);
+  }
+  return slowest;
+}
+
+const after = (seconds) => {
+  const end = performance.now() + 1000 * seconds;
+  return () => performance.now() > end;
+};
+const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
+
+async function measure(name, seconds) {
+  const server = await serve();
+  const { url, grpcAddress } = server;
+  await honest(url, after(Math.min(3, seconds)));
+  const alone = await honest(url, after(seconds));
+  const usualMs = quantile(alone.times, 0.99);
+  const attacker = fork(import.meta.filename, ['--attack', name, url, grpcAddress]);
+  const answerOf = () => new Promise((resolve) => attacker.once('message', resolve));
+  await answerOf();
+  const over = after(seconds);
+  const [beside, liveMs] = await Promise.all([honest(url, over), probed(url, over)]);
+  attacker.send('stop');
+  const { statuses, turns } = await answerOf();
+  const peakMiB = server.peakMiB();
+  const code = await server.stop();
+  const within = beside.times.filter((ms) => ms <= 5 * usualMs).length / beside.times.length;
+  const [p50Ms, p95Ms] = [0.5, 0.95].map((q) => quantile(beside.times, q));
+  const counts = { answers: beside.times.length, failed: alone.failed + beside.failed, turns, statuses };
+  return { attack: name, ...counts, peakMiB, code, liveMs, usualMs, p50Ms, p95Ms, within };
+}
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seconds: { type: 'string', default: '10' },
+    json: { type: 'boolean', default: false },
+    attack: { type: 'boolean', default: false },
+  },
+});
+if (values.attack) await attack(...positionals);
+else {
+  const results = [];
+  for (const name of positionals.length > 0 ? positionals : Object.keys(ATTACKS))
+    results.push(await measure(name, Number(values.seconds)));
+  const ms = (value) => value.toFixed(1);
+  const rows = results.map((one) => [
+    one.attack,
+    String(one.answers),
+    String(one.failed),
+    JSON.stringify(one.statuses),
+    one.peakMiB.toFixed(0),
+    ms(one.liveMs),
+    ms(one.usualMs),
+    `${ms(one.p50Ms)}, ${ms(one.p95Ms)}`,
+    `${(100 * one.within).toFixed(1)} %`,
+  ]);
+  const heads = ['attack', 'honest answers', 'failed', "the attackers' answers", 'peak, MiB', 'live, ms'];
+  const lines = table([...heads, 'p99 alone, ms', 'p50, p95 beside, ms', 'within'], rows);
+  console.log(values.json ? JSON.stringify(results) : lines);
+}

@@ -1,0 +1,116 @@
+/**
+ * Inference over REST. A framework's routing, hooks and replies take longer than a small network's share of a request, so these
+ * requests go past it.
+ */
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
+import { Tensor } from 'residual-skip';
+import type { Access } from './auth.js';
+import type { Bodies } from './bodies.js';
+import { Caller } from './caller.js';
+import { packed, wantedEncoding } from './encoding.js';
+import { ServerError } from './errors.js';
+import type { ReportFailure } from './failures.js';
+import { BUSY, type Inference } from './infer.js';
+import { QUEUE_FULL } from './queue.js';
+import type { ModelRepository } from './repository.js';
+import { type Formatted, formatInferResponse, parseInferBody, rawRequest } from './rest-format.js';
+
+const HEADER_LENGTH = 'inference-header-content-length';
+const PATH = /^\/v2\/models\/([^/?]+)(?:\/versions\/([^/?]+))?\/infer(?:\?|$)/;
+
+/** An inference request whose client may send it. */
+export interface InferCall {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly access: Access;
+  /** Of the request. */
+  readonly id: string;
+}
+
+export function isInference({ method, url }: IncomingMessage): boolean {
+  return method === 'POST' && PATH.test(url!);
+}
+
+/** The model and its version, if one is named. */
+function targetOf({ url }: IncomingMessage): { readonly model: string; readonly version: string } {
+  const [, model = '', version = ''] = PATH.exec(url!)!;
+  try {
+    return { model: decodeURIComponent(model), version: decodeURIComponent(version) };
+  } catch {
+    throw new ServerError('INVALID_ARGUMENT', `path ${url}: its % signs aren't those of encoded bytes`);
+  }
+}
+
+interface InferContext {
+  readonly bodies: Bodies;
+  readonly inference: Inference;
+  readonly repository: ModelRepository;
+  readonly reportFailure: ReportFailure;
+}
+
+/** Answers inference requests; throws ServerError for most of those that fail. */
+export function restInference(context: InferContext): (call: InferCall) => Promise<void> {
+  const { bodies, inference, repository, reportFailure } = context;
+  return async ({ request, response, access, id }) => {
+    const { model, version } = targetOf(request);
+    // Before the body is read.
+    const retryAfter = inference.refuses(access.client, model, version);
+    if (retryAfter !== undefined) {
+      reportFailure({ protocol: 'rest', error: BUSY, request: `POST ${request.url}`, id });
+      return refuse(response, id, retryAfter);
+    }
+    const { headers } = request;
+    const length = jsonLength(headers);
+    const received = await bodies.receive(request, access.client, length);
+    if (received.length === 0)
+      throw new ServerError('INVALID_ARGUMENT', 'body: it is missing; send JSON with inputs');
+    const caller = new Caller(access, id);
+    response.on('close', () => {
+      if (!response.writableFinished) caller.disconnect();
+    });
+    const turn = bodies.turn(access.client, length ?? received.length);
+    if (turn) await turn;
+    if (caller.reason) throw caller.reason;
+    const { request: parsed, binary } =
+      length === 0 ? rawRequest(received, repository.get(model, version)) : parseInferBody(received, length);
+    const { traceparent } = headers as { traceparent?: string };
+    const answer = await inference.infer({ ...parsed, model, version, traceparent }, caller);
+    // Files may still be read by decoders after one of them has failed.
+    if (parsed.inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
+    const formatted = formatInferResponse(answer, binary);
+    const encoding = wantedEncoding(headers['accept-encoding'] as string | undefined);
+    if (encoding === undefined) return send(response, id, formatted);
+    const body = await packed(formatted.body, encoding);
+    response.setHeader('content-encoding', encoding);
+    send(response, id, { ...formatted, body });
+  };
+}
+
+const REFUSAL = JSON.stringify({ error: QUEUE_FULL, code: 'BUSY' });
+
+/** Node.js skips the body, which wasn't read. A server that is overloaded sends far more of these than answers. */
+function refuse(response: ServerResponse, id: string, retryAfter: number): void {
+  const type = ['content-type', 'application/json; charset=utf-8', 'content-length', String(REFUSAL.length)];
+  response.writeHead(429, [...type, 'retry-after', String(retryAfter), 'x-request-id', id]);
+  response.end(REFUSAL);
+}
+
+/** Node.js writes head and body at once if both are text: shorter bodies become it, byte for byte. */
+const SHORT_BODY = 4096;
+
+function send(response: ServerResponse, id: string, { body, headerLength }: Formatted): void {
+  const own = ['x-request-id', id, 'content-length', String(body.length)];
+  const type =
+    headerLength === undefined
+      ? ['content-type', 'application/json; charset=utf-8']
+      : ['content-type', 'application/octet-stream', 'Inference-Header-Content-Length', String(headerLength)];
+  response.writeHead(200, [...own, ...type]);
+  if (body.length <= SHORT_BODY) response.end(body.toString('latin1'), 'latin1');
+  else response.end(body);
+}
+
+/** Length of the JSON at the start of a body; undefined if all of it is JSON. */
+function jsonLength(headers: IncomingHttpHeaders): number | undefined {
+  const header = headers[HEADER_LENGTH];
+  return header === undefined ? undefined : Number(header);
+}

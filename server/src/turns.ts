@@ -1,0 +1,31 @@
+import { Shares } from './shares.js';
+
+/** Does long work of clients one piece in each turn of the event loop, so that others' requests are read in between. Clients take turns. */
+export class Turns {
+  /** By client, from the oldest to the newest. */
+  readonly #waiting = new Map<string, (() => void)[]>();
+  readonly #shares = new Shares();
+
+  wait(client: string, work: () => void): void {
+    if (this.#waiting.size === 0) setImmediate(() => this.#next());
+    const own = this.#waiting.get(client);
+    if (own) {
+      own.push(work);
+      return;
+    }
+    this.#waiting.set(client, [work]);
+    this.#shares.enter(client);
+  }
+
+  #next(): void {
+    const level = (client: string) => this.#shares.of(client);
+    const client = [...this.#waiting.keys()].reduce((a, b) => (level(b) < level(a) ? b : a));
+    const [work, ...rest] = this.#waiting.get(client)!;
+    this.#waiting.set(client, rest);
+    if (rest.length === 0) this.#waiting.delete(client);
+    this.#shares.serve(client);
+    this.#shares.add(client, 1);
+    if (this.#waiting.size > 0) setImmediate(() => this.#next());
+    work!();
+  }
+}
