@@ -2,7 +2,7 @@ const { availableParallelism } = require('node:os');
 
 /**
  * What `npm run test:all` adds to `npm test`: suites that need more than `npm ci` installs (ONNX's cases, onnxruntime, a browser,
- * Valkey, nginx), install the package, kill processes, or repeat much to show a rate.
+ * Valkey, nginx), install the package, attack or kill processes or measure their memory, repeat much to show a rate, or are about research.
  */
 const LONG = [
   'test/clients/',
@@ -10,6 +10,7 @@ const LONG = [
   'test/crosscheck/',
   'test/package/',
   'test/audit/crash.test.ts',
+  'test/server/attacks.test.ts',
   'test/server/bulk.test.ts',
   'test/server/deploy.test.ts',
   'test/server/elastic.test.ts',
@@ -19,6 +20,10 @@ const LONG = [
   'test/server/under-attack.test.ts',
   'test/server/vanishing.test.ts',
   'test/unit/audit/watch-simulation.test.ts',
+  'test/unit/bench/protocol.test.ts',
+  'test/unit/calibrate/certify-simulation.test.ts',
+  'test/unit/calibrate/tasks-simulation.test.ts',
+  'test/unit/memory.test.ts',
   'test/unit/speedup/simulation.test.ts',
 ];
 

@@ -1,7 +1,7 @@
 // Compiles lib/ into dist/: CommonJS, with index.mjs as the entry point for ES modules. Writes the JSON schemas of policies,
 // audit records and the options of serve. Then builds the server, which imports the library as users do. Comments are kept in declarations
-// only. The library's types are checked by `npm run typecheck` alone, which takes most of a compiler's time. Does nothing where
-// nothing changed: npm runs it twice, for the checkout and for the server's link to it.
+// only. The library's types are checked by `npm run typecheck` alone. Does nothing where nothing changed: npm runs it twice, for the
+// checkout and for the server's link to it.
 import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import { z } from 'zod';
 
 const require = createRequire(import.meta.url);
-const tsc = require.resolve('typescript/bin/tsc');
+const tsc = 'node_modules/typescript-7/bin/tsc';
 
 const SETTINGS = ['tsconfig.json', 'tsconfig.build.json', 'server/tsconfig.json', 'package-lock.json'];
 /** Written last. */

@@ -2,7 +2,7 @@
 # Fuzzes models, policies and audit logs, sessions of open lengths, and the crafted files: always the same cases, which take a
 # minute and a half on two cores; the time limits are for slow machines. First checks that the fuzzer finds faults that are made on purpose.
 set -euo pipefail
-npx tsc -p test/fuzz --noCheck
+node node_modules/typescript-7/bin/tsc -p test/fuzz --noCheck
 export NODE_PATH=build-fuzz
 for fault in crash exit hang wait memory error; do
   if node build-fuzz/test/fuzz/run.js --cases 1 --fault "$fault" >/dev/null; then

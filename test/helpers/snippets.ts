@@ -63,3 +63,14 @@ export function commandsOf({ code }: Snippet): string[] {
 }
 
 export const inLanguage = (language: string) => (snippet: Snippet) => snippet.language === language;
+
+/** The cells, without backquotes, of the table whose heading row begins with `first`. */
+export function tableOf(page: string, first: string): string[][] {
+  const [, rows] = readFileSync(join(ROOT, page), 'utf8').split(`\n| ${first} |`);
+  const cellsOf = (row: string) => row.split('|').slice(1, -1);
+  return rows!
+    .split('\n\n')[0]!
+    .split('\n')
+    .slice(2)
+    .map((row) => cellsOf(row).map((cell) => cell.trim().replaceAll('`', '')));
+}

@@ -16,6 +16,7 @@ import { decodeExits, encodeExits } from 'lib/skip/head-codec.js';
 import { loadPolicy } from 'lib/skip/load-policy.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import { profileOf } from 'lib/skip/profile.js';
+import '../../helpers/few-timed.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { Network } from '../../helpers/networks.js';
 import { untimed } from '../../helpers/policies.js';

@@ -11,6 +11,7 @@ import { decodeImage } from 'lib/data/image.js';
 import type { Progress } from 'lib/session/progress.js';
 import { InferenceSession } from 'lib/session/session.js';
 import type { Tensor } from 'lib/tensor/tensor.js';
+import '../../helpers/few-timed.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';
 import { untimed } from '../../helpers/policies.js';

@@ -5,6 +5,7 @@ import type { CalibrateOptions } from 'lib/calibrate/options.js';
 import { InferenceSession } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
 import { Tensor } from 'lib/tensor/tensor.js';
+import '../../helpers/few-timed.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures, SIDE } from '../../helpers/foreign-network.js';

@@ -12,6 +12,7 @@ import { partOf } from 'lib/skip/parts.js';
 import { parsePolicy } from 'lib/skip/policy.js';
 import type { VectorMetric } from 'lib/skip/promise.js';
 import { Tensor } from 'lib/tensor/tensor.js';
+import '../../helpers/few-timed.js';
 import { easyBlocks } from '../../helpers/easy-blocks.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';

@@ -5,6 +5,7 @@ import { buildProgram } from 'lib/model/compile.js';
 import { NO_ACTIVATION, NONE } from 'lib/model/program/program.js';
 import { attachExits } from 'lib/skip/attach.js';
 import { decodeExits } from 'lib/skip/head-codec.js';
+import '../../helpers/few-timed.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { runProgram } from '../../helpers/run-program.js';

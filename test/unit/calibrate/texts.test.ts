@@ -9,6 +9,7 @@ import { Embedder, TextClassifier } from 'lib/index.js';
 import { mean } from 'lib/numeric/statistics.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import type { Metric, VectorMetric } from 'lib/skip/promise.js';
+import '../../helpers/few-timed.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { untimed } from '../../helpers/policies.js';

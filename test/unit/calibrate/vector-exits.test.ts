@@ -14,6 +14,7 @@ import { decodeExits, encodeExits } from 'lib/skip/head-codec.js';
 import { parsePolicy, type SkipPolicy } from 'lib/skip/policy.js';
 import type { VectorMetric } from 'lib/skip/promise.js';
 import { Tensor } from 'lib/tensor/tensor.js';
+import '../../helpers/few-timed.js';
 import { easyBlocks } from '../../helpers/easy-blocks.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { float32s, GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
