@@ -190,8 +190,9 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
   ): Promise<Ordering> {
     const exits = chains.at(-1) ?? [];
     const tables = await tablesOf(this.task, chains, folds);
-    const scores = exitScoresOf(tables, savingsOf(this.task.programs.main, exits));
-    const settings = exits.length > 0 ? settingsOf(scores, this.task.options.settings) : [];
+    const { programs, options } = this.task;
+    const scores = exitScoresOf(tables, savingsOf(programs.main, exits), options);
+    const settings = exits.length > 0 ? settingsOf(scores, options.settings) : [];
     return { exits, tables, order: tables.at(-1)!, settings };
   }
 }

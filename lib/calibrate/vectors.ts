@@ -184,7 +184,7 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     const chains = await fitter.fit();
     const exits = chains.at(-1)!;
     const tables = await tablesOf(this.task, chains, fitter.folds);
-    const scores = exitScoresOf(tables, savingsOf(programs.main, exits), rules[0].limit);
+    const scores = exitScoresOf(tables, savingsOf(programs.main, exits), rules[0]);
     const settings = exits.length > 0 ? settingsOf(scores, options.settings) : [];
     this.#exits = exits;
     const order = tables.at(-1)!;

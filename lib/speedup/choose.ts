@@ -1,12 +1,12 @@
 /** Which of the possible ladders is fastest at the risk that can be certified. */
 
 import { rulesOf } from '../calibrate/certify/certify.js';
-import { binomialPValue } from '../calibrate/certify/p-values.js';
+import { binomialPValue, canSetOff, netPValue } from '../calibrate/certify/p-values.js';
 import type { Thresholds } from '../calibrate/order/measure.js';
-import { settingsOf } from '../calibrate/order/settings.js';
+import { allSettingsOf } from '../calibrate/order/settings.js';
 import { isCounted } from '../skip/promise.js';
 import { NEVER } from '../skip/scores.js';
-import type { Pool, Prediction } from './pool.js';
+import { type Pool, type Prediction, predictionOf } from './pool.js';
 
 export type Goal = 'mean' | 'p95';
 
@@ -15,10 +15,15 @@ export interface Ladder {
   readonly pool: Pool;
   /** From careful to bold. */
   readonly settings: readonly Thresholds[];
-  /** What they do to the items that order. */
+  /**
+   * What they do to the items that order, each half of which is predicted by thresholds that were searched on the other one: those of many
+   * exits fit the items that they are searched on better than any others.
+   */
   readonly points: readonly Prediction[];
-  /** The boldest setting that may be certified, those before which are tested on the way; -1 if no exit decides. */
+  /** The boldest setting that is sure to be certified; if none is, that may be; -1 if no exit decides. */
   readonly boldest: number;
+  /** Whether a setting keeps the risk by as much as the number of items that order leaves open. */
+  readonly sure: boolean;
   /** What it does; where none keeps the risk, the most careful one. */
   readonly predicted: Prediction;
   /** `unsafe`: no setting keeps the risk; `slow`: none that does is faster than the network in full. */
@@ -27,34 +32,51 @@ export interface Ladder {
 
 /** Penalties that are searched for each ladder. */
 const PENALTIES = 24;
-/** Least time that a setting saves beyond the one before it to be worth a test. */
-const MIN_GAIN = 0.005;
 /** Most fronts of a ladder: each has to be asked before the next. */
 const MOST_FRONTS = 3;
 /** Ladders that are timed, whatever their kind. */
 const FASTEST = 3;
-/** Numbers of settings to test: just before the boldest one that may be certified, behind it, and from the more careful ones. */
-const [BEFORE, BEHIND, CAREFUL] = [8, 12, 6];
+/** The mean time of a setting is at most this part of that of the one before, to be worth a test: near the boldest one, and far from it. */
+const [NEAR, FAR] = [0.985, 0.93];
+/** Times from the boldest setting's that are near. */
+const [BEFORE, BEHIND] = [1.5, 0.6];
+/** Standard errors by which the risk that is predicted for the boldest setting keeps what can be certified. */
+const MARGIN = 1;
 /** Where no number of events is certified, but a mean: part of the limit that a setting may use. */
 const USABLE = 0.85;
 
 /**
- * The largest mean loss that so many items certify; negative if none does.
- * @param items those that certify
+ * Whether the items that certify would prove the limit if answers changed as often there; with a margin, if they changed more often by that
+ * many standard errors of the prediction.
  */
-export function certifiable({ task }: Pool, items: number): number {
+export type Proves = (prediction: Pick<Prediction, 'risk' | 'changed'>, margin?: number) => boolean;
+
+/** @param items those that certify */
+export function provable({ task, tables }: Pool, items: number): Proves {
   const [{ metric, limit, delta }] = rulesOf(task.options);
-  if (!isCounted(metric)) return USABLE * limit;
-  let events = -1;
-  while (binomialPValue(events + 1, items, limit) <= delta) events++;
-  return events / items;
+  const ordering = tables.reduce((sum, table) => sum + table.items.length, 0);
+  if (!isCounted(metric)) return ({ risk }) => risk <= USABLE * limit;
+  const setsOff = metric === 'accuracy' && canSetOff(items, limit, delta);
+  const known = new Map<string, boolean>();
+  return ({ risk, changed }, margin = 0) => {
+    const error = margin * Math.sqrt(Math.max(changed, 1 / ordering) / ordering);
+    const lost = Math.round(((changed + risk) / 2 + error) * items);
+    const gained = Math.round(((changed - risk) / 2) * items);
+    const key = `${lost} ${gained}`;
+    const proved = () =>
+      (setsOff ? netPValue({ lost, gained, items }, limit, delta) : binomialPValue(lost, items, limit)) <=
+      delta;
+    const proves = known.get(key) ?? proved();
+    known.set(key, proves);
+    return proves;
+  };
 }
 
 /**
  * All ladders that can be made of a pool, also those that don't pay: any of its fronts, in their order, with and without exits in them and
- * in the network. One that pays, but uses the same exits as another with fewer, is left out.
+ * in the network. One that pays, but leaves a network unused, or uses the same exits as another with fewer, is left out.
  */
-export function laddersOf(pool: Pool, risk: number): Ladder[] {
+export function laddersOf(pool: Pool, proves: Proves): Ladder[] {
   const ladders: Ladder[] = [];
   const known = new Set<string>();
   for (const set of subsets([...Array(pool.own).keys()], MOST_FRONTS)) {
@@ -66,20 +88,24 @@ export function laddersOf(pool: Pool, risk: number): Ladder[] {
       tried.add(some.exits.length);
       // The network alone is no ladder, unless it is the 8-bit form of another.
       if (some.exits.length === 0 && !some.task.original) continue;
-      const ladder = ladderOf(some, risk);
-      const used = usedExits(ladder).join();
-      if (ladder.state === 'pays' && known.has(used)) continue;
-      if (ladder.state === 'pays') known.add(used);
+      const ladder = ladderOf(some, proves);
+      if (ladder.state === 'pays') {
+        const used = usedExits(ladder);
+        const names = used.map((e) => some.exits[e]!.after).join();
+        const networks = new Set(used.map((e) => some.times[e]!.network));
+        const idle = ladder.boldest >= 0 && some.times.some(({ network }) => !networks.has(network));
+        if (idle || known.has(names)) continue;
+        known.add(names);
+      }
       ladders.push(ladder);
     }
   }
   return ladders;
 }
 
-/** Names of the exits that may answer in the boldest setting that may be certified. */
-function usedExits({ pool, settings, boldest }: Ladder): string[] {
-  const thresholds = settings[boldest] ?? [];
-  return pool.exits.filter((_, e) => (thresholds[e] ?? NEVER) < NEVER).map(({ after }) => after);
+/** The exits that may answer in the boldest setting that may be certified. */
+function usedExits({ settings, boldest }: Ladder): number[] {
+  return (settings[boldest] ?? []).flatMap((threshold, e) => (threshold < NEVER ? [e] : []));
 }
 
 /** Whether the network keeps its exits, and whether its fronts do. */
@@ -104,40 +130,62 @@ export function finalists(ladders: readonly Ladder[]): Ladder[] {
 }
 
 /** Of a pool with all its exits. */
-export function ladderOf(pool: Pool, risk: number): Ladder {
+export function ladderOf(pool: Pool, proves: Proves): Ladder {
   const [{ limit }] = rulesOf(pool.task.options);
+  const searched = (of: Pool) => allSettingsOf(of.scores(), PENALTIES, of.costs);
+  const halves = ([0, 1] as const).map((odd) => pool.half(odd));
+  const [ofEven, ofOdd] = halves.map(searched) as [Thresholds[], Thresholds[]];
   const settings: Thresholds[] = [];
   const points: Prediction[] = [];
-  let boldest = -1;
-  for (const setting of settingsOf(pool.scores(), PENALTIES, pool.costs)) {
-    const predicted = pool.predict(setting);
+  for (const [i, setting] of searched(pool).entries()) {
+    const [even, odd] = [halves[0]!.effects(ofOdd[i]!), halves[1]!.effects(ofEven[i]!)];
+    const predicted = predictionOf({
+      losses: [...even.losses, ...odd.losses],
+      times: [...even.times, ...odd.times],
+    });
     // The first one stands for the ladder if none keeps the risk.
     if (predicted.risk > 2 * limit && points.length > 0) break;
-    if (predicted.mean > (points.at(-1)?.mean ?? Number.POSITIVE_INFINITY) - MIN_GAIN) continue;
+    if (predicted.mean > NEAR * (points.at(-1)?.mean ?? Number.POSITIVE_INFINITY)) continue;
+    if (setting.every((threshold) => threshold >= NEVER)) continue;
     settings.push(setting);
     points.push(predicted);
-    if (predicted.risk <= risk) boldest = settings.length - 1;
   }
+  const surest = points.findLastIndex((point) => proves(point, MARGIN));
+  const boldest = surest >= 0 ? surest : points.findLastIndex((point) => proves(point));
   // An 8-bit network may be faster without any exit.
   const plain = pool.predict(pool.exits.map(() => NEVER));
-  if (pool.task.original && plain.risk <= risk && plain.mean <= (points[boldest]?.mean ?? 1)) {
-    return { pool, settings: [], points: [plain], boldest: -1, predicted: plain, state: 'pays' };
+  if (pool.task.original && proves(plain) && plain.mean <= (points[boldest]?.mean ?? 1)) {
+    const alone = { settings: [], points: [plain], boldest: -1, predicted: plain };
+    return { pool, ...alone, sure: proves(plain, MARGIN), state: 'pays' };
   }
   const predicted = points[Math.max(0, boldest)] ?? plain;
   const fast = predicted.mean < 1 ? 'pays' : 'slow';
-  return { pool, settings, points, boldest, predicted, state: predicted.risk <= risk ? fast : 'unsafe' };
+  const state = proves(predicted) ? fast : 'unsafe';
+  return { pool, settings, points, boldest, sure: surest >= 0, predicted, state };
 }
 
-/** The settings of a ladder that items certify, from careful to bold. */
-export function settingsToTest({ settings, boldest }: Ladder): Thresholds[] {
-  const from = Math.max(0, boldest - BEFORE);
-  const careful = settings.slice(0, from).filter((_, i) => i % Math.ceil(from / CAREFUL) === 0);
-  return [...careful, ...settings.slice(from, boldest + BEHIND)];
+/**
+ * The settings of a ladder that items certify, from careful to bold: the whole order, so that these items decide how far it goes. They are
+ * closest where that is expected.
+ */
+export function settingsToTest({ settings, points, predicted }: Ladder): Thresholds[] {
+  const isNear = ({ mean }: Prediction) => mean < BEFORE * predicted.mean && mean > BEHIND * predicted.mean;
+  let last = Number.POSITIVE_INFINITY;
+  return settings.filter((_, i) => {
+    const point = points[i]!;
+    if (point.mean > (isNear(point) ? NEAR : FAR) * last) return false;
+    last = point.mean;
+    return true;
+  });
 }
+
+/** What to expect of a ladder of this time: where it isn't sure, it fails about every other time, and nothing is gained. */
+export const expectedTime = ({ sure }: Ladder, time: number) => (sure ? time : (time + 1) / 2);
 
 /** The fastest first. */
 export function ranked(ladders: readonly Ladder[], goal: Goal): Ladder[] {
-  return [...ladders].sort(({ predicted: a }, { predicted: b }) => a[goal] - b[goal] || a.mean - b.mean);
+  const time = (ladder: Ladder, of: Goal) => expectedTime(ladder, ladder.predicted[of]);
+  return [...ladders].sort((a, b) => time(a, goal) - time(b, goal) || time(a, 'mean') - time(b, 'mean'));
 }
 
 /** The subsets of up to `most` elements, each in the order given; the empty one is first. */

@@ -2,11 +2,11 @@
 import type { Backend } from '../backends/backend.js';
 import { summarise, type Thresholds } from '../calibrate/order/measure.js';
 import { exitScoresOf } from '../calibrate/order/settings.js';
-import type { Table } from '../calibrate/order/table.js';
+import { type Table, tableWith } from '../calibrate/order/table.js';
 import type { Costs, ExitScores } from '../calibrate/order/thresholds.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import type { Task } from '../calibrate/task.js';
-import { quantile } from '../numeric/statistics.js';
+import { mean, quantile } from '../numeric/statistics.js';
 import type { AnyExit } from '../skip/exits.js';
 import { NEVER } from '../skip/scores.js';
 import type { TensorData } from '../tensor/tensor.js';
@@ -117,9 +117,24 @@ export function timesOf(
 /** What thresholds do to items: mean loss, and times as fractions of the full network's mean. */
 export interface Prediction {
   readonly risk: number;
+  /** Part of the items that have a loss, or a right answer that the full network hasn't. */
+  readonly changed: number;
   readonly mean: number;
   readonly p95: number;
 }
+
+/** The loss and the time of each item. */
+export interface Effects {
+  readonly losses: readonly number[];
+  readonly times: readonly number[];
+}
+
+export const predictionOf = ({ losses, times }: Effects): Prediction => ({
+  risk: mean(losses),
+  changed: mean(losses.map((loss) => Number(loss !== 0))),
+  mean: mean(times),
+  p95: quantile(times, 0.95),
+});
 
 /** A network with every exit that could be before it or in it. */
 export class Pool {
@@ -161,11 +176,26 @@ export class Pool {
     return new Pool(this.name, this.task, pick(this.exits), tables, times, fronts.length, this.whole);
   }
 
+  /** The same with half of the items: those of even places, or of odd ones. */
+  half(odd: 0 | 1): Pool {
+    let place = 0;
+    const tables = this.tables.map((table) => {
+      const first = place;
+      place += table.items.length;
+      return tableWith(
+        table,
+        [...table.items.keys()].filter((row) => (first + row) % 2 === odd),
+      );
+    });
+    return new Pool(this.name, this.task, this.exits, tables, this.times, this.own, this.whole);
+  }
+
   /** For the search of thresholds; what is saved is counted by `costs`. */
   scores(): ExitScores[] {
     return exitScoresOf(
       this.tables,
       this.exits.map(() => 0),
+      { metric: this.task.options.metric },
     );
   }
 
@@ -187,18 +217,21 @@ export class Pool {
   }
 
   predict(thresholds: Thresholds): Prediction {
+    return predictionOf(this.effects(thresholds));
+  }
+
+  effects(thresholds: Thresholds): Effects {
     const rounded = thresholds.map(Math.fround);
     const spent = this.spent(rounded);
-    const times: number[] = [];
-    let loss = 0;
+    const [losses, times]: [number[], number[]] = [[], []];
     for (const { items, exits, end } of this.tables) {
       for (let i = 0; i < items.length; i++) {
-        const taken = exits.findIndex(({ confidences }, e) => confidences[i]! >= rounded[e]!);
-        times.push(spent.at(taken)!);
-        loss += (taken < 0 ? end : exits[taken]!).losses[i]!;
+        let taken = 0;
+        while (taken < exits.length && !(exits[taken]!.confidences[i]! >= rounded[taken]!)) taken++;
+        times.push(spent[taken]!);
+        losses.push((exits[taken] ?? end).losses[i]!);
       }
     }
-    const mean = times.reduce((a, b) => a + b, 0) / times.length;
-    return { risk: loss / times.length, mean, p95: quantile(times, 0.95) };
+    return { losses, times };
   }
 }

@@ -9,12 +9,14 @@ import { ResidualSkipError } from '../errors.js';
 import { type FrontSpec, isInside } from '../skip/fronts.js';
 import { NEVER } from '../skip/scores.js';
 import {
-  certifiable,
+  expectedTime,
   finalists,
   type Goal,
   type Ladder,
   ladderOf,
   laddersOf,
+  type Proves,
+  provable,
   ranked,
   settingsToTest,
 } from './choose.js';
@@ -75,10 +77,10 @@ export class Search {
     if (bytes?.own && !maker.isLate()) await maker.add(bytes.own, inBytes);
     const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
     const pools = maker.made.map(({ pool }) => pool);
-    const parts = pools.flatMap((pool) => partsOf(pool, this.#risk(pool)));
-    const ladders = pools.flatMap((pool) => laddersOf(pool, this.#risk(pool)));
+    const parts = pools.flatMap((pool) => partsOf(pool, this.#proves(pool)));
+    const ladders = pools.flatMap((pool) => laddersOf(pool, this.#proves(pool)));
     const refitted = await maker.refitted(ranked(ladders.filter(paying), shortest));
-    if (refitted) ladders.push(ladderOf(refitted, this.#risk(refitted)));
+    if (refitted) ladders.push(ladderOf(refitted, this.#proves(refitted)));
     const measured = this.#timed(ranked(ladders.filter(paying), shortest), shortest);
     const ladder = measured.find(({ mean }) => mean < 1)?.ladder;
     if (!ladder) work.note('no ladder is faster than the network within the limit');
@@ -87,8 +89,8 @@ export class Search {
     return { ...found, parts, tried: describe(ladders, measured, fastest) };
   }
 
-  #risk(pool: Pool): number {
-    return certifiable(pool, this.#maker.split.certify.length);
+  #proves(pool: Pool): Proves {
+    return provable(pool, this.#maker.split.certify.length);
   }
 
   /** The finalists, timed as they are; the fastest first. */
@@ -102,7 +104,7 @@ export class Search {
         const thresholds = ladder.settings[ladder.boldest] ?? exits.map(() => NEVER);
         const { fullMs, policyMs } = stopwatch.time(exitsOf(exits, thresholds), inputs, EFFORT);
         const share = (of: Goal) => policyMs[of]! / fullMs[of]!;
-        return { ladder, mean: share('mean'), time: share(goal) };
+        return { ladder, mean: share('mean'), time: expectedTime(ladder, share(goal)) };
       } finally {
         stopwatch.release();
       }

@@ -2,7 +2,7 @@
 import type { Thresholds } from '../calibrate/order/measure.js';
 import type { Rung } from '../calibrate/report/result.js';
 import { NEVER } from '../skip/scores.js';
-import type { Ladder } from './choose.js';
+import type { Ladder, Proves } from './choose.js';
 import type { Pool, Prediction } from './pool.js';
 
 /** A ladder that was tried, with predictions for the items that order; times as fractions of the full network's mean. */
@@ -91,8 +91,7 @@ function isFront({ times, own }: Pool, exit: number): boolean {
   return network < own && times[exit + 1]?.network !== network;
 }
 
-/** @param risk what the items that certify can prove */
-export function partsOf(pool: Pool, risk: number): TriedPart[] {
+export function partsOf(pool: Pool, proves: Proves): TriedPart[] {
   const items = pool.tables.reduce((sum, table) => sum + table.items.length, 0);
   const alone = (e: number, threshold: number) => pool.exits.map((_, i) => (i === e ? threshold : NEVER));
   const parts = pool.exits.map(({ after }, e): TriedPart => {
@@ -102,11 +101,13 @@ export function partsOf(pool: Pool, risk: number): TriedPart[] {
         [...exits[e]!.confidences].map((score, i) => ({ score, loss: exits[e]!.losses[i]! })),
       )
       .sort((a, b) => b.score - a.score);
-    let [sum, answers] = [0, 0];
+    let [sum, changed, answers] = [0, 0, 0];
     for (const [i, { loss }] of rows.entries()) {
       sum += loss;
+      changed += Number(loss !== 0);
       // Items of one score leave together.
-      if (rows[i + 1]?.score !== rows[i]!.score && sum / items <= risk) answers = (i + 1) / items;
+      if (rows[i + 1]?.score !== rows[i]!.score && proves({ risk: sum / items, changed: changed / items }))
+        answers = (i + 1) / items;
     }
     return {
       ...{ name: after, network: pool.name, time: pool.spent(all)[e]!, work: pool.work(all) },
@@ -114,9 +115,10 @@ export function partsOf(pool: Pool, risk: number): TriedPart[] {
     };
   });
   if (!pool.task.original) return parts;
-  const { risk: loss, mean: time } = pool.predict(alone(-1, NEVER));
+  const predicted = pool.predict(alone(-1, NEVER));
+  const { risk, mean: time } = predicted;
   const whole = { name: pool.name, network: pool.name, time, work: pool.work(alone(-1, NEVER)) };
-  return [...parts, { ...whole, risk: loss, answers: loss <= risk ? 1 : 0 }];
+  return [...parts, { ...whole, risk, answers: proves(predicted) ? 1 : 0 }];
 }
 
 /** @param rungs those of the policy, which leaves exits out that aren't evaluated */

@@ -110,6 +110,33 @@ export async function tablesOf(
   return tables;
 }
 
+/** The same with some of the items. */
+export function tableWith(table: Table, rows: readonly number[]): Table {
+  const blocks = table.program.blocks.length;
+  const cells = rows.flatMap((row) => Array.from({ length: blocks }, (_, b) => row * blocks + b));
+  const columnWith = <T extends Column>(of: T): T => ({
+    ...of,
+    answers: Int32Array.from(rows, (row) => of.answers[row]!),
+    losses: Float64Array.from(rows, (row) => of.losses[row]!),
+    guarded: Uint8Array.from(rows, (row) => of.guarded[row]!),
+    vectors: of.vectors.length > 0 ? rows.map((row) => of.vectors[row]!) : [],
+  });
+  return {
+    ...table,
+    items: rows.map((row) => table.items[row]!),
+    shaped: table.shaped && rows.map((row) => table.shaped![row]!),
+    answers: Int32Array.from(rows, (row) => table.answers[row]!),
+    vectors: table.vectors.length > 0 ? rows.map((row) => table.vectors[row]!) : [],
+    exits: table.exits.map((exit) => ({
+      ...columnWith(exit),
+      confidences: Float32Array.from(rows, (row) => exit.confidences[row]!),
+    })),
+    end: columnWith(table.end),
+    ran: Uint8Array.from(cells, (cell) => table.ran[cell]!),
+    scores: Float32Array.from(cells, (cell) => table.scores[cell]!),
+  };
+}
+
 function emptyTable(
   { programs, options }: Task,
   exits: readonly AnyExit[],

@@ -58,27 +58,42 @@ export class ThresholdSearch {
     const thresholds = [...this.#thresholds];
     for (let sweep = 0; sweep < MAX_SWEEPS; sweep++) {
       const before = [...thresholds];
-      for (let e = this.exits.length - 1; e >= 0; e--) thresholds[e] = this.#best(e, penalty, thresholds);
+      const first = this.#firstTaking(thresholds);
+      // The exit behind the one that is set that takes each row.
+      const later = new Int32Array(first.length).fill(this.exits.length);
+      for (let e = this.exits.length - 1; e >= 0; e--) {
+        // Those before it haven't changed in this sweep.
+        const rows = this.#ranked[e]!.filter((row) => first[row]! >= e);
+        thresholds[e] = this.#best(e, penalty, thresholds, rows, later);
+        const { scores } = this.exits[e]!;
+        for (let row = 0; row < later.length; row++) if (scores[row]! >= thresholds[e]!) later[row] = e;
+      }
       if (thresholds.every((threshold, e) => threshold === before[e])) break;
     }
     this.#thresholds = thresholds;
     return thresholds;
   }
 
-  #best(e: number, penalty: number, thresholds: readonly number[]): number {
-    const { scores } = this.exits[e]!;
-    const rows = this.#ranked[e]!.filter((row) => this.#takenBy(row, 0, e, thresholds) < 0);
+  /**
+   * @param rows those that come to the exit, from the highest score to the lowest
+   * @param later what each row would take otherwise
+   */
+  #best(
+    e: number,
+    penalty: number,
+    thresholds: readonly number[],
+    rows: Uint32Array,
+    later: Int32Array,
+  ): number {
+    const { scores, risks } = this.exits[e]!;
     const without = thresholds.with(e, NEVER);
-    const passing = this.costs.passing(e, without);
     const own = this.costs.leaving(e, without);
-    const later = this.exits.map((_, i) => this.costs.leaving(i, without));
-    const end = this.costs.leaving(this.exits.length, without);
-    let worth = -passing * rows.length;
+    const others = [...this.exits, null].map((_, i) => this.costs.leaving(i, without) - own);
+    let worth = -this.costs.passing(e, without) * rows.length;
     let [best, threshold] = [0, NEVER];
     for (const [rank, row] of rows.entries()) {
-      const other = this.#takenBy(row, e + 1, this.exits.length, thresholds);
-      worth += (other < 0 ? end : later[other]!) - own;
-      worth += penalty * ((other < 0 ? 0 : this.exits[other]!.risks[row]!) - this.exits[e]!.risks[row]!);
+      const other = later[row]!;
+      worth += others[other]! + penalty * ((this.exits[other]?.risks[row] ?? 0) - risks[row]!);
       // Rows with the same score leave together.
       if (scores[rows[rank + 1] ?? -1] === scores[row] || worth <= best) continue;
       [best, threshold] = [worth, scores[row]!];
@@ -86,10 +101,14 @@ export class ThresholdSearch {
     return threshold;
   }
 
-  /** The first of the exits [from, end) that takes a row; -1 when none does. */
-  #takenBy(row: number, from: number, end: number, thresholds: readonly number[]): number {
-    for (let e = from; e < end; e++) if (this.exits[e]!.scores[row]! >= thresholds[e]!) return e;
-    return -1;
+  /** The exit that takes each row; their number where none does. */
+  #firstTaking(thresholds: readonly number[]): Int32Array {
+    const first = new Int32Array(this.#ranked[0]?.length ?? 0).fill(this.exits.length);
+    for (let e = this.exits.length - 1; e >= 0; e--) {
+      const { scores } = this.exits[e]!;
+      for (let row = 0; row < first.length; row++) if (scores[row]! >= thresholds[e]!) first[row] = e;
+    }
+    return first;
   }
 }
 

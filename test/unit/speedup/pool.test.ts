@@ -5,7 +5,7 @@ import { type Costs, type ExitScores, ThresholdSearch } from 'lib/calibrate/orde
 import type { Task } from 'lib/calibrate/task.js';
 import { quantile } from 'lib/numeric/statistics.js';
 import { NEVER } from 'lib/skip/scores.js';
-import { certifiable, laddersOf, ranked } from 'lib/speedup/choose.js';
+import { laddersOf, provable, ranked, settingsToTest } from 'lib/speedup/choose.js';
 import { type ExitTime, Pool, TimeCosts } from 'lib/speedup/pool.js';
 import { partsOf, describe as told } from 'lib/speedup/tried.js';
 import { allowedEvents } from '../../helpers/binomial.js';
@@ -186,32 +186,53 @@ test('what a pool predicts is the count over its items, also with some of its fr
   expect(pool.only([1, 0], false).exits.map(({ after }) => after)).toEqual(['b1', 'b2', 'b3', 'b0']);
 });
 
+test('each half of a pool has every other item', () => {
+  const pool = poolOf(101);
+  const [even, odd] = [pool.half(0), pool.half(1)];
+  const thresholds = TIMES.map((_, e) => 0.5 + 0.05 * e);
+  const [all, first, second] = [pool, even, odd].map((some) => some.effects(thresholds));
+  expect(first!.times).toEqual(all!.times.filter((_, i) => i % 2 === 0));
+  expect(first!.losses).toEqual(all!.losses.filter((_, i) => i % 2 === 0));
+  expect(second!.times).toEqual(all!.times.filter((_, i) => i % 2 === 1));
+  expect(second!.losses).toEqual(all!.losses.filter((_, i) => i % 2 === 1));
+});
+
 test('ladders keep the risk that can be certified, and each is faster than the network', () => {
   const pool = poolOf();
   const items = 900;
-  expect(certifiable(pool, items)).toBe(allowedEvents(items, LIMIT, 0.05) / items);
-  expect(certifiable(pool, 20)).toBeLessThan(0);
-  const ladders = laddersOf(pool, certifiable(pool, items)).filter(({ state }) => state === 'pays');
+  const allowed = allowedEvents(items, LIMIT, 0.05);
+  const proves = provable(pool, items);
+  const proved = (events: number, of: number, by = 0) =>
+    provable(pool, of)({ risk: events / of, changed: events / of }, by);
+  expect([allowed, allowed + 1].map((events) => proved(events, items))).toEqual([true, false]);
+  expect(proved(0, 20)).toBe(false);
+  // 500 items order: what is predicted of a tenth may be off by 0.012.
+  expect([allowed - 10, allowed - 12].map((events) => proved(events, items, 1))).toEqual([false, true]);
+  const ladders = laddersOf(pool, proves).filter(({ state }) => state === 'pays');
   expect(ladders.length).toBeGreaterThan(3);
-  for (const { pool: own, settings, points, boldest, predicted } of ladders) {
-    const { risk, mean } = predicted;
-    expect(predicted).toEqual(own.predict(settings[boldest]!));
-    expect(points).toEqual(settings.map((setting) => own.predict(setting)));
-    expect(risk).toBeLessThanOrEqual(certifiable(pool, items));
-    expect(mean).toBeLessThan(1);
-    const means = settings.map((setting) => own.predict(setting).mean);
+  for (const ladder of ladders) {
+    const { settings, points, boldest, predicted, sure } = ladder;
+    expect(predicted).toBe(points[boldest]);
+    expect(points).toHaveLength(settings.length);
+    expect(proves(predicted, sure ? 1 : 0)).toBe(true);
+    expect(points.slice(boldest + 1).some((point) => proves(point, sure ? 1 : 0))).toBe(false);
+    expect(predicted.mean).toBeLessThan(1);
+    const means = points.map(({ mean }) => mean);
     expect(means).toEqual([...means].sort((a, b) => b - a));
+    const tested = settingsToTest(ladder);
+    expect(tested.filter((setting) => !settings.includes(setting))).toEqual([]);
+    expect(tested).toContain(settings[boldest]);
   }
   const [byMean, byP95] = [ranked(ladders, 'mean'), ranked(ladders, 'p95')];
   expect(byMean[0]!.predicted.mean).toBe(Math.min(...ladders.map(({ predicted }) => predicted.mean)));
   expect(byP95[0]!.predicted.p95).toBe(Math.min(...ladders.map(({ predicted }) => predicted.p95)));
-  for (const { state } of laddersOf(pool, -1)) expect(state).toBe('unsafe');
+  for (const { state } of laddersOf(pool, () => false)) expect(state).toBe('unsafe');
 });
 
 test('a front that answers nothing makes no ladder', () => {
   const [front, ...others] = TIMES;
   const pool = poolOf(500, [{ ...front!, reach: 0.9 }, ...others]);
-  const ladders = laddersOf(pool, certifiable(pool, 900)).filter(({ boldest }) => boldest >= 0);
+  const ladders = laddersOf(pool, provable(pool, 900)).filter(({ boldest }) => boldest >= 0);
   const used = ladders.map(({ pool: own, settings, boldest }) =>
     own.exits.flatMap(({ after }, e) => (settings[boldest]![e]! < NEVER ? [after] : [])),
   );
@@ -227,7 +248,7 @@ test('a front that answers nothing makes no ladder', () => {
 
 test('what is told of ladders says why each was chosen, or not', () => {
   const pool = poolOf();
-  const ladders = laddersOf(pool, certifiable(pool, 900));
+  const ladders = laddersOf(pool, provable(pool, 900));
   const paying = ladders.filter(({ state }) => state === 'pays');
   const [fastest, slow] = paying;
   const times = [
@@ -246,14 +267,19 @@ test('what is told of ladders says why each was chosen, or not', () => {
   };
   expect(outcomes(true).sort()).toEqual(['chosen', 'slow']);
   expect(outcomes(false).sort()).toEqual(['refuted', 'slow']);
-  for (const { outcome } of told(laddersOf(pool, -1), [], undefined)) expect(outcome).toBe('unsafe');
+  for (const { outcome } of told(
+    laddersOf(pool, () => false),
+    [],
+    undefined,
+  ))
+    expect(outcome).toBe('unsafe');
 });
 
 test('a part by itself answers as many of the surest items as the risk allows', () => {
   const pool = poolOf();
   const [{ items, exits }] = pool.tables as [Pool['tables'][number]];
   const risk = 0.05;
-  const parts = partsOf(pool, risk);
+  const parts = partsOf(pool, (predicted) => predicted.risk <= risk);
   expect(parts.map(({ name }) => name)).toEqual(pool.exits.map(({ after }) => after));
   for (const [e, part] of parts.entries()) {
     const { confidences, losses } = exits[e]!;
