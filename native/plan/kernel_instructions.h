@@ -76,7 +76,7 @@ struct AttentionPlaces {
   std::optional<Place> mask;
   Place y;
 };
-InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places);
+InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places, bool bfloat16);
 
 // `args` carries the window; its views are replaced.
 InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOperand y, const PoolArgs& args);

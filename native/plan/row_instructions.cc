@@ -1,6 +1,7 @@
 // Instructions on rows and on matrices that are known at run time only.
 #include <utility>
 
+#include "kernels/bfloat16/pack16.h"
 #include "plan/simple_instruction.h"
 
 namespace rskip {
@@ -146,11 +147,12 @@ InstructionPtr make_products(const KernelTable& table, Place a, Place b, Place y
   });
 }
 
-InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places) {
+InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places, bool bfloat16) {
   const int64_t work = saturating_product(
       {shape.batch, shape.heads, shape.queries, shape.keys, int64_t{shape.depth} + shape.value_depth});
-  return with_scratch(work, static_cast<size_t>(attention_scratch_bytes(shape)),
-                      [kernel = table.attention, shape, places](Frame& frame, void* scratch, int part, int parts) {
+  const int64_t bytes = bfloat16 ? attention16_scratch_bytes(shape) : attention_scratch_bytes(shape);
+  return with_scratch(work, static_cast<size_t>(bytes),
+                      [kernel = bfloat16 ? table.attention16 : table.attention, shape, places](Frame& frame, void* scratch, int part, int parts) {
                         AttentionArgs args;
                         args.shape = &shape;
                         args.q = frame.at<float>(places.q);

@@ -1,4 +1,5 @@
 #include "kernel_tester.h"
+#include "kernels/bfloat16/pack16.h"
 #include "kernels/matrix/pack.h"
 
 namespace rskip::test {
@@ -147,9 +148,11 @@ TEST(Norm, ChannelsHaveTheBitsOfRows) {
 struct Heads {
   int batch, heads, queries, keys, depth, value_depth;
   bool mask = false, rows_first = true, replaces = false;
+  // Of keys and values: columns are neighbours, rows are, or nothing is.
+  enum class Layout { kRows, kColumns, kApart } layout = Layout::kRows;
 };
 
-void check_attention(const Heads& c) {
+void check_attention(const Heads& c, bool bfloat16) {
   SCOPED_TRACE(std::to_string(c.queries) + " queries, " + std::to_string(c.keys) + " keys");
   AttentionShape s{c.batch, c.heads, c.queries, c.keys, c.depth, c.value_depth, 0.3f, {}, {}, {}, {}, {}, c.replaces};
   const auto view = [&](int64_t rows, int64_t columns) -> AttentionView {
@@ -158,22 +161,30 @@ void check_attention(const Heads& c) {
     return {0, all, rows * columns, columns, 1};
   };
   s.q = view(c.queries, c.depth);
-  s.k = view(c.keys, c.depth);
-  s.v = view(c.keys, c.value_depth);
+  const auto laid_out = [&](int64_t columns) -> AttentionView {
+    const int64_t head = c.keys * columns;
+    if (c.layout == Heads::Layout::kColumns) return {0, c.heads * head, head, 1, c.keys};
+    if (c.layout == Heads::Layout::kApart) return {0, 2 * c.heads * head, 2 * head, 2 * columns, 2};
+    return view(c.keys, columns);
+  };
+  s.k = laid_out(c.depth);
+  s.v = laid_out(c.value_depth);
   s.y = view(c.queries, c.value_depth);
   s.mask = {0, c.keys, 0, 0, 1};
   const auto size = [&](int rows, int columns) { return static_cast<size_t>(c.batch) * c.heads * rows * columns; };
   const std::vector<float> q = random_floats(size(c.queries, c.depth), 1, -2, 2);
-  const std::vector<float> k = random_floats(size(c.keys, c.depth), 2, -2, 2);
-  const std::vector<float> v = random_floats(size(c.keys, c.value_depth), 3);
+  const std::vector<float> k = random_floats(2 * size(c.keys, c.depth), 2, -2, 2);
+  const std::vector<float> v = random_floats(2 * size(c.keys, c.value_depth), 3);
   const std::vector<float> mask = random_floats(static_cast<size_t>(c.batch) * c.keys, 4, -3, c.replaces ? 3 : 0);
   const auto run = [&](const KernelTable& table, int parts) {
     Guarded y(size(c.queries, c.value_depth), -7);
-    AlignedFloats scratch(static_cast<size_t>(attention_scratch_bytes(s)) / sizeof(float));
+    const int64_t bytes = bfloat16 ? attention16_scratch_bytes(s) : attention_scratch_bytes(s);
+    Guarded scratch(static_cast<size_t>(bytes) / sizeof(float), std::numeric_limits<float>::quiet_NaN());
     AttentionArgs args{&s, q.data(), k.data(), v.data(), c.mask ? mask.data() : nullptr, y.data(), scratch.data()};
-    for (int part = 0; part < parts; ++part) table.attention(args, part, parts);
+    for (int part = 0; part < parts; ++part) (bfloat16 ? table.attention16 : table.attention)(args, part, parts);
     return copy_of(y);
   };
+  const auto factor = [=](float x) { return bfloat16 ? nearest_bfloat16(x) : x; };
   const std::vector<float> y = run(scalar(), 1);
   for (int b = 0; b < c.batch; ++b) {
     for (int h = 0; h < c.heads; ++h) {
@@ -183,23 +194,27 @@ void check_attention(const Heads& c) {
         for (int j = 0; j < c.keys; ++j) {
           double score = 0, magnitude = 0;
           for (int d = 0; d < c.depth; ++d) {
-            const double left = q[s.q.at(b, h) + i * s.q.row + d];
-            const double product = left * k[s.k.at(b, h) + j * s.k.row + d];
+            const float query = q[s.q.at(b, h) + i * s.q.row + d];
+            const double left = factor(query * s.scale);
+            const double product = left * factor(k[s.k.at(b, h) + j * s.k.row + d * s.k.column]);
             score += product;
             magnitude += std::abs(product);
           }
-          reach = std::max(reach, magnitude * s.scale);
+          reach = std::max(reach, magnitude);
           const double own = c.mask ? mask[b * c.keys + j] : 0;
-          if (!c.replaces) weights.push_back(score * s.scale + own);
-          else weights.push_back(own < 0 ? own : score * s.scale);
+          if (!c.replaces) weights.push_back(score + own);
+          else weights.push_back(own < 0 ? own : score);
           most = std::max(most, weights.back());
         }
         for (double& w : weights) sum += w = std::exp(w - most);
         for (int d = 0; d < c.value_depth; ++d) {
           double expected = 0;
-          for (int j = 0; j < c.keys; ++j) expected += weights[j] / sum * v[s.v.at(b, h) + j * s.v.row + d];
-          // Values are below 1; a score's error is a weight's relative error.
-          const double tolerance = 2 * sum_tolerance(c.depth + 8, reach + 3) + sum_tolerance(c.keys, 1);
+          for (int j = 0; j < c.keys; ++j) {
+            expected += weights[j] / sum * factor(v[s.v.at(b, h) + j * s.v.row + d * s.v.column]);
+          }
+          // Values are below 1; a score's error is a weight's relative error, and so is that of rounding a weight.
+          const double rounding = bfloat16 ? 0x1p-9 : 0;
+          const double tolerance = 2 * sum_tolerance(c.depth + 8, reach + 3) + sum_tolerance(c.keys, 1) + rounding;
           ASSERT_NEAR(y[s.y.at(b, h) + i * s.y.row + d], expected, tolerance);
         }
       }
@@ -211,6 +226,11 @@ void check_attention(const Heads& c) {
   }
 }
 
+void check_attention(const Heads& c) {
+  check_attention(c, false);
+  check_attention(c, true);
+}
+
 TEST(Attention, HeadsAndShapes) {
   check_attention({1, 1, 1, 1, 1, 1});
   check_attention({1, 3, 5, 5, 8, 8});
@@ -218,6 +238,7 @@ TEST(Attention, HeadsAndShapes) {
   check_attention({1, 2, 57, 17, 7, 33, true, false});
   check_attention({2, 1, 3, 70, 32, 16, false, false});
   check_attention({2, 2, 29, 33, 16, 12, true, true, true});
+  for (auto layout : {Heads::Layout::kColumns, Heads::Layout::kApart}) check_attention({2, 2, 5, 37, 41, 19, true, true, false, layout});
 }
 
 TEST(Products, Batches) {

@@ -87,6 +87,15 @@ Result run_attention(const KernelTable& table) {
   table.attention({&shape, q.data(), k.data(), v.data(), nullptr, y.data(), scratch.data()}, 0, 1);
   return y;
 }
+Result run_attention16(const KernelTable& table) {
+  const AttentionView view{0, 5 * 22, 11, 22, 1};
+  const AttentionShape shape{1, 2, 5, 5, 11, 11, 0.5f, view, view, view, {}, view};
+  const Result q = random_floats(110, 1), k = random_floats(110, 2), v = random_floats(110, 3);
+  Guarded scratch(static_cast<size_t>(attention16_scratch_bytes(shape)) / sizeof(float));
+  Result y(110);
+  table.attention16({&shape, q.data(), k.data(), v.data(), nullptr, y.data(), scratch.data()}, 0, 1);
+  return y;
+}
 Result run_norm_rows(const KernelTable& table) {
   const Result x = random_floats(3 * 37, 1);
   Result y(x.size());

@@ -99,6 +99,13 @@ size_t gemm16_scratch_bytes(int k, int m) {
   return static_cast<size_t>(gemm16_rows(k, m)) * pair_blocks(k) * kLanes * sizeof(float);
 }
 
+int64_t attention16_scratch_bytes(const AttentionShape& s) {
+  const int64_t keys = whole_blocks(s.keys), pairs = std::max(pair_blocks(s.depth), pair_blocks(s.keys));
+  const int64_t floats = keys * ((s.depth + 1) / kPair) + int64_t{whole_blocks(s.value_depth)} * ((s.keys + 1) / kPair) +
+                         kQueryRows * (s.depth + keys + pairs * kLanes);
+  return floats * static_cast<int64_t>(sizeof(float));
+}
+
 const ConvRules kBfloat16Rules = {applies, window_halo, scratch_bytes<ConvAlgorithm::kBfloat16>, pack};
 const ConvRules kPlanarBfloat16Rules = {planar_applies, window_halo, scratch_bytes<ConvAlgorithm::kPlanarBfloat16>,
                                         pack_planar};

@@ -121,15 +121,18 @@ inline void conv16(const ConvArgs& args, int part, int parts) {
   }
 }
 
-// Rows of k floats as pairs: [block of pairs][row][16].
-inline void fill_rows(const float* x, int rows, int k, float* to) {
-  for (int row = 0; row < rows; ++row, x += k) {
+// The first 32 of `count` floats as pairs; zeros where there are fewer.
+RSKIP_INLINE Vec pairs_at(const float* x, int count) {
+  const int rest = count - kLanes;
+  const Vec first = rest >= 0 ? load(x) : load_first(x, count);
+  return to_pairs(first, rest >= kLanes ? load(x + kLanes) : load_first(x + kLanes, std::max(rest, 0)));
+}
+
+// Rows of k floats, `stride` apart, as pairs: [block of pairs][row][16].
+inline void fill_rows(const float* x, ptrdiff_t stride, int rows, int k, float* to) {
+  for (int row = 0; row < rows; ++row, x += stride) {
     float* at = to + row * kLanes;
-    for (int i = 0; i < k; i += kPairLanes, at += rows * kLanes) {
-      const int rest = k - i - kLanes;
-      const Vec first = rest >= 0 ? load(x + i) : load_first(x + i, rest + kLanes);
-      store(at, to_pairs(first, rest >= kLanes ? load(x + i + kLanes) : load_first(x + i + kLanes, std::max(rest, 0))));
-    }
+    for (int i = 0; i < k; i += kPairLanes, at += rows * kLanes) store(at, pairs_at(x + i, k - i));
   }
 }
 
@@ -158,61 +161,78 @@ inline void partial_tile16(ConvTileFn fn, ConvTile t, int rows, int blocks, int 
   each([&](const float* at, ptrdiff_t offset, int count) { store_first(to.y + offset, load(at), count); });
 }
 
-// Shares are runs of whole column blocks.
-inline void gemm16(const GemmArgs& args, int part, int parts) {
-  const PackedGemm& g = *args.gemm;
-  const Epilogue epilogue = epilogue_of(args.act);
-  const int groups = (g.blocks() + kTileBlocks - 1) / kTileBlocks;
-  const auto [begin, end] = share_of(groups, part, parts);
-  if (begin == end || args.m == 0) return;
-  float* const pairs = static_cast<float*>(args.scratch);
-  const int pairs_of_row = (g.k + 1) / kPair;
+struct PairsProduct {
+  const float* rows;  // as fill_rows makes them
+  int m, k, n;
+  const float* weights;  // [block of 16 columns][pair along k][16]
+  const float* bias = nullptr;
+  const float* residual = nullptr;  // strides are those of y
+  float* y;
+  ptrdiff_t y_stride;
+  const Epilogue* epilogue;
+  int groups() const { return (channel_blocks(n) + kTileBlocks - 1) / kTileBlocks; }
+};
+alignas(64) inline constexpr float kNoBias[kTileBlocks * kLanes] = {};
+
+// Groups [begin, end) of the columns' blocks.
+inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
   ptrdiff_t offset[kTilePixels];
-  for (int p = 0; p < kTilePixels; ++p) offset[p] = static_cast<ptrdiff_t>(p) * g.n;
+  for (int row = 0; row < kTilePixels; ++row) offset[row] = row * p.y_stride;
+  const int pairs_of_row = (p.k + 1) / kPair;
   Walk walk;
-  walk.n0 = pair_blocks(g.k);
+  walk.n0 = pair_blocks(p.k);
+  walk.s0 = static_cast<ptrdiff_t>(p.m) * kLanes;
   walk.inner = kLanes;
   walk.inner_last = pairs_of_row - (walk.n0 - 1) * kLanes;
   ConvTile t;
   t.stride = kLanes;
   t.walk = &walk;
-  t.epilogue = &epilogue;
+  t.epilogue = p.epilogue;
   t.w_block = static_cast<ptrdiff_t>(pairs_of_row) * kLanes;
   t.out.y_block = t.out.residual_block = kLanes;
   t.out.y_offset = t.out.residual_offset = offset;
-  const Split panels(args.m, gemm16_rows(g.k, args.m));
-  for (int panel = 0; panel < panels.chunks; ++panel) {
-    const int rows = panels.size(panel);
-    const ptrdiff_t first_row = panels.begin(panel);
-    fill_rows(args.a + first_row * g.k, rows, g.k, pairs);
-    walk.s0 = static_cast<ptrdiff_t>(rows) * kLanes;
-    const Split tiles(rows, Tiles16::pixels(kLanes));
-    for (int group = begin; group < end; ++group) {
-      const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, g.blocks() - b);
-      const int lanes = std::min(kLanes, g.n - (b + blocks - 1) * kLanes);
-      const ConvTileFn* const fns = Tiles16::tiles(blocks, kLanes);
-      t.w = g.weights.data() + b * t.w_block;
-      t.bias = g.bias.data() + b * kLanes;
-      for (int tile = 0; tile < tiles.chunks; ++tile) {
-        const ptrdiff_t at = (first_row + tiles.begin(tile)) * g.n + b * kLanes;
-        t.x = pairs + tiles.begin(tile) * kLanes;
-        t.out.y = args.y + at;
-        t.out.residual = args.residual == nullptr ? nullptr : args.residual + at;
-        const int count = tiles.size(tile);
-        lanes == kLanes ? fns[count - 1](t) : partial_tile16(fns[count - 1], t, count, blocks, lanes);
-      }
+  const Split tiles(p.m, Tiles16::pixels(kLanes));
+  for (int group = begin; group < end; ++group) {
+    const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, channel_blocks(p.n) - b);
+    const int lanes = std::min(kLanes, p.n - (b + blocks - 1) * kLanes);
+    const ConvTileFn* const fns = Tiles16::tiles(blocks, kLanes);
+    t.w = p.weights + b * t.w_block;
+    t.bias = p.bias == nullptr ? kNoBias : p.bias + b * kLanes;
+    for (int tile = 0; tile < tiles.chunks; ++tile) {
+      const ptrdiff_t at = tiles.begin(tile) * p.y_stride + b * kLanes;
+      t.x = p.rows + tiles.begin(tile) * kLanes;
+      t.out.y = p.y + at;
+      t.out.residual = p.residual == nullptr ? nullptr : p.residual + at;
+      const int count = tiles.size(tile);
+      lanes == kLanes ? fns[count - 1](t) : partial_tile16(fns[count - 1], t, count, blocks, lanes);
     }
   }
 }
 
-inline void set_kernels16(KernelTable& table) {
-#define RS_KERNEL(name, ...)
-#define RS_KERNEL8(name, ...)
-#define RS_KERNEL16(name, ...) table.name = &RSKIP_ISA::name;
-#include "kernels/kernels.def"
-#undef RS_KERNEL
-#undef RS_KERNEL8
-#undef RS_KERNEL16
+// Shares are runs of whole column blocks.
+inline void gemm16(const GemmArgs& args, int part, int parts) {
+  const PackedGemm& g = *args.gemm;
+  const Epilogue epilogue = epilogue_of(args.act);
+  float* const pairs = static_cast<float*>(args.scratch);
+  PairsProduct p;
+  p.rows = pairs;
+  p.k = g.k;
+  p.n = g.n;
+  p.weights = g.weights.data();
+  p.bias = g.bias.data();
+  p.y_stride = g.n;
+  p.epilogue = &epilogue;
+  const auto [begin, end] = share_of(p.groups(), part, parts);
+  if (begin == end || args.m == 0) return;
+  const Split panels(args.m, gemm16_rows(g.k, args.m));
+  for (int panel = 0; panel < panels.chunks; ++panel) {
+    const ptrdiff_t first = panels.begin(panel);
+    p.m = panels.size(panel);
+    fill_rows(args.a + first * g.k, g.k, p.m, g.k, pairs);
+    p.y = args.y + first * g.n;
+    p.residual = args.residual == nullptr ? nullptr : args.residual + first * g.n;
+    multiply_pairs(p, begin, end);
+  }
 }
 
 }  // namespace rskip::RSKIP_ISA

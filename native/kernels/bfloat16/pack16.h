@@ -48,5 +48,6 @@ struct PairWindow {
 int gemm16_rows(int k, int m);
 // Scratch of one worker, in bytes, 64-byte aligned.
 size_t gemm16_scratch_bytes(int k, int m);
+int64_t attention16_scratch_bytes(const AttentionShape& shape);
 
 }  // namespace rskip

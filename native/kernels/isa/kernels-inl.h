@@ -23,7 +23,7 @@
 #define RSKIP_ALL "kernels/int8/all8-inl.h"
 #elif defined(RSKIP_PAIRS)
 #define RSKIP_SUFFIX kernels16
-#define RSKIP_ALL "kernels/bfloat16/kernels16-inl.h"
+#define RSKIP_ALL "kernels/bfloat16/all16-inl.h"
 #else
 #define RSKIP_SUFFIX kernels
 #define RSKIP_ALL "kernels/isa/all-inl.h"

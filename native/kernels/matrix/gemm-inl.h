@@ -80,7 +80,7 @@ RSKIP_INLINE void tile_sum_of_bytes(Vec (&acc)[1][N], const float* x, const int3
 
 // x times the scales, if that is exact, as it is but for very small and very large numbers. Then the products of these by whole numbers
 // are those of x by weights.
-inline bool scale_row(const float* x, const float* scales, int k, float* to) {
+inline bool scale_exactly(const float* x, const float* scales, int k, float* to) {
   bool exact = true;
   for (int i = 0; i < k; ++i) {
     to[i] = x[i] * scales[i];
@@ -218,7 +218,7 @@ inline void gemm(const GemmArgs& args, int part, int parts) {
   if (g.words.size() > 0) {
     t.words = g.words.data() + begin * word_offset(g.k);
     float* const scaled = static_cast<float*>(args.scratch);
-    if (scale_row(args.a, g.scales.data(), g.k, scaled)) t.a = scaled;
+    if (scale_exactly(args.a, g.scales.data(), g.k, scaled)) t.a = scaled;
     else t.scales = g.scales.data();
   } else if (g.halves.size() > 0) t.halves = g.halves.data() + first * g.k;
   else t.w = g.weights.data() + first * g.k;

@@ -8,13 +8,50 @@
 
 namespace rskip::RSKIP_ISA {
 
-struct AttentionScratch {
+// The products of one head: pack() its keys and values, score() queries by keys, weigh() values by scores.
+struct ProductsOfAttention {
+  const AttentionShape& s;
   float *keys, *values, *queries, *scores;
-  AttentionScratch(const AttentionShape& s, float* memory)
-      : keys(memory),
+  ProductsOfAttention(const AttentionShape& shape, float* memory)
+      : s(shape),
+        keys(memory),
         values(keys + static_cast<ptrdiff_t>(whole_blocks(s.keys)) * s.depth),
         queries(values + static_cast<ptrdiff_t>(whole_blocks(s.value_depth)) * s.keys),
         scores(queries + static_cast<ptrdiff_t>(kQueryRows) * s.depth) {}
+
+  void pack(const float* k, const float* v) const {
+    pack_columns(k, s.depth, s.keys, s.k.column, s.k.row, keys);
+    pack_columns(v, s.keys, s.value_depth, s.v.row, s.v.column, values);
+  }
+  void score(int rows, const Epilogue& epilogue) const {
+    GemmTile t = tile(epilogue);
+    t.a = queries;
+    t.w = keys;
+    t.y = scores;
+    t.a_stride = t.k = s.depth;
+    t.y_stride = whole_blocks(s.keys);
+    t.columns = s.keys;
+    multiply_tiles(t, rows);
+  }
+  void weigh(int rows, float* y, const Epilogue& epilogue) const {
+    GemmTile t = tile(epilogue);
+    t.a = scores;
+    t.w = values;
+    t.y = y;
+    t.a_stride = whole_blocks(s.keys);
+    t.k = s.keys;
+    t.y_stride = s.y.row;
+    t.columns = s.value_depth;
+    multiply_tiles(t, rows);
+  }
+
+ private:
+  static GemmTile tile(const Epilogue& epilogue) {
+    GemmTile t;
+    t.bias = t.residual = nullptr;
+    t.epilogue = &epilogue;
+    return t;
+  }
 };
 
 inline void mask_row(const AttentionShape& s, const float* mask, float* row) {
@@ -27,8 +64,8 @@ inline void mask_row(const AttentionShape& s, const float* mask, float* row) {
 }
 
 // One block of queries of one head; keys and values are packed.
-inline void attend(const AttentionArgs& args, const AttentionScratch& at, int64_t batch, int64_t head, int first,
-                   int rows) {
+template <class Products>
+void attend(const AttentionArgs& args, const Products& at, int64_t batch, int64_t head, int first, int rows) {
   const AttentionShape& s = *args.shape;
   const Epilogue epilogue = epilogue_of({});
   const float* q = args.q + s.q.at(batch, head) + first * s.q.row;
@@ -41,50 +78,39 @@ inline void attend(const AttentionArgs& args, const AttentionScratch& at, int64_
       for (int d = 0; d < s.depth; ++d) to[d] = q[r * s.q.row + d * s.q.column] * s.scale;
     }
   }
-  GemmTile t;
-  t.bias = t.residual = nullptr;
-  t.epilogue = &epilogue;
-  t.a = at.queries;
-  t.w = at.keys;
-  t.y = at.scores;
-  t.a_stride = t.k = s.depth;
-  t.y_stride = whole_blocks(s.keys);
-  t.columns = s.keys;
-  multiply_tiles(t, rows);
+  at.score(rows, epilogue);
   float sums[kQueryRows];
   for (int r = 0; r < rows; ++r) {
-    float* row = at.scores + r * t.y_stride;
+    float* row = at.scores + r * static_cast<ptrdiff_t>(whole_blocks(s.keys));
     if (args.mask != nullptr) mask_row(s, args.mask + s.mask.at(batch, head) + (first + r) * s.mask.row, row);
     sums[r] = exp_row(row, row, s.keys);
   }
-  t.a = at.scores;
-  t.a_stride = t.y_stride;
-  t.w = at.values;
-  t.k = s.keys;
-  t.y = args.y + s.y.at(batch, head) + first * s.y.row;
-  t.y_stride = s.y.row;
-  t.columns = s.value_depth;
-  multiply_tiles(t, rows);
-  for (int r = 0; r < rows; ++r) scale_row(t.y + r * t.y_stride, s.value_depth, 1.0f / sums[r]);
+  float* const y = args.y + s.y.at(batch, head) + first * s.y.row;
+  at.weigh(rows, y, epilogue);
+  for (int r = 0; r < rows; ++r) scale_row(y + r * s.y.row, s.value_depth, 1.0f / sums[r]);
 }
 
 // Shares are blocks of queries, head after head.
-inline void attention(const AttentionArgs& args, int part, int parts) {
+template <class Products>
+void attention_by(const AttentionArgs& args, int part, int parts) {
   const AttentionShape& s = *args.shape;
-  const AttentionScratch at(s, args.scratch);
+  const Products at(s, args.scratch);
   const Split blocks(s.queries, kQueryRows);
   const auto [begin, end] = share_of(int64_t{s.batch} * s.heads * blocks.chunks, part, parts);
   int64_t packed = -1;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t which = unit / blocks.chunks, batch = which / s.heads, head = which % s.heads;
     if (which != packed) {
-      pack_columns(args.k + s.k.at(batch, head), s.depth, s.keys, s.k.column, s.k.row, at.keys);
-      pack_columns(args.v + s.v.at(batch, head), s.keys, s.value_depth, s.v.row, s.v.column, at.values);
+      at.pack(args.k + s.k.at(batch, head), args.v + s.v.at(batch, head));
       packed = which;
     }
     const int block = static_cast<int>(unit % blocks.chunks);
     attend(args, at, batch, head, blocks.begin(block), blocks.size(block));
   }
+}
+
+inline void attention(const AttentionArgs& args, int part, int parts) {
+  attention_by<ProductsOfAttention>(args, part, parts);
 }
 
 }  // namespace rskip::RSKIP_ISA
