@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels/int8/table8.h"
@@ -15,6 +16,7 @@ struct ConvOperands8 {
   bool planar = false;
   BlockedOperand8 x;
   PlanarOperand8 x_planar;
+  uint8_t x_zero = 0;
   BlockedOperand8 y;
   bool has_residual = false;
   BlockedOperand8 residual;
@@ -23,6 +25,9 @@ struct ConvOperands8 {
   int64_t multiply_adds = 0;
 };
 InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 operands);
+// As for floats.
+InstructionPtr make_fused_convs(const KernelTable& table, ConvOperands8 first, ConvOperands8 second,
+                                std::optional<ConvOperands8> third);
 
 struct AddedRows8 {
   Place addend;
