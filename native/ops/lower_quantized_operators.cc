@@ -152,6 +152,38 @@ int64_t multiply_adds_of(const ConvShape& s) {
   return saturating_product({s.out_channels, s.out_height, s.out_width, s.in_channels / s.groups, s.kernel_h, s.kernel_w});
 }
 
+// Depthwise convolutions with floats as their results, whose scale is known at run time only.
+bool lower_depthwise8(Lowering& plan, const Step& step, const ConvShape& shape, int images) {
+  const ProductInputs operands(step);
+  const bool integer_bias = operands.bias && plan.value(operands.bias).dtype != DType::kFloat32;
+  if (plan.is_constant(operands.scale) || integer_bias || !depthwise8_is_exact(shape)) return false;
+  const NodeId from = plan.request(operands.x, Form::kBlocked);
+  const Product8 product(plan, step);
+  const ProductInputs& in = product.in;
+  const auto packed = plan.pack<PackedConv>(
+      {kPackedDepthwise8, plan.constant_key(in.w), in.w_zero ? plan.constant_key(in.w_zero) : -1, shape.in_channels, shape.kernel_h,
+       shape.kernel_w},
+      {in.w, in.w_zero}, [=](const ConstantReader& read) {
+        return pack_depthwise8(shape, read.of<int8_t>(product.in.w), read.of<int8_t>(product.in.w_zero), product.weight_zeros);
+      });
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  Draft draft = product.draft(from, to);
+  draft.make = [=](const Emitter& e) {
+    return for_images(images, [&](int n) {
+      DepthwiseOperands8 o;
+      o.conv = rebind_conv(**packed, shape);
+      o.product = product.operands(e);
+      o.x = e.blocked8(from, n);
+      o.y = e.blocked(to, n);
+      o.zero = product.zero;
+      o.multiply_adds = multiply_adds_of(shape);
+      return make_depthwise8(e.table(), std::move(o));
+    });
+  };
+  plan.compute(std::move(draft));
+  return true;
+}
+
 // What the kernels of convolution don't take, as products of matrices.
 bool lower_im2col8(Lowering& plan, const Step& step, const ConvShape& shape, int images) {
   const int64_t k = saturating_product({shape.in_channels + 2 * kLanes, shape.kernel_h, shape.kernel_w});
@@ -252,6 +284,7 @@ bool lower_qconv(Lowering& plan, const Step& step) {
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
   const ConvAlgorithm algorithm = choose_conv8_algorithm(shape);
   const bool has_kernel = !in.w_zero || algorithm == ConvAlgorithm::kDepthwise;
+  if (to_float && algorithm == ConvAlgorithm::kDepthwise && lower_depthwise8(plan, step, shape, y.n)) return true;
   if (to_float || !has_kernel || !in.bound(plan)) return lower_im2col8(plan, step, shape, y.n);
   const Halo halo = conv8_input_halo(shape, algorithm);
   const int scales = scales_of(plan, in.scale), weight_zeros = in.w_zero ? scales_of(plan, in.w_zero) : 0;

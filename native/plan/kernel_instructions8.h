@@ -75,6 +75,21 @@ struct Im2colOperands8 {
 };
 InstructionPtr make_im2col8(const KernelTable& table, Im2colOperands8 operands);
 
+// Depthwise convolution with floats as its results (conv_depthwise8.cc). Weights and zero points as for pack_conv8().
+struct DepthwiseOperands8 {
+  std::shared_ptr<const PackedConv> conv;
+  GemmOperands8 product;  // without matrices and their places; has_scale, to_float and rounds_product
+  BlockedOperand8 x;
+  BlockedOperand y;
+  uint8_t zero = 0;  // of x, where it is known
+  int64_t multiply_adds = 0;
+};
+// Whether floats hold its sums.
+bool depthwise8_is_exact(const ConvShape& shape);
+std::shared_ptr<const PackedConv> pack_depthwise8(const ConvShape& shape, const int8_t* weight, const int8_t* weight_zero,
+                                                  int weight_zeros);
+InstructionPtr make_depthwise8(const KernelTable& table, DepthwiseOperands8 operands);
+
 // `args` carries all but views and pointers, which are replaced.
 InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& args);
 InstructionPtr make_global_pool8(const KernelTable& table, BlockedOperand8 x, Place y, bool to_float,
