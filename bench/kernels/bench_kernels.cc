@@ -1,9 +1,10 @@
 // Times the convolution kernels on shapes from text files and prints GF/s and the share of the FMA peak that
 // was measured on the spot. Winograd's GF/s are effective: the multiply-adds of direct convolution by time.
 //
-//   bench_kernels [--isa NAME] [--int8] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
+//   bench_kernels [--isa NAME] [--int8] [--residual] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
 //
 // --int8 times those on 8-bit numbers instead, beside the peak of their products.
+// --residual adds a map to every result.
 // --cold cycles through copies of the weights that together fill MIB, as the other layers of a network would
 // push them out of the caches.
 // Each line of a file is a convolution: channels in, out, height, width, kernel, stride, pad, groups.
@@ -30,7 +31,7 @@ using namespace rskip;
 
 struct Options {
   std::vector<const KernelTable*> tables;
-  bool int8 = false;
+  bool int8 = false, residual = false;
   double budget_ms = 40;
   double cold_mib = 0;
   std::vector<std::string> files;
@@ -55,6 +56,8 @@ Options parse(int argc, char** argv) {
       }
     } else if (arg == "--int8") {
       options.int8 = true;
+    } else if (arg == "--residual") {
+      options.residual = true;
     } else if (arg.rfind("--", 0) == 0) {
       fail("unknown option " + arg);
     } else {
@@ -126,7 +129,9 @@ double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgori
         copies(options, [&] { return pack_conv8(shape, algorithm, weight.data(), nullptr, &scale, 1, 0); });
     Map<uint8_t> x(shape.in_channels, shape.in_height, shape.in_width, conv8_input_halo(shape, algorithm));
     Map<uint8_t> y(shape.out_channels, shape.out_height, shape.out_width, {});
+    Map<uint8_t> residual(shape.out_channels, shape.out_height, shape.out_width, {});
     ConvArgs8 args;
+    if (options.residual) args.residual = &residual.blocked;
     args.x = x.blocked;
     args.x_planar = x.planar;
     args.y = y.blocked;
@@ -138,8 +143,10 @@ double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgori
   const auto packed = copies(options, [&] { return pack_conv(shape, algorithm, weight.data(), nullptr); });
   Map<float> x(shape.in_channels, shape.in_height, shape.in_width, conv_input_halo(shape, algorithm));
   Map<float> y(shape.out_channels, shape.out_height, shape.out_width, {});
+  Map<float> residual(shape.out_channels, shape.out_height, shape.out_width, {});
   AlignedFloats scratch(conv_scratch_bytes(*packed[0]) / sizeof(float));
   ConvArgs args;
+  if (options.residual) args.residual = &residual.blocked;
   args.x = x.blocked;
   args.x_planar = x.planar;
   args.y = y.blocked;

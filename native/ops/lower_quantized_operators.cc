@@ -11,14 +11,6 @@
 namespace rskip {
 namespace {
 
-constexpr DType kBytes = DType::kUint8;
-
-Rounding rounding_of(const ops::Requant& r) {
-  return {static_cast<float>(r.low - r.zero), static_cast<float>(r.high - r.zero), r.zero};
-}
-
-bool is_bytes(const Lowering& plan, ValueId id) { return plan.value(id).dtype == kBytes; }
-
 // The operands of qconv and qmatmul.
 struct ProductInputs {
   ValueId x, w, bias, scale, x_zero, w_zero;
@@ -49,11 +41,6 @@ struct ProductInputs {
 };
 
 int scales_of(const Lowering& plan, ValueId scale) { return static_cast<int>(plan.value(scale).elements); }
-
-// Sixteen of them are a pixel, so that kernels on maps serve.
-bool whole_pixels(int64_t elements) {
-  return elements > 0 && elements % kLanes == 0 && elements <= std::numeric_limits<int>::max();
-}
 
 struct GemmShape8 {
   int m = 0, k = 0, n = 0;
@@ -161,6 +148,42 @@ void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
   plan.compute(std::move(draft));
 }
 
+int64_t multiply_adds_of(const ConvShape& s) {
+  return saturating_product({s.out_channels, s.out_height, s.out_width, s.in_channels / s.groups, s.kernel_h, s.kernel_w});
+}
+
+// Depthwise convolutions with floats as their results, whose scale is known at run time only.
+bool lower_depthwise8(Lowering& plan, const Step& step, const ConvShape& shape, int images) {
+  const ProductInputs operands(step);
+  const bool integer_bias = operands.bias && plan.value(operands.bias).dtype != DType::kFloat32;
+  if (plan.is_constant(operands.scale) || integer_bias || !depthwise8_is_exact(shape)) return false;
+  const NodeId from = plan.request(operands.x, Form::kBlocked);
+  const Product8 product(plan, step);
+  const ProductInputs& in = product.in;
+  const auto packed = plan.pack<PackedConv>(
+      {kPackedDepthwise8, plan.constant_key(in.w), in.w_zero ? plan.constant_key(in.w_zero) : -1, shape.in_channels, shape.kernel_h,
+       shape.kernel_w},
+      {in.w, in.w_zero}, [=](const ConstantReader& read) {
+        return pack_depthwise8(shape, read.of<int8_t>(product.in.w), read.of<int8_t>(product.in.w_zero), product.weight_zeros);
+      });
+  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  Draft draft = product.draft(from, to);
+  draft.make = [=](const Emitter& e) {
+    return for_images(images, [&](int n) {
+      DepthwiseOperands8 o;
+      o.conv = rebind_conv(**packed, shape);
+      o.product = product.operands(e);
+      o.x = e.blocked8(from, n);
+      o.y = e.blocked(to, n);
+      o.zero = product.zero;
+      o.multiply_adds = multiply_adds_of(shape);
+      return make_depthwise8(e.table(), std::move(o));
+    });
+  };
+  plan.compute(std::move(draft));
+  return true;
+}
+
 // What the kernels of convolution don't take, as products of matrices.
 bool lower_im2col8(Lowering& plan, const Step& step, const ConvShape& shape, int images) {
   const int64_t k = saturating_product({shape.in_channels + 2 * kLanes, shape.kernel_h, shape.kernel_w});
@@ -177,8 +200,6 @@ bool lower_im2col8(Lowering& plan, const Step& step, const ConvShape& shape, int
                             read.of<int8_t>(product.in.w_zero), product.weight_zeros);
       });
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
-  const int64_t work = saturating_product({shape.out_channels, shape.out_height, shape.out_width,
-                                           shape.in_channels / shape.groups, shape.kernel_h, shape.kernel_w});
   Draft draft = product.draft(from, to);
   draft.make = [=](const Emitter& e) {
     return for_images(images, [&](int n) {
@@ -193,7 +214,7 @@ bool lower_im2col8(Lowering& plan, const Step& step, const ConvShape& shape, int
         o.y = e.blocked8(to, n);
       }
       o.zero = product.zero;
-      o.multiply_adds = work;
+      o.multiply_adds = multiply_adds_of(shape);
       return make_im2col8(e.table(), std::move(o));
     });
   };
@@ -263,6 +284,7 @@ bool lower_qconv(Lowering& plan, const Step& step) {
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
   const ConvAlgorithm algorithm = choose_conv8_algorithm(shape);
   const bool has_kernel = !in.w_zero || algorithm == ConvAlgorithm::kDepthwise;
+  if (to_float && algorithm == ConvAlgorithm::kDepthwise && lower_depthwise8(plan, step, shape, y.n)) return true;
   if (to_float || !has_kernel || !in.bound(plan)) return lower_im2col8(plan, step, shape, y.n);
   const Halo halo = conv8_input_halo(shape, algorithm);
   const int scales = scales_of(plan, in.scale), weight_zeros = in.w_zero ? scales_of(plan, in.w_zero) : 0;
@@ -277,7 +299,6 @@ bool lower_qconv(Lowering& plan, const Step& step) {
   const bool planar = algorithm == ConvAlgorithm::kPlanar;
   const NodeId from = plan.request_image8(in.x, planar ? Form::kPlanar : Form::kBlocked, halo, zero);
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
-  const int64_t work = saturating_product({y.c, y.pixels(), x.c / step.group, shape.kernel_h, shape.kernel_w});
   const auto operands = [=, rounding = rounding_of(step.requant)](const Emitter& e, int n) {
     ConvOperands8 o;
     o.conv = rebind_conv8(**packed, shape);
@@ -288,9 +309,10 @@ bool lower_qconv(Lowering& plan, const Step& step) {
     } else {
       o.x = e.blocked8(from, n);
     }
+    o.x_zero = zero;
     o.y = e.blocked8(to, n);
     o.rounding = rounding;
-    o.multiply_adds = work;
+    o.multiply_adds = multiply_adds_of(shape);
     return o;
   };
   Draft draft{.reads = {from}, .write = to};
@@ -311,6 +333,7 @@ bool lower_qconv(Lowering& plan, const Step& step) {
             nullptr};
   };
   draft.product8 = std::make_shared<ProductDraft8>(ProductDraft8{step.requant.zero, add});
+  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, false, y.n, nullptr, operands});
   plan.compute(std::move(draft));
   return true;
 }
@@ -357,168 +380,6 @@ bool lower_qmatmul(Lowering& plan, const Step& step) {
   const int64_t k = a.shape.back(), n = y.shape.back();
   if (!fits(k) || !fits(n) || a.elements == 0 || !fits(a.elements / k)) return false;
   draft_gemm8(plan, step, {static_cast<int>(a.elements / k), static_cast<int>(k), static_cast<int>(n), step.trans_b});
-  return true;
-}
-
-namespace {
-
-BinaryArgs8 binary_args(const Step& step) {
-  BinaryArgs8 args;
-  args.kind = step.binary;
-  args.zero_a = step.terms[0].zero;
-  args.zero_b = step.terms[1].zero;
-  args.factor_a = step.terms[0].factor;
-  args.factor_b = step.terms[1].factor;
-  args.rounding = rounding_of(step.requant);
-  return args;
-}
-
-// The first operand has the result's shape and is blocked; the second has one number for each channel of each image.
-bool lower_channels8(Lowering& plan, const Step& step) {
-  Image x, narrow;
-  const ValueId a = step.inputs[0], b = step.inputs[1];
-  if (!as_image(plan.value(a), &x, kBytes) || !as_image(plan.value(b), &narrow, kBytes)) return false;
-  if (!plan.blocked_at_home(a) || plan.is_constant(b)) return false;
-  if (plan.value(b).shape.size() != plan.value(a).shape.size() || !(narrow == Image{x.n, x.c, 1, 1})) return false;
-  const NodeId left = plan.request(a, Form::kBlocked), right = plan.request(b, Form::kBlocked);
-  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
-  Draft draft{.reads = {left, right}, .write = to, .in_place = {left}};
-  BinaryArgs8 args = binary_args(step);
-  args.by_channel = true;
-  draft.make = [=](const Emitter& e) {
-    return for_images(x.n, [&](int n) {
-      return make_binary8(e.table(), e.blocked8(left, n), e.blocked8(right, n), e.blocked8(to, n), args);
-    });
-  };
-  plan.compute(std::move(draft));
-  return true;
-}
-
-// Dense operands of the result's shape, of which one may be a row for all of the result's.
-bool lower_rows8(Lowering& plan, const Step& step) {
-  const Value& y = plan.value(step.outputs[0]);
-  const bool one[2] = {plan.value(step.inputs[0]).shape != y.shape, plan.value(step.inputs[1]).shape != y.shape};
-  const int64_t n = one[0] || one[1] ? y.shape.back() : y.elements;
-  if ((one[0] && one[1]) || !whole_pixels(y.elements) || !whole_pixels(n)) return false;
-  for (size_t i = 0; i < 2; ++i) {
-    const Value& x = plan.value(step.inputs[i]);
-    if (one[i] && !(x.elements == n && x.shape.back() == n)) return false;
-  }
-  const NodeId left = plan.request(step.inputs[0], Form::kDense), right = plan.request(step.inputs[1], Form::kDense);
-  const NodeId to = plan.target(step.outputs[0], Form::kDense);
-  Draft draft{.reads = {left, right}, .write = to, .in_place = {left, right}, .elementwise = true};
-  draft.make = [=, rows = y.elements / n, one_left = one[0], one_right = one[1], args = binary_args(step)](const Emitter& e) {
-    return make_binary8(e.table(), dense_rows8(e.place(left), rows, n, one_left),
-                        dense_rows8(e.place(right), rows, n, one_right), dense_rows8(e.place(to), rows, n), args);
-  };
-  if (step.binary == BinaryKind::kAdd) {
-    draft.add8 = std::make_shared<AddDraft8>(
-        AddDraft8{{step.terms[0], step.terms[1]}, {one[0], one[1]}, rounding_of(step.requant)});
-  }
-  plan.compute(std::move(draft));
-  return true;
-}
-
-}  // namespace
-
-bool lower_qbinary(Lowering& plan, const Step& step) {
-  const ValueId a = step.inputs[0], b = step.inputs[1];
-  const Value& y = plan.value(step.outputs[0]);
-  if (!is_bytes(plan, a) || !is_bytes(plan, b) || y.dtype != kBytes) return false;
-  const bool same = plan.value(a).shape == y.shape && plan.value(b).shape == y.shape;
-  const bool blocked = same && (plan.blocked_at_home(a) || plan.blocked_at_home(b));
-  if (!blocked && lower_rows8(plan, step)) return true;
-  if (!same) return plan.value(a).shape == y.shape && lower_channels8(plan, step);
-  if (!blocked) return false;
-  const NodeId left = plan.request(a, Form::kBlocked), right = plan.request(b, Form::kBlocked);
-  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
-  Draft draft{.reads = {left, right}, .write = to, .in_place = {left, right}, .elementwise = true};
-  draft.make = [=, args = binary_args(step), images = plan.image(to).n](const Emitter& e) {
-    return for_images(images, [&](int i) {
-      return make_binary8(e.table(), e.blocked8(left, i), e.blocked8(right, i), e.blocked8(to, i), args);
-    });
-  };
-  if (step.binary == BinaryKind::kAdd) {
-    draft.add8 =
-        std::make_shared<AddDraft8>(AddDraft8{{step.terms[0], step.terms[1]}, {}, rounding_of(step.requant)});
-  }
-  plan.compute(std::move(draft));
-  return true;
-}
-
-bool lower_qglobal_pool(Lowering& plan, const Step& step) {
-  const ValueId x_id = step.inputs[0], y_id = step.outputs[0];
-  const DType out = plan.value(y_id).dtype;
-  Image x;
-  if (!plan.blocked_at_home(x_id) || !as_image(plan.value(x_id), &x, kBytes)) return false;
-  if (out != kBytes && out != DType::kFloat32) return false;
-  const bool to_float = out == DType::kFloat32;
-  const NodeId from = plan.request(x_id, Form::kBlocked);
-  const NodeId to = plan.target(y_id, Form::kDense);
-  GlobalPoolArgs8 args;
-  args.zero = step.terms[0].zero;
-  args.factor = step.terms[0].factor;
-  args.rounding = rounding_of(step.requant);
-  const int64_t item = x.c * static_cast<int64_t>(dtype_size(out));
-  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
-                  return for_images(x.n, [&](int n) {
-                    return make_global_pool8(e.table(), e.blocked8(from, n), e.place(to).plus(n * item), to_float, args);
-                  });
-                }});
-  return true;
-}
-
-bool lower_qpool(Lowering& plan, const Step& step) {
-  Image x, y;
-  const std::optional<Window2d> window = as_2d(step.window);
-  const ValueId x_id = step.inputs[0], y_id = step.outputs[0];
-  if (!plan.blocked_at_home(x_id) || !window) return false;
-  if (!as_image(plan.value(x_id), &x, kBytes) || !as_image(plan.value(y_id), &y, DType::kFloat32)) return false;
-  SumPoolArgs8 args;
-  args.window = pool_window(*window);
-  args.zero = step.terms[0].zero;
-  args.factor = step.terms[0].factor;
-  args.squares = step.squares;
-  const NodeId from = plan.request(x_id, Form::kBlocked);
-  const NodeId to = plan.target(y_id, Form::kBlocked);
-  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
-                  return for_images(
-                      y.n, [&](int n) { return make_sum_pool8(e.table(), e.blocked8(from, n), e.blocked(to, n), args); });
-                }});
-  return true;
-}
-
-bool lower_lookup(Lowering& plan, const Step& step) {
-  const ValueId x = step.inputs[0];
-  const Value& y = plan.value(step.outputs[0]);
-  if (!is_bytes(plan, x) || y.dtype != kBytes) return false;
-  const bool blocked = plan.blocked_at_home(x);
-  if (!blocked && !whole_pixels(y.elements)) return false;
-  const Form form = blocked ? Form::kBlocked : Form::kDense;
-  const NodeId from = plan.request(x, form), table = plan.request(step.inputs[1], Form::kDense);
-  const NodeId to = plan.target(step.outputs[0], form);
-  Draft draft{.reads = {from, table}, .write = to, .in_place = {from}};
-  draft.make = [=, images = plan.image(to).n, n = y.elements](const Emitter& e) {
-    if (!blocked) return make_lookup8(e.table(), dense_span8(e.place(from), n), e.place(table), dense_span8(e.place(to), n));
-    return for_images(
-        images, [&](int i) { return make_lookup8(e.table(), e.blocked8(from, i), e.place(table), e.blocked8(to, i)); });
-  };
-  plan.compute(std::move(draft));
-  return true;
-}
-
-bool lower_pool8(Lowering& plan, const Step& step) {
-  Image x, y;
-  const std::optional<Window2d> window = as_2d(step.window);
-  if (step.outputs.size() != 1 || !plan.as_images(step, &x, &y, kBytes) || !window) return false;
-  PoolArgs8 args;
-  args.window = pool_window(*window);
-  const NodeId from = plan.request(step.inputs[0], Form::kBlocked);
-  const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
-  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
-                  return for_images(
-                      y.n, [&](int n) { return make_pool8(e.table(), e.blocked8(from, n), e.blocked8(to, n), args); });
-                }});
   return true;
 }
 

@@ -75,7 +75,7 @@ bool lower_conv(Lowering& plan, const Step& step) {
   draft.make = [=](const Emitter& e) {
     return for_images(y.n, [&](int n) { return make_conv(e.table(), operands(e, n)); });
   };
-  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, static_cast<bool>(add), y.n, operands});
+  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, static_cast<bool>(add), y.n, operands, nullptr});
   plan.compute(std::move(draft));
   return true;
 }

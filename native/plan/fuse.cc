@@ -8,7 +8,9 @@ namespace rskip {
 namespace {
 
 // Smaller maps stay in the cache from one layer to the next anyway.
-constexpr int64_t kMinFloats = (1 << 20) / sizeof(float);
+constexpr int64_t kMinBytes = 1 << 20;
+
+bool is_bytes(const ConvDraft& conv) { return conv.operands8 != nullptr; }
 
 bool joins(const ConvDraft& first, const ConvDraft& second) {
   const ConvShape& s = second.shape;
@@ -16,16 +18,26 @@ bool joins(const ConvDraft& first, const ConvDraft& second) {
   return (a == ConvAlgorithm::kDirect || a == ConvAlgorithm::kPlanar || is_bfloat16(a)) &&
          first.shape.dilation_h == 1 && first.shape.dilation_w == 1 &&  // of which taps are left out by rows of the whole map
          !first.has_residual && second.algorithm == ConvAlgorithm::kDepthwise && first.images == second.images &&
-         static_cast<int64_t>(s.in_channels) * s.in_height * s.in_width >= kMinFloats;
+         is_bytes(first) == is_bytes(second) &&
+         saturating_product({s.in_channels, s.in_height, s.in_width, is_bytes(first) ? 1 : 4}) >= kMinBytes;
 }
 
 // A residual stream is updated in place. Bands can't do that: a later one still reads what an earlier one overwrites.
 bool joins_third(const ConvDraft& second, const ConvDraft& third) {
   const ConvShape& s = third.shape;
   const bool direct = third.algorithm == ConvAlgorithm::kDirect || third.algorithm == ConvAlgorithm::kBfloat16;
-  return direct && !second.has_residual && !third.has_residual && s.groups == 1 &&
+  return direct && is_bytes(second) == is_bytes(third) && !second.has_residual && !third.has_residual && s.groups == 1 &&
          s.kernel_h == 1 && s.kernel_w == 1 && s.out_height == s.in_height && s.out_width == s.in_width &&
          s.pad.top == 0 && s.pad.left == 0 && third.images == second.images;
+}
+
+// The operands of two or three convolutions that become one, for an image; `of` is the member with those of their kind.
+template <class Operands>
+InstructionPtr make_fused(const Emitter& e, int n, std::function<Operands(const Emitter&, int)> ConvDraft::*of,
+                          const ConvDraft& first, const ConvDraft& second, const ConvDraft* third) {
+  std::optional<Operands> behind;
+  if (third != nullptr) behind = (third->*of)(e, n);
+  return make_fused_convs(e.table(), (first.*of)(e, n), (second.*of)(e, n), std::move(behind));
 }
 
 DraftId after(DraftId id) { return DraftId(static_cast<size_t>(id.number()) + 1); }
@@ -81,9 +93,8 @@ DraftGraph fuse(DraftGraph graph) {
     MakeFn make = [a = graph.drafts[id].conv, b = second->conv,
                    c = third == nullptr ? nullptr : third->conv](const Emitter& e) {
       return for_images(a->images, [&](int n) {
-        std::optional<ConvOperands> behind;
-        if (c) behind = c->operands(e, n);
-        return make_fused_convs(e.table(), a->operands(e, n), b->operands(e, n), std::move(behind));
+        return is_bytes(*a) ? make_fused(e, n, &ConvDraft::operands8, *a, *b, c.get())
+                            : make_fused(e, n, &ConvDraft::operands, *a, *b, c.get());
       });
     };
     last.make = std::move(make);

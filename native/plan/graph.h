@@ -51,7 +51,9 @@ struct ConvDraft {
   ConvAlgorithm algorithm = ConvAlgorithm::kDirect;
   bool has_residual = false;
   int images = 1;
-  std::function<ConvOperands(const Emitter&, int)> operands;  // for an image
+  // For an image; of convolutions of floats or of bytes.
+  std::function<ConvOperands(const Emitter&, int)> operands;
+  std::function<ConvOperands8(const Emitter&, int)> operands8;
 };
 
 // A convolution or matrix product of bytes, to which an addition of its result may be joined.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels/int8/table8.h"
@@ -15,6 +16,7 @@ struct ConvOperands8 {
   bool planar = false;
   BlockedOperand8 x;
   PlanarOperand8 x_planar;
+  uint8_t x_zero = 0;
   BlockedOperand8 y;
   bool has_residual = false;
   BlockedOperand8 residual;
@@ -23,6 +25,9 @@ struct ConvOperands8 {
   int64_t multiply_adds = 0;
 };
 InstructionPtr make_conv8(const KernelTable& table, ConvOperands8 operands);
+// As for floats.
+InstructionPtr make_fused_convs(const KernelTable& table, ConvOperands8 first, ConvOperands8 second,
+                                std::optional<ConvOperands8> third);
 
 struct AddedRows8 {
   Place addend;
@@ -69,6 +74,21 @@ struct Im2colOperands8 {
   int64_t multiply_adds = 0;
 };
 InstructionPtr make_im2col8(const KernelTable& table, Im2colOperands8 operands);
+
+// Depthwise convolution with floats as its results (conv_depthwise8.cc). Weights and zero points as for pack_conv8().
+struct DepthwiseOperands8 {
+  std::shared_ptr<const PackedConv> conv;
+  GemmOperands8 product;  // without matrices and their places; has_scale, to_float and rounds_product
+  BlockedOperand8 x;
+  BlockedOperand y;
+  uint8_t zero = 0;  // of x, where it is known
+  int64_t multiply_adds = 0;
+};
+// Whether floats hold its sums.
+bool depthwise8_is_exact(const ConvShape& shape);
+std::shared_ptr<const PackedConv> pack_depthwise8(const ConvShape& shape, const int8_t* weight, const int8_t* weight_zero,
+                                                  int weight_zeros);
+InstructionPtr make_depthwise8(const KernelTable& table, DepthwiseOperands8 operands);
 
 // `args` carries all but views and pointers, which are replaced.
 InstructionPtr make_pool8(const KernelTable& table, BlockedOperand8 x, BlockedOperand8 y, const PoolArgs8& args);

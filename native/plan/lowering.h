@@ -15,7 +15,7 @@
 namespace rskip {
 
 // Kinds of cached constants and weights; part of WeightCache keys.
-enum CacheKind : int64_t { kRaw, kPaddedChannels, kBlockedConstant, kPackedConv, kPackedGemm, kPackedConv8, kPackedGemm8, kPackedIm2col8 };
+enum CacheKind : int64_t { kRaw, kPaddedChannels, kBlockedConstant, kPackedConv, kPackedGemm, kPackedConv8, kPackedGemm8, kPackedIm2col8, kPackedDepthwise8 };
 
 // Weights that are packed by the time that instructions are made.
 template <class T>

@@ -99,6 +99,7 @@ RSKIP_INLINE void store_bytes(uint8_t* p, Bits a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi64(low, high));
 }
 RSKIP_INLINE Bits round_to_bits(Vec a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
+RSKIP_INLINE Vec round_even(Vec a) { return {_mm256_round_ps(a.lo, 8), _mm256_round_ps(a.hi, 8)}; }
 
 using PixelFactors = Half8;
 RSKIP_INLINE __m256i twice(const void* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p))); }

@@ -82,6 +82,7 @@ RSKIP_INLINE void store_bytes(uint8_t* p, Bits a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }
 RSKIP_INLINE Bits round_to_bits(Vec a) { return {_mm512_cvtps_epi32(a.v)}; }
+RSKIP_INLINE Vec round_even(Vec a) { return {_mm512_roundscale_ps(a.v, 0)}; }
 
 using PixelFactors = Factors;
 RSKIP_INLINE __m512i four_times(const void* p) {

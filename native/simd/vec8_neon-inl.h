@@ -75,6 +75,7 @@ RSKIP_INLINE void store_bytes(uint8_t* p, Bits a) {
   vst1q_u8(p, vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)));
 }
 RSKIP_INLINE Bits round_to_bits(Vec a) { RSKIP_EACH_QUARTER(Bits, vcvtnq_s32_f32(a.v[i])) }
+RSKIP_INLINE Vec round_even(Vec a) { RSKIP_EACH_QUARTER(Vec, vrndnq_f32(a.v[i])) }
 
 struct PixelFactors {
   int8x16_t v;

@@ -104,6 +104,8 @@ inline Bits round_to_bits(Vec a) {
   for (int i = 0; i < kLanes; ++i) r.v[i] = std::bit_cast<int32_t>(a.v[i] + 12582912.0f) - 0x4b400000;
   return r;
 }
+// The same as a float; the sign of a zero may differ.
+inline Vec round_even(const Vec& a) { return to_float(round_to_bits(a)); }
 
 // Four pixels that lie side by side, of sixteen channels each, as four vectors: lane 4 p + i of vector j is channel 4 j + i
 // of pixel p.

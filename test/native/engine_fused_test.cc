@@ -2,8 +2,8 @@
 #include <cstring>
 #include <optional>
 
-#include "kernel_tester.h"
-#include "plan/kernel_instructions.h"
+#include "conv8_tester.h"
+#include "plan/kernel_instructions8.h"
 #include "run/team.h"
 
 namespace rskip::test {
@@ -117,6 +117,66 @@ TEST(FusedConvs, BehindWindowsAndStrides) {
 TEST(FusedConvs, SmallMaps) {
   check(shape_of(8, 17, 3, 5, 1, 1, 1), shape_of(17, 17, 3, 5, 3, 1, 17));
   check(shape_of(8, 16, 1, 9, 1, 1, 1), shape_of(16, 16, 1, 9, 3, 1, 16), shape_of(16, 5, 1, 9, 1, 1, 1));
+}
+
+constexpr uint8_t kZero = 113, kBetween = 37;
+
+std::shared_ptr<const PackedConv8> pack8(const ConvShape& s, int zero, uint32_t seed) {
+  const size_t k = static_cast<size_t>(s.in_channels / s.groups) * s.kernel_h * s.kernel_w;
+  const std::vector<float> scale(s.out_channels, 1.0f / (128 * std::sqrt(static_cast<float>(k))));
+  return pack_conv8(s, choose_conv8_algorithm(s), random_integers<int8_t>(s.out_channels * k, seed, -128, 127).data(),
+                    random_integers<int32_t>(s.out_channels, seed + 1, -9000, 9000).data(), scale.data(), s.out_channels, zero);
+}
+
+ConvOperands8 operands8(std::shared_ptr<const PackedConv8> conv, const Map8& from, uint8_t x_zero, const Map8& to, int32_t zero) {
+  const auto operand = [](const Map8& map) -> BlockedOperand8 {
+    BlockedView8 view = map.view();
+    const Place place = Place::at_address(view.data);
+    view.data = nullptr;
+    return {place, view};
+  };
+  ConvOperands8 o;
+  o.conv = std::move(conv);
+  o.x = operand(from);
+  o.x_zero = x_zero;
+  o.y = operand(to);
+  o.rounding = {static_cast<float>(-zero), static_cast<float>(255 - zero), zero};
+  o.multiply_adds = 1;
+  return o;
+}
+
+// Bytes, whose halo holds a zero point.
+void check8(const ConvShape& a, const ConvShape& b, const std::optional<ConvShape>& c = std::nullopt) {
+  const auto first = pack8(a, kZero, 1), second = pack8(b, kBetween, 3), third = c ? pack8(*c, kBetween, 7) : nullptr;
+  Map8 x(a.in_channels, a.in_height, a.in_width, conv8_input_halo(a, choose_conv8_algorithm(a)), kZero);
+  x.fill(random_integers<uint8_t>(static_cast<size_t>(a.in_channels) * a.in_height * a.in_width, 5, 0, 255));
+  const ConvShape& last = c ? *c : b;
+  for (const KernelTable* table : available_tables()) {
+    SCOPED_TRACE(table->name);
+    Map8 between(b.in_channels, b.in_height, b.in_width, conv8_input_halo(b, ConvAlgorithm::kDepthwise), kBetween);
+    Map8 band(b.out_channels, b.out_height, b.out_width), expected(last.out_channels, last.out_height, last.out_width);
+    run(*make_conv8(*table, operands8(first, x, kZero, between, kBetween)), 0, 1);
+    run(*make_conv8(*table, operands8(second, between, kBetween, c ? band : expected, kBetween)), 0, 1);
+    if (c) run(*make_conv8(*table, operands8(third, band, kBetween, expected, kZero)), 0, 1);
+    for (int parts : {1, 2, 7}) {
+      Map8 y(last.out_channels, last.out_height, last.out_width, {1, 1, 1, 1}, 77);
+      std::optional<ConvOperands8> behind;
+      if (c) behind = operands8(third, band, kBetween, y, kZero);
+      const InstructionPtr fused = make_fused_convs(*table, operands8(first, x, kZero, between, kBetween),
+                                                    operands8(second, between, kBetween, c ? band : y, kBetween), behind);
+      for (int part = 0; part < parts; ++part) run(*fused, part, parts);
+      y.expect_clean();
+      EXPECT_EQ(expected.planar(), y.planar()) << parts << " parts";
+    }
+  }
+}
+
+TEST(FusedConvs, OfBytes) {
+  check8(shape_of(24, 72, 37, 61, 1, 1, 1), shape_of(72, 72, 37, 61, 3, 2, 72));
+  check8(shape_of(24, 200, 57, 61, 1, 1, 1), shape_of(200, 200, 57, 61, 3, 1, 200), shape_of(200, 40, 57, 61, 1, 1, 1));
+  check8(shape_of(20, 170, 41, 121, 3, 2, 1), shape_of(170, 170, 21, 61, 5, 2, 170), shape_of(170, 18, 11, 31, 1, 1, 1));
+  check8(shape_of(8, 17, 3, 5, 1, 1, 1), shape_of(17, 17, 3, 5, 3, 1, 17));
+  check8(shape_of(40, 300, 33, 40, 1, 1, 1), shape_of(300, 300, 33, 40, 5, 1, 300));
 }
 
 }  // namespace

@@ -211,6 +211,8 @@ IntegerWriter asymmetric(bool constant_weights) {
   const int32_t bytes = i.w.value(small, DType::kUint8), scale = i.w.value({}), zero = i.w.value({}, DType::kUint8);
   i.w.push(Op::kDynamicQuantize, {real}, {bytes, scale, zero});
   i.w.output(i.asymmetric(bytes, small, {1, 20, 6, 6}, {3, 1, 1, 1, 1}, true, scale, zero, 61));
+  i.w.output(i.asymmetric(bytes, small, small, {3, 1, 1, 1, 37}, true, scale, zero, 70));
+  i.w.output(i.asymmetric(bytes, small, {1, 37, 3, 3}, {5, 2, 2, 1, 37}, true, scale, zero, 81));
   return i;
 }
 

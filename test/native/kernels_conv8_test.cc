@@ -82,9 +82,23 @@ TEST(Conv8, DepthwiseWithZeroPointsOfWeights) {
   ConvTester8().channels(24, 24).map(9, 10).kernel(3).pad(1).stride(2).groups(24).weight_zeros(24).residual().check();
 }
 
+// Rows of taps that lie in it may be left out.
+TEST(Conv8, HalosOfZeros) {
+  for (int height : {1, 2, 5}) {
+    ConvTester8().channels(20, 33).map(height, 9).kernel(3).pad(1).input_zero(0).check();
+    ConvTester8().channels(20, 33).map(height, 9).kernel(3).pad(3).stride(2).input_zero(0).check();
+    ConvTester8().channels(36, 20).map(height, 9).kernel(3).pad(4).dilation(4, 2).groups(2).input_zero(0).residual().check();
+  }
+}
+
 TEST(Conv8, Residuals) {
   for (bool first : {false, true}) {
     ConvTester8().channels(16, 40).map(7, 7).kernel(3).pad(1).residual(first).output_halo(1).check();
+  }
+  // A tile of any width: what it adds lies where its result goes.
+  for (int width = 1; width <= 15; ++width) {
+    ConvTester8().channels(16, 64).map(1, width).in_place().check();
+    ConvTester8().channels(16, 33).map(2, width).in_place().output_halo(1).check();
   }
   ConvTester8().channels(16, 64).map(7, 7).in_place().check();
 }

@@ -157,6 +157,7 @@ struct FloatTiles {
   static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels(stride); }
   static constexpr int kStep = 1;  // elements of the input that one step of k takes
   static constexpr bool kTapsFirst = false;  // whether kDirect reads all blocks of a tap before the next tap
+  static bool leaves_rows_out(const ConvArgs&) { return false; }
   static Epilogue epilogue_of(const ConvArgs& args) { return RSKIP_ISA::epilogue_of(args.act); }
   static void set_block(ConvTile& t, const PackedConv& conv, int b) { t.bias = conv.bias.data() + b * kLanes; }
   static const TileFn* tiles(int n, ptrdiff_t stride) { return conv_tiles(n, stride); }
@@ -185,6 +186,15 @@ inline void leave_taps_out(const ConvShape& s, int row, int column, int pixels, 
   t.x += top * walk.s1 + left * walk.s2;
 }
 
+// The same of rows of taps alone, where each of `tap` weights is read before the next tap: they are the outer loop then.
+template <class Tile>
+void leave_rows_out(const ConvShape& s, int row, ptrdiff_t tap, Walk& walk, Tile& t) {
+  const auto [top, bottom] = taps_inside(int64_t{row} * s.stride_h - s.pad.top, 0, s.kernel_h, s.dilation_h, s.in_height);
+  walk.n0 = bottom - top;
+  t.x += top * walk.s0;
+  t.w += top * s.kernel_w * tap;
+}
+
 // Runs part of the tiles of a convolution whose taps start at x0 for output (0, 0). Strides are in elements.
 template <class Tiles>
 void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Element* x0, ptrdiff_t x_block,
@@ -197,6 +207,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
   constexpr bool kFloats = std::is_base_of_v<FloatTiles, Tiles>;
   walk.leaves_out = kFloats && !rows.flat && conv.algorithm == ConvAlgorithm::kDirect &&
                           (conv.shape.dilation_h > 1 || conv.shape.dilation_w > 1);
+  const bool leaves_rows_out = Tiles::leaves_rows_out(args) && !rows.flat;
   // A tile of a whole row would need all taps; one of half a row leaves one out at least.
   const bool halves = walk.leaves_out && 2 * conv.shape.dilation_w >= rows.width;
   const int most = Tiles::pixels(rows.pixel);
@@ -226,7 +237,8 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
       (Tiles::kTapsFirst ? walk.n2 : walk.n0) = block.blocks;
       walk.inner_last = (block.last_channels + Tiles::kStep - 1) / Tiles::kStep;
     }
-    t.w = conv.weights.data() + block.offset;
+    const auto* const w = conv.weights.data() + block.offset;
+    t.w = w;
     t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
     Tiles::set_block(t, conv, b);
     t.out.last_lanes = std::min(kLanes, y.channels - (b + n - 1) * kLanes);
@@ -242,6 +254,10 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
       t.x = x + row * rows.x_row + column * rows.pixel;
       if constexpr (kFloats) {
         if (walk.leaves_out) leave_taps_out(conv.shape, row, column, pixels, walk, t);
+      } else if (leaves_rows_out) {
+        t.w = w;
+        const int steps = (walk.n2 - 1) * walk.inner + walk.inner_last;
+        leave_rows_out(conv.shape, row, ptrdiff_t{steps} * Tiles::kStep * kLanes, walk, t);
       }
       if (scattered) {
         t.out.y = y_base;

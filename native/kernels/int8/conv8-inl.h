@@ -28,6 +28,12 @@ template <int P, int N, int kStride>
   tile_store8(acc, t.out, t.scale, *t.epilogue);
 }
 
+// As conv_tile_pixels(). Of planar input, a stride of 2 is that of most stems.
+constexpr int conv_tile_pixels8(ptrdiff_t stride) {
+  const bool known = stride == 2 || stride == kLanes || stride == 2 * kLanes;
+  return known ? kTilePixels8 : std::min(7, kTilePixels8);
+}
+
 struct ConvTileRow8 {
   ConvTileFn8 fn[kTilePixels8];
 };
@@ -37,9 +43,9 @@ constexpr ConvTileRow8 conv_tile_row8(std::integer_sequence<int, P...>) {
 }
 template <int kStride>
 inline constexpr ConvTileRow8 kConvTiles8[] = {
-    conv_tile_row8<1, kStride>(std::make_integer_sequence<int, kTilePixels8>()),
+    conv_tile_row8<1, kStride>(std::make_integer_sequence<int, conv_tile_pixels8(kStride)>()),
 #if RSKIP_TILE_BLOCKS >= 2
-    conv_tile_row8<2, kStride>(std::make_integer_sequence<int, kTilePixels8>()),
+    conv_tile_row8<2, kStride>(std::make_integer_sequence<int, conv_tile_pixels8(kStride)>()),
 #endif
 };
 
@@ -48,10 +54,16 @@ struct Tiles8 {
   using Element = uint8_t;
   using Tile = ConvTile8;
   using TileFn = ConvTileFn8;
-  static constexpr int pixels(ptrdiff_t) { return kPixels; }
+  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels8(stride); }
   static constexpr int kPixels = kTilePixels8;
   static constexpr int kStep = kQuad;
   static constexpr bool kTapsFirst = true;
+  // Whether rows of taps in the halo change no sum: those of the whole map, whose halo then holds zeros.
+  static bool leaves_rows_out(const ConvArgs8& args) {
+    const PackedConv8& conv = *args.conv;
+    return !kSignedProducts && args.rows == 0 && conv.input_zero == 0 && conv.algorithm == ConvAlgorithm::kDirect &&
+           conv.shape.kernel_h > 1;
+  }
   static Epilogue8 epilogue_of(const ConvArgs8& args) { return {args.rounding, args.addition}; }
   static void set_block(ConvTile8& t, const PackedConv8& conv, int b) {
     t.bias = bias_of(conv.bias) + b * kLanes;
@@ -59,6 +71,8 @@ struct Tiles8 {
   }
   static const TileFn* tiles(int n, ptrdiff_t stride) {
     switch (stride) {
+      case 2:
+        return kConvTiles8<2>[n - 1].fn;
       case kLanes:
         return kConvTiles8<kLanes>[n - 1].fn;
       case 2 * kLanes:

@@ -165,6 +165,7 @@ std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgori
   auto packed = std::make_shared<PackedConv8>();
   packed->shape = shape;
   packed->algorithm = algorithm;
+  packed->input_zero = input_zero;
   const auto zero_of = [=](int m) { return weight_zeros == 0 ? 0 : weight_zero[weight_zeros == 1 ? 0 : m]; };
   const size_t k = static_cast<size_t>(shape.in_channels / shape.groups) * shape.kernel_h * shape.kernel_w;
   const auto sum_of_weights = [&](int m) { return sum_of(weight + m * k, k, 1) - zero_of(m) * static_cast<int32_t>(k); };

@@ -16,15 +16,23 @@ struct MatrixTile8 {
 };
 template <int N>
 [[gnu::noinline]] void finish_matrix8(const MatrixTile8<N>& t, const Epilogue8& epilogue) {
-  Vec factor[N];
-  RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) factor[n] = load(t.scale + n * kLanes);
+  const bool added = t.out.residual != nullptr, residual_first = epilogue.addition.residual_first;
+  const Rounder8 rounder = rounder_of(added ? epilogue.addition.rounding : epilogue.rounding);
   for (int p = 0; p < t.pixels; p += 4) {
     const int count = std::min(4, t.pixels - p);
-    Bits sum[4][N];
-    RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
-      RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) sum[i][n] = t.sums[p + i][n];
+    RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) {
+      const Vec factor = load(t.scale + n * kLanes);
+      Bits value[4];
+      if (added) {
+        const uint8_t* residual = t.out.residual + n * t.out.residual_block;
+        const ptrdiff_t* offset = t.out.residual_offset + p;
+        residual_first ? add_residuals<true, N>(value, &t.sums[p][n], residual, offset, count, factor, epilogue, rounder)
+                       : add_residuals<false, N>(value, &t.sums[p][n], residual, offset, count, factor, epilogue, rounder);
+      } else {
+        RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) value[i] = rounder.round(to_float(t.sums[p + i][n]) * factor);
+      }
+      store_four(rounder, value, t.out.y + n * t.out.y_block, t.out.y_offset, p, count);
     }
-    finish_four(sum, p, count, t.out, factor, epilogue);
   }
 }
 

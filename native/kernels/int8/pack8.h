@@ -15,6 +15,7 @@ struct PackedConv8 {
   // kPlanar:    per output block [input channel][kh][group of four columns][16][4]; with a dilation, groups have one column
   // kDepthwise: per block [group of four kh][kw][16][4]; the rows of the second part follow those of the first
   Aligned<int8_t> weights;
+  int input_zero = 0;  // of the input, and so of its halo
   // Number of 8-bit summands of a weight: less its zero point, it may need more than 8 bits.
   int parts = 1;
   // Whole blocks: the first number of each sum; then all of them again, for products of inputs less 128.

@@ -66,6 +66,14 @@ struct Epilogue8 {
 
 RSKIP_INLINE Rounder8 rounder_of(const Rounding& rounding) { return {rounding.low, rounding.high, rounding.zero}; }
 
+// `count` pixels of rows, from pixel `first` of a tile on, to where they belong, but not those with a negative offset.
+[[gnu::noinline]] inline void scatter_rows(const uint8_t* rows, uint8_t* y, const ptrdiff_t* offset, int first, int count) {
+  for (int i = 0; i < count; ++i) {
+    const ptrdiff_t at = offset != nullptr ? offset[first + i] : (first + i) * kLanes;
+    if (at >= 0) store_sixteen(y + at, load_sixteen(rows + i * kLanes));
+  }
+}
+
 // Stores `count` of four pixels from pixel `first` of a tile on, but not those with a negative offset.
 RSKIP_INLINE void store_four(const Rounder8& rounder, const Bits (&value)[4], uint8_t* y, const ptrdiff_t* offset, int first,
                              int count) {
@@ -77,70 +85,69 @@ RSKIP_INLINE void store_four(const Rounder8& rounder, const Bits (&value)[4], ui
   }
   uint8_t rows[4 * kLanes];
   rounder.store_rows(rows, value);
-  for (int i = 0; i < count; ++i) {
-    const ptrdiff_t at = offset != nullptr ? offset[first + i] : (first + i) * kLanes;
-    if (at >= 0) store_sixteen(y + at, load_sixteen(rows + i * kLanes));
+  scatter_rows(rows, y, offset, first, count);
+}
+
+// Stores P pixels, four at a time. The last four overlap those before where P isn't a multiple of four.
+template <int P, int kFirst = 0>
+RSKIP_INLINE void store_values(const Rounder8& rounder, const Bits (&value)[P], uint8_t* y, const ptrdiff_t* offset) {
+  if constexpr (kFirst < P) {
+    constexpr int kAt = std::max(0, std::min(kFirst, P - 4)), kCount = std::min(4, P), kLast = kAt + kCount - 1;
+    const Bits four[4] = {value[kAt], value[std::min(kAt + 1, kLast)], value[std::min(kAt + 2, kLast)], value[kLast]};
+    store_four(rounder, four, y, offset, kAt, kCount);
+    store_values<P, kFirst + 4>(rounder, value, y, offset);
   }
 }
 
-// As finish_four, with a residual: out of line, since it would be inlined into dozens of tiles.
-template <int N>
-[[gnu::noinline]] void add_four(const Bits (&sum)[4][N], int first, int count, const TileTarget<uint8_t>& out,
-                             const Vec (&factor)[N], const Epilogue8& epilogue) {
+// The sums of P pixels of a block, which lie kStep vectors apart, rounded, and their residuals, which are the first operand if
+// kFirst. Pixels behind the `count` first are that of the last of them.
+template <bool kFirst, int kStep, int P>
+RSKIP_INLINE void add_residuals(Bits (&value)[P], const Bits* sum, const uint8_t* residual, const ptrdiff_t* offset, int count,
+                                Vec factor, const Epilogue8& epilogue, const Rounder8& rounder) {
   const Addition8& addition = epilogue.addition;
   const Clamp8 clamp(epilogue.rounding);
-  const Rounder8 rounder = rounder_of(addition.rounding);
   const Vec own_scale = splat(addition.scale), residual_scale = splat(addition.residual_scale);
-  Bits value[4];
-  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-    RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
-      const int p = std::min(first + i, first + count - 1);
-      const ptrdiff_t at = out.residual_offset != nullptr ? std::max<ptrdiff_t>(0, out.residual_offset[p]) : p * kLanes;
-      const uint8_t* residual = out.residual + at;
-      const Vec own = to_float(round_to_bits(clamp(to_float(sum[i][n]) * factor[n])));
-      const Vec other = to_float(add_bits(load_bytes(residual + n * out.residual_block), -addition.residual_zero));
-      value[i] = rounder.round(addition.residual_first ? fma(other, residual_scale, own * own_scale)
-                                                       : fma(own, own_scale, other * residual_scale));
-    }
-    store_four(rounder, value, out.y + n * out.y_block, out.y_offset, first, count);
+  RSKIP_UNROLL(16) for (int i = 0; i < P; ++i) {
+    const int p = std::min(i, count - 1);
+    const ptrdiff_t at = offset == nullptr ? p * kLanes : std::max<ptrdiff_t>(0, offset[p]);
+    const Vec own = round_even(clamp(to_float(sum[p * kStep]) * factor));
+    const Vec other = to_float(add_bits(load_bytes(residual + at), -addition.residual_zero));
+    value[i] = rounder.round(kFirst ? fma(other, residual_scale, own * own_scale) : fma(own, own_scale, other * residual_scale));
+  }
+}
+// A result may lie in its residual's place: those of a block are all read before any result is stored.
+template <bool kFirst, int P>
+[[gnu::noinline]] void add_tile8(const Bits* sum, int blocks, const TileTarget<uint8_t>& out, const float* scale,
+                                 const Epilogue8& epilogue) {
+  const Rounder8 rounder = rounder_of(epilogue.addition.rounding);
+  for (int n = 0; n < blocks; ++n) {
+    Bits value[P];
+    add_residuals<kFirst, 1>(value, sum + n * P, out.residual + n * out.residual_block, out.residual_offset, P,
+                             load(scale + n * kLanes), epilogue, rounder);
+    store_values(rounder, value, out.y + n * out.y_block, out.y_offset);
   }
 }
 
-// Rounds and stores the sums of four pixels, which are those of a tile from pixel `first` on; `count` of them are there.
-template <int N>
-RSKIP_INLINE void finish_four(const Bits (&sum)[4][N], int first, int count, const TileTarget<uint8_t>& out,
-                              const Vec (&factor)[N], const Epilogue8& epilogue) {
-  if (out.residual != nullptr) {
-    add_four(sum, first, count, out, factor, epilogue);
-    return;
-  }
-  const Rounder8 rounder = rounder_of(epilogue.rounding);
-  Bits value[4];
-  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-    RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) value[i] = rounder.round(to_float(sum[i][n]) * factor[n]);
-    store_four(rounder, value, out.y + n * out.y_block, out.y_offset, first, count);
-  }
-}
-
-template <int kFirst, int P, int N>
-RSKIP_INLINE void finish_from(const Bits (&acc)[P][N], const TileTarget<uint8_t>& out, const Vec (&factor)[N],
-                              const Epilogue8& epilogue) {
-  if constexpr (kFirst < P) {
-    constexpr int kCount = std::min(4, P - kFirst);
-    Bits sum[4][N];
-    RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) {
-      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) sum[i][n] = acc[kFirst + std::min(i, kCount - 1)][n];
-    }
-    finish_four(sum, kFirst, kCount, out, factor, epilogue);
-    finish_from<kFirst + 4>(acc, out, factor, epilogue);
-  }
-}
+// With a residual, the sums go through memory: what follows them then would be long in dozens of tiles. It gets a copy of them, or
+// the compiler would keep them in memory in any case.
 template <int P, int N>
 RSKIP_INLINE void tile_store8(const Bits (&acc)[P][N], const TileTarget<uint8_t> out, const float* scale,
                               const Epilogue8& epilogue) {
-  Vec factor[N];
-  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) factor[n] = load(scale + n * kLanes);
-  finish_from<0>(acc, out, factor, epilogue);
+  if (out.residual != nullptr) {
+    Bits sums[N][P];
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) sums[n][p] = acc[p][n];
+    }
+    return epilogue.addition.residual_first ? add_tile8<true, P>(sums[0], N, out, scale, epilogue)
+                                            : add_tile8<false, P>(sums[0], N, out, scale, epilogue);
+  }
+  const Rounder8 rounder = rounder_of(epilogue.rounding);
+  RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+    const Vec factor = load(scale + n * kLanes);
+    Bits value[P];
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) value[p] = rounder.round(to_float(acc[p][n]) * factor);
+    store_values(rounder, value, out.y + n * out.y_block, out.y_offset);
+  }
 }
 
 }  // namespace rskip::RSKIP_ISA
