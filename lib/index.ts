@@ -20,7 +20,7 @@ export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit 
 export { type Watch, watch } from './audit/watch.js';
 export type { WatchOptions, WatchStats } from './audit/watch-options.js';
 export { calibrate } from './calibrate/calibrate.js';
-export type { CalibrateOptions } from './calibrate/options.js';
+export type { CalibrateOptions, Limits } from './calibrate/options.js';
 export {
   calibrateRanking,
   type RankingCalibration,
@@ -91,7 +91,13 @@ export {
 } from './inspect/inspect.js';
 export type { Shapes } from './inspect/shapes.js';
 export type { EnergyReport } from './measure/energy.js';
-export { type EvaluatedRung, type EvaluateOptions, type Evaluation, evaluate } from './measure/evaluate.js';
+export {
+  type EvaluatedRung,
+  type EvaluateOptions,
+  type Evaluation,
+  evaluate,
+  type MeasuredLoss,
+} from './measure/evaluate.js';
 export type { LatencySummary, PairedChange } from './measure/statistics.js';
 export type { CompareKind, GateForm, ShortcutKind } from './model/program/program.js';
 export { locateModel, type ModelLocation } from './model/read/file.js';

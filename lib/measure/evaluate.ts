@@ -33,7 +33,11 @@ export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, Ta
 }
 
 /** The mean loss by a metric, and the limit that is promised. */
-export type MeasuredLoss = Limit & { readonly mean: number };
+export interface MeasuredLoss extends Limit {
+  readonly mean: number;
+  /** Of the other metrics that the policy promises. */
+  readonly also?: readonly MeasuredLoss[];
+}
 
 /** What skipping gains and costs. Fractions are 0 to 1, averaged over items. */
 export interface Evaluation {
@@ -63,7 +67,7 @@ export interface Evaluation {
      * that it promises. Null without a promise, and for
      * what a single item doesn't tell, `recall@k`, or what is above, `accuracy`.
      */
-    readonly loss: (MeasuredLoss & { readonly also?: readonly MeasuredLoss[] }) | null;
+    readonly loss: MeasuredLoss | null;
     readonly latencyMs: LatencySummary;
     /** Of all residual blocks. */
     readonly blocksSkipped: number;

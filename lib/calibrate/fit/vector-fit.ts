@@ -187,9 +187,9 @@ export class PointFit {
     const sums = new NormalEquations(rows.columns, 1);
     sums.add(this.backend, rows, targets);
     const { weight } = await sums.solve(SCORE_PENALTY);
-    const along = multiply(this.backend, rows, weight, { transposed: true }).data;
+    const along = [...multiply(this.backend, rows, weight, { transposed: true }).data];
     const middle = mean(along);
-    const spread = Math.sqrt(mean([...along].map((x) => (x - middle) ** 2)));
+    const spread = Math.sqrt(mean(along.map((x) => (x - middle) ** 2)));
     const length = Math.sqrt(weight.data.reduce((sum, x) => sum + x * x, 0));
     const factor = length > 0 ? spread / length : 0;
     return matrix(
