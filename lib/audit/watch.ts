@@ -191,7 +191,10 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     const { metric } = this.#tested;
     const { promise } = this.#control ?? {};
     const own = promise?.metric === metric ? promise : undefined;
-    const loss = shadowLoss(metric, event, own, this.#loss);
+    const loss = shadowLoss(metric, event, own, {
+      custom: this.#loss,
+      reader: this.#control?.answerReader?.(),
+    });
     if (!loss) this.#warn(`checks no answers: ${untestable(metric)}`);
     const count = trace.items.length;
     this.#items += count;

@@ -13,7 +13,7 @@ import type { Binding, Model } from '../model/read/model.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import { checkPrecision } from '../skip/compiled-policy.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
-import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
+import type { AnswerReader, RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { SkipTrace } from '../skip/trace.js';
 import type { TensorData } from '../tensor/tensor.js';
@@ -109,6 +109,7 @@ export class InferenceSession {
   readonly #everything: FetchMap;
   readonly #fronts: KnownFronts;
   #profiler: Profiler | undefined;
+  #answerReader: AnswerReader | undefined;
   readonly #running = new ActiveRuns();
   /** Observers that have set full depth. */
   readonly #fullDepth = new Set<RunObserver>();
@@ -282,6 +283,14 @@ export class InferenceSession {
   }
 
   /**
+   * Says what an item's answer is, for observers that compare answers.
+   * @internal
+   */
+  readAnswersWith(reader: AnswerReader): void {
+    this.#answerReader = reader;
+  }
+
+  /**
    * What runs with the session's own policy have in common, for the shape that `blocks` describes.
    * @throws ResidualSkipError INVALID_ARGUMENT as `blocks` does
    */
@@ -445,6 +454,7 @@ export class InferenceSession {
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#backend.auditLines,
       hasOriginal: this.#verifier.isOriginal,
+      answerReader: () => this.#answerReader,
       runFull: (feeds: TensorMap, priority?: 'low') =>
         this.#runUnseen(this.#verifier.programs, feeds, { policy: 'full' }, priority),
       runAgain: (feeds: TensorMap) => this.#runUnseen(this.#programs, feeds, {}),
