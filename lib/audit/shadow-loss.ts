@@ -1,6 +1,7 @@
 /** What a shadow run can test of a policy's promise: how far the answer of an item is from that of the full network. */
 
-import type { RunEvent } from '../skip/observer.js';
+import { lossOf } from '../skip/losses.js';
+import type { AnswerReader, RunEvent } from '../skip/observer.js';
 import { type Limit, type Metric, type Promised, partsOf } from '../skip/promise.js';
 import { type CustomLoss, type RunLoss, runLoss } from '../skip/run-loss.js';
 import { isFloat } from '../tensor/tensor.js';
@@ -27,20 +28,33 @@ export function testedBy(
   return metric === 'accuracy' ? [{ metric: 'disagreement', limit: null }] : [{ metric, limit }, ...others];
 }
 
-/** What an item's outputs alone don't tell of a text: its vector is pooled from them, and some tokens only fill it up. */
-const NOT_OF_TEXTS = ['cosine', 'relative', 'absolute', 'excess', 'tokens', 'ctc'];
+/** What an item's outputs alone don't tell of a text, as its vector is pooled from them. */
+const OF_VECTORS = ['cosine', 'relative', 'absolute', 'excess'];
+/** Some tokens only fill a text up. */
+const OF_TOKENS = ['tokens', 'ctc'];
 
 /**
  * Undefined where the outputs don't tell: without class scores, for neighbours, for what is made of the outputs of texts, and for a loss
  * of the caller's that isn't given.
  * @param promise of the metric, if the policy promises it
+ * @param more `custom`: the caller's loss; `reader`: makes vectors of the outputs of texts
  */
 export function shadowLoss(
   metric: Metric,
   { context: { classScores }, inputs, outputs }: RunEvent,
   promise: Pick<Promised, 'outputs' | 'boxes'> | undefined,
-  custom: CustomLoss | undefined,
+  {
+    custom,
+    reader,
+  }: { readonly custom?: CustomLoss | undefined; readonly reader?: AnswerReader | undefined } = {},
 ): RunLoss | undefined {
-  const ofTexts = !Object.values(inputs).some(isFloat) && NOT_OF_TEXTS.includes(partsOf(metric).name);
-  return ofTexts ? undefined : runLoss({ ...promise, metric }, Object.keys(outputs), classScores, custom);
+  const { name } = partsOf(metric);
+  if (!Object.values(inputs).some(isFloat)) {
+    if (OF_TOKENS.includes(name)) return undefined;
+    const loss = OF_VECTORS.includes(name) ? lossOf(metric) : undefined;
+    if (loss) {
+      return reader && ((skipping, full, feeds) => loss(reader(skipping, feeds), reader(full, feeds)));
+    }
+  }
+  return runLoss({ ...promise, metric }, Object.keys(outputs), classScores, custom);
 }

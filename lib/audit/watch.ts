@@ -83,7 +83,8 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     const [{ metric }] = this.#tests;
     const { promise } = this.#control ?? {};
     const own = promise?.metric === metric ? promise : undefined;
-    const losses = this.#tests.map((test) => shadowLoss(test.metric, event, own, this.#options.loss));
+    const how = { custom: this.#options.loss, reader: this.#control?.answerReader?.() };
+    const losses = this.#tests.map((test) => shadowLoss(test.metric, event, own, how));
     const testable = losses.every((loss) => loss !== undefined);
     if (!testable) this.#warn(`checks no answers: ${untestable(metric)}`);
     const count = trace.items.length;

@@ -84,6 +84,9 @@ export class Embedder extends TextNetwork {
     readonly normalizes: boolean,
   ) {
     super(model);
+    model.session.readAnswersWith((outputs, feeds) =>
+      this.#pooled(model.resultOf(outputs[this.output]!, feeds)),
+    );
   }
 
   /**

@@ -141,6 +141,17 @@ export class TextModel {
     );
   }
 
+  /** A text's part of an output, by its feeds: a batch of one. Without marks among them, what is padding at the end fills it up. */
+  resultOf(output: Tensor, feeds: TensorMap): TextOutput {
+    const { data, dims } = isFloat(output) ? toFloat32(output) : output;
+    const { attention_mask: marks, input_ids: ids } = feeds;
+    const list = Array.from((marks ?? ids)!.data, Number);
+    const tokens = marks
+      ? list.reduce((sum, mark) => sum + mark, 0)
+      : list.findLastIndex((id) => this.length === undefined || id !== this.tokenizer.padding) + 1;
+    return { data: data as Float32Array, dims: dims.slice(1), tokens };
+  }
+
   /** Runs each text at its own length, several of one length together. The results are in the order of the texts. */
   async run(texts: readonly TextInput[], output: string, options: TextRunOptions): Promise<TextResult[]> {
     const { trace: traced, ...rest } = options;

@@ -6,7 +6,7 @@ import type { Program } from '../model/program/program.js';
 import type { Binding, Model } from '../model/read/model.js';
 import { checkPrecision } from '../skip/compiled-policy.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
-import type { RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
+import type { AnswerReader, RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { TensorData } from '../tensor/tensor.js';
 import type { Sliced } from '../util/slices.js';
@@ -71,6 +71,8 @@ export class Runner {
   #shapes: Binding | undefined;
   #released: Promise<void> | undefined;
   #gatesChecked = false;
+  /** Says what an item's answer is, for observers that compare answers. */
+  answerReader: AnswerReader | undefined;
   /** Set while the session is profiled. */
   profiler: Profiler | undefined;
 
@@ -206,6 +208,7 @@ export class Runner {
       profiles: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#parts.backend.auditLines,
       hasOriginal: this.#verifier.isOriginal,
+      answerReader: () => this.answerReader,
       runFull: (feeds: TensorMap, priority?: 'low') =>
         this.#runUnseen(this.#verifier.programs, feeds, { policy: 'full' }, priority),
       runAgain: (feeds: TensorMap) => this.#runUnseen(this.#programs, feeds, {}),

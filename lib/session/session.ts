@@ -2,7 +2,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { Precision } from '../model/program/program.js';
 import type { FirstLayer } from '../model/read/first-layer.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
-import type { RunContext, SessionStats, TensorMap } from '../skip/observer.js';
+import type { AnswerReader, RunContext, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipTrace } from '../skip/trace.js';
 import type { Feeds } from './feeds.js';
 import { describePort, type ModelInfo, type TensorMetadata } from './metadata.js';
@@ -151,6 +151,14 @@ export class InferenceSession {
   /** What convolutions and matrix products with constants multiply. */
   get precision(): Precision {
     return this.#parts.precision;
+  }
+
+  /**
+   * Says what an item's answer is, for observers that compare answers.
+   * @internal
+   */
+  readAnswersWith(reader: AnswerReader): void {
+    this.#runner.answerReader = reader;
   }
 
   /**

@@ -103,6 +103,11 @@ export interface SessionControl {
   runFull(feeds: TensorMap, priority?: 'low'): Promise<TensorMap>;
   /** Runs `feeds` under the session's policy, including guards; no observer sees this run. */
   runAgain(feeds: TensorMap): Promise<TensorMap>;
+  /**
+   * What the answer of an item is made of its outputs and inputs, where it isn't the outputs themselves: the vector of a text.
+   * @internal
+   */
+  answerReader?(): AnswerReader | undefined;
   /** For the audit log: encodes lines between runs. Undefined where the calling thread does this better. */
   readonly auditLines?: AuditLines | undefined;
   /**
@@ -119,6 +124,12 @@ export interface SessionControl {
 export interface SessionStats {
   readonly [name: string]: unknown;
 }
+
+/**
+ * Makes an item's answer, a vector, of its outputs and inputs, each a batch of one.
+ * @internal
+ */
+export type AnswerReader = (outputs: TensorMap, feeds: TensorMap) => Float32Array;
 
 /** Sees every run of a session. Its exceptions become process warnings and never reach the caller of `run`. */
 export interface RunObserver {
