@@ -20,7 +20,7 @@ import { parseWatchOptions, type WatchOptions, type WatchStats } from './watch-o
 interface WatchEvents {
   /** The lower bound of the disagreement has exceeded the limit. */
   trip: [WatchStats];
-  /** Scores or skip rates of at least one gate or exit have moved away from the profile. */
+  /** Scores or skip rates of at least one gate or exit have moved away from what is expected. */
   drift: [readonly Drift[]];
 }
 
@@ -31,7 +31,7 @@ const MAX_WAITING = 16;
 const MAX_CHECKED = 10_000;
 
 /** Rates that can be tested: of a limit below them any loss is too much, and one above them is as good as none. */
-const [LEAST, MOST] = [1e-9, 0.999];
+const [MIN_RATE, MAX_RATE] = [1e-9, 0.999];
 
 /** An observer that compares answers of items that skipped with those of the full network; see watch. */
 export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
@@ -209,14 +209,14 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
 
   #makeMonitor(): RateMonitor {
     const { metric, limit } = this.#tested;
-    const rate = (limit ?? MOST) / maxLoss(metric);
-    return new RateMonitor(Math.min(Math.max(rate, LEAST), MOST), 1 - this.#options.confidence);
+    const rate = (limit ?? MAX_RATE) / maxLoss(metric);
+    return new RateMonitor(Math.min(Math.max(rate, MIN_RATE), MAX_RATE), 1 - this.#options.confidence);
   }
 
   #makeDriftMonitor(): DriftMonitor {
-    const { profile, exitProfile, window } = this.#options;
-    const { gate, exit } = this.#control?.profiles ?? {};
-    return new DriftMonitor(window, { gate: profile ?? gate, exit: exitProfile ?? exit });
+    const { scores, exitScores, window } = this.#options;
+    const { gate, exit } = this.#control?.expected ?? {};
+    return new DriftMonitor(window, { gate: scores ?? gate, exit: exitScores ?? exit });
   }
 }
 

@@ -191,7 +191,7 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
     const exits = chains.at(-1) ?? [];
     const tables = await tablesOf(this.task, chains, folds);
     const scores = exitScoresOf(tables, savingsOf(this.task.programs.main, exits));
-    const settings = exits.length > 0 ? settingsOf(scores, this.task.options.settings) : [];
+    const settings = exits.length > 0 ? settingsOf(scores, this.task.options.penalties) : [];
     return { exits, tables, order: tables.at(-1)!, settings };
   }
 }

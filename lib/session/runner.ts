@@ -201,7 +201,7 @@ export class Runner {
     const { expected, promise } = this.#policy;
     this.#notifier.attach((observer) => ({
       promise,
-      profiles: { gate: expected?.scores, exit: expected?.exits },
+      expected: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#parts.backend.auditLines,
       hasOriginal: this.#verifier.isOriginal,
       runFull: (feeds: TensorMap, priority?: 'low') =>

@@ -224,11 +224,11 @@ class BytePools {
     const { growth, what, from } = this;
     const { dtype } = growth.valueOf(from);
     const [items = 0, channels = 0] = this.#shape;
-    const most = growth.value(`${what}/most`, dtype, [items, channels, 1, 1]);
+    const max = growth.value(`${what}/most`, dtype, [items, channels, 1, 1]);
     const flat = growth.value(`${what}/most of each`, dtype, [items, channels], undefined, this.term);
     return [
-      { op: 'pool', inputs: [from], outputs: [most], attrs: { kind: 'max', ...this.#whole, ...ALL } },
-      { op: 'reshape', inputs: [most], outputs: [flat], attrs: {} },
+      { op: 'pool', inputs: [from], outputs: [max], attrs: { kind: 'max', ...this.#whole, ...ALL } },
+      { op: 'reshape', inputs: [max], outputs: [flat], attrs: {} },
       ...dequantised(growth, what, flat, to),
     ];
   }

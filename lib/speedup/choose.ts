@@ -30,7 +30,7 @@ const PENALTIES = 24;
 /** Least time that a setting saves beyond the one before it to be worth a test. */
 const MIN_GAIN = 0.005;
 /** Most fronts of a ladder: each has to be asked before the next. */
-const MOST_FRONTS = 3;
+const MAX_FRONTS = 3;
 /** Ladders that are timed, whatever their kind. */
 const FASTEST = 3;
 /** Numbers of settings to test: just before the boldest one that may be certified, behind it, and from the more careful ones. */
@@ -57,7 +57,7 @@ export function certifiable({ task }: Pool, items: number): number {
 export function laddersOf(pool: Pool, risk: number): Ladder[] {
   const ladders: Ladder[] = [];
   const known = new Set<string>();
-  for (const set of subsets([...Array(pool.own).keys()], MOST_FRONTS)) {
+  for (const set of subsets([...Array(pool.own).keys()], MAX_FRONTS)) {
     const tried = new Set<number>();
     for (const [exits, inside] of KINDS) {
       const some = pool.only(set, exits, inside);
@@ -141,10 +141,10 @@ export function ranked(ladders: readonly Ladder[], goal: Goal): Ladder[] {
 }
 
 /** The subsets of up to `most` elements, each in the order given; the empty one is first. */
-function subsets(elements: readonly number[], most: number): number[][] {
+function subsets(elements: readonly number[], max: number): number[][] {
   const sets: number[][] = [[]];
   for (const element of elements) {
-    for (const set of [...sets]) if (set.length < most) sets.push([...set, element]);
+    for (const set of [...sets]) if (set.length < max) sets.push([...set, element]);
   }
   return sets;
 }

@@ -38,8 +38,8 @@ export class Decodes {
   #bytes = 0;
   #large = 0;
 
-  constructor(most: number, maxBytes: number) {
-    this.#most = most;
+  constructor(max: number, maxBytes: number) {
+    this.#most = max;
     this.#maxBytes = maxBytes;
   }
 

@@ -22,8 +22,8 @@ import { checkParameters } from './parameters.js';
 const MAX_PORTS = 1024;
 
 /** An array whose length is checked before its elements: zod describes every wrong element, which takes long for many. */
-const atMost = <T>(most: number, element: z.ZodType<T>) =>
-  z.array(z.unknown()).max(most).pipe(z.array(element));
+const atMost = <T>(max: number, element: z.ZodType<T>) =>
+  z.array(z.unknown()).max(max).pipe(z.array(element));
 
 /** Schemas of requests in the Open Inference Protocol's JSON, with its binary tensor data extension. */
 const parameters = z

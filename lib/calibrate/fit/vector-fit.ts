@@ -28,7 +28,7 @@ const SCORE_PENALTY = 1e-2;
 /** Directions with less than this share of the largest variance say nothing. */
 const FLAT = 1e-6;
 /** Losses below this share of their mean are not distinguished. */
-const LEAST = 1e-3;
+const MIN_LOSS = 1e-3;
 
 /** What was read of the items of one fold; an image counts once more for each altered copy. */
 export interface Fold {
@@ -142,11 +142,11 @@ export class PointFit {
   /** The one with which the first fold predicts the second best. */
   async #bestPenalty(): Promise<number> {
     const [first, second = first!] = this.#parts;
-    let [best, least] = [PENALTIES[0]!, Number.POSITIVE_INFINITY];
+    let [best, min] = [PENALTIES[0]!, Number.POSITIVE_INFINITY];
     for (const penalty of PENALTIES) {
       const { data } = predict(this.backend, second.x, await first!.sums.solve(penalty));
       const error = data.reduce((sum, value, i) => sum + (value - second.y.data[i]!) ** 2, 0);
-      if (error < least) [best, least] = [penalty, error];
+      if (error < min) [best, min] = [penalty, error];
     }
     return best;
   }
@@ -185,8 +185,8 @@ export class PointFit {
 
 /** What a score learns of losses: their standardised logarithm, negative. */
 export function scoreTargets(losses: readonly number[]): Matrix {
-  const least = Math.max(LEAST * mean(losses), Number.MIN_VALUE);
-  const logs = losses.map((loss) => Math.log(loss + least));
+  const min = Math.max(MIN_LOSS * mean(losses), Number.MIN_VALUE);
+  const logs = losses.map((loss) => Math.log(loss + min));
   const middle = mean(logs);
   const spread = Math.sqrt(mean(logs.map((log) => (log - middle) ** 2))) || 1;
   return matrix(
@@ -235,9 +235,9 @@ export function hiddenOf(directions: Matrix, centre: Float32Array): Regression {
   // Each direction is as long as the items spread along it.
   const squares = new Float64Array(rank);
   for (const [i, value] of data.entries()) squares[i % rank]! += value ** 2;
-  const least = FLAT * Math.max(...squares);
+  const min = FLAT * Math.max(...squares);
   for (let k = 0; k < rank; k++) {
-    const scale = squares[k]! > least ? 1 / squares[k]! : 0;
+    const scale = squares[k]! > min ? 1 / squares[k]! : 0;
     for (let j = 0; j < width; j++) {
       const own = scale * data[j * rank + k]!;
       weight.data[k * width + j] = own;
