@@ -13,7 +13,6 @@ import {
   workBeyond,
 } from './exits.js';
 import {
-  featureSteps,
   type Head,
   isOfPlaces,
   isReadable,
@@ -23,6 +22,7 @@ import {
   type RowFeatures,
   widthOf,
 } from './head.js';
+import { featureSteps } from './head-features.js';
 import { fitsMap, mapSteps, tailOf } from './map-head.js';
 import { finishOf, finishStep, surenessSteps } from './scores.js';
 

@@ -5,6 +5,14 @@
 
 namespace rskip {
 
+constexpr DType kBytes = DType::kUint8;
+
+inline bool is_bytes(const Lowering& plan, ValueId id) { return plan.value(id).dtype == kBytes; }
+
+inline Rounding rounding_of(const ops::Requant& r) {
+  return {static_cast<float>(r.low - r.zero), static_cast<float>(r.high - r.zero), r.zero};
+}
+
 bool lower_quantize(Lowering& plan, const Step& step);
 bool lower_dynamic_quantize(Lowering& plan, const Step& step);
 bool lower_dequantize(Lowering& plan, const Step& step);
