@@ -14,7 +14,7 @@ from torch import nn
 import engine
 from common import decayed, seeded
 from exit_graph import write_adapted
-from exits import Exits, Place, choose_places
+from exits import ExitPoint, Exits, choose_points
 from onnx_network import OnnxNetwork
 from teaching import (
     BATCH,
@@ -31,7 +31,7 @@ from teaching import (
     observe,
     remember,
 )
-from tail import LEAST_SAVING, Tail, TailPlace, find_tail, tail_model
+from tail import MIN_SAVING, Tail, TailPoint, find_tail, tail_model
 from trained import ROOT, TrainedNetwork, count_work
 from unlabelled import altered, mixed, pixels_of
 
@@ -41,7 +41,7 @@ FEW_IMAGES, SMALL_BATCH, SMALL_BATCH_RATE = 16_000, 64, 2e-3
 HEADS_DECAY, TAIL_DECAY, TRUNK_DECAY = 0.01, 0.1, 1e-3
 EXITS, FEW_EXITS = 12, 8
 # Altered images that teach exits, of all copies together; copies of each image; and epochs.
-TAUGHT, COPIES, LEAST_EPOCHS = 200_000, (4, 24), 20
+TAUGHT, COPIES, MIN_EPOCHS = 200_000, (4, 24), 20
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -68,7 +68,7 @@ def fill_in(options: argparse.Namespace, images: int) -> None:
     """Sets what was not given by the number of images: the fewer there are, the more often each is altered."""
     least, most = COPIES
     options.copies = options.copies or min(most, max(least, TAUGHT // images))
-    options.epochs = options.epochs or max(LEAST_EPOCHS, 2 * options.copies)
+    options.epochs = options.epochs or max(MIN_EPOCHS, 2 * options.copies)
     options.exits = options.exits or (FEW_EXITS if images < FEW_IMAGES else EXITS)
 
 
@@ -80,18 +80,18 @@ class Adaptation(TrainedNetwork):
         self.options = options
         self.work = options.work or ROOT / ".cache/adapt" / self.sha256[:12]
         fill_in(options, len(self.files))
-        settings = {name: getattr(options, name) for name in ("seed", "copies", "exits", "exit_cost", "epochs")}
-        self.places = self.find_places()
-        settings["places"] = [place.tensor for place in self.places]
-        remember(self.work, {"model": self.sha256, "images": self.images_sha256, **settings})
+        chosen = {name: getattr(options, name) for name in ("seed", "copies", "exits", "exit_cost", "epochs")}
+        self.points = self.find_points()
+        chosen["points"] = [point.tensor for point in self.points]
+        remember(self.work, {"model": self.sha256, "images": self.images_sha256, **chosen})
         self.read(self.work / "images.npy")
         self.check_rebuilt()
         self.library = Library(
-            self.work, self.network, self.places, self.classifier, self.images, self.preprocessing, options.seed,
+            self.work, self.network, self.points, self.classifier, self.images, self.preprocessing, options.seed,
             self.minds_no_mirror(),
         )  # fmt: skip
 
-    def find_places(self) -> list[Place]:
+    def find_points(self) -> list[ExitPoint]:
         """Where exits can be: behind residual blocks whose output is a map of the graph."""
         blocks = self.report["blocks"]
         image = torch.zeros(1, self.channels, *self.side)
@@ -99,38 +99,38 @@ class Adaptation(TrainedNetwork):
         values = self.network(image, tensors) if tensors else {}
         self.multiply_adds, until = count_work(self.network, image, tensors)
         fit = [
-            Place(block["name"], block["output"], tuple(values[block["output"]].shape[1:]), until[block["output"]])
+            ExitPoint(block["name"], block["output"], tuple(values[block["output"]].shape[1:]), until[block["output"]])
             for block in blocks
             if block["output"] in values and values[block["output"]].ndim == 4
         ]
         tail = self.find_tail(blocks[-1]["name"], tensors[-1]) if tensors else None
         if tail:
             # The engine takes one exit behind each block.
-            fit = [place for place in fit if place.block != tail.block]
-            places = [*choose_places(fit, self.options.exits - 1), tail]
+            fit = [point for point in fit if point.block != tail.block]
+            points = [*choose_points(fit, self.options.exits - 1), tail]
         else:
-            places = choose_places(fit, self.options.exits)
-        if not places:
+            points = choose_points(fit, self.options.exits)
+        if not points:
             raise ValueError(f"{self.file} has no residual block behind which an exit would save work")
-        return places
+        return points
 
-    def find_tail(self, block: str, tensor: str) -> TailPlace | None:
-        """The place of the tail exit, if the network has one that would save work. `tensor` is the output of the last block."""
+    def find_tail(self, block: str, tensor: str) -> TailPoint | None:
+        """The point of the tail exit, if the network has one that would save work. `tensor` is the output of the last block."""
         image = torch.zeros(1, self.channels, *self.side)
         values = self.network(image, [name for node in self.network.nodes for name in node.outputs])
         found = find_tail(self.network, self.classifier, tensor, values)
         if not found:
             return None
         done = count_work(self.network, image, [found])[1][found]
-        place = TailPlace(block, found, tuple(values[found].shape[1:]), done)
-        saving = 1 - done - self.new_tail(place).work / self.multiply_adds
-        return place if saving >= LEAST_SAVING else None
+        point = TailPoint(block, found, tuple(values[found].shape[1:]), done)
+        saving = 1 - done - self.new_tail(point).work / self.multiply_adds
+        return point if saving >= MIN_SAVING else None
 
-    def new_tail(self, place: TailPlace) -> Tail:
-        model = tail_model(self.model, self.network, self.classifier, place)
-        work, _ = count_work(OnnxNetwork(model), torch.zeros(1, *place.coarse), [])
+    def new_tail(self, point: TailPoint) -> Tail:
+        model = tail_model(self.model, self.network, self.classifier, point)
+        work, _ = count_work(OnnxNetwork(model), torch.zeros(1, *point.coarse), [])
         weight = self.classifier.weight
-        return Tail(place, model, self.classifier, work + (0 if weight is None else weight.numel()))
+        return Tail(point, model, self.classifier, work + (0 if weight is None else weight.numel()))
 
     def check_written(self, file: Path) -> None:
         """That a file with exits alone answers as the original does, at full depth."""
@@ -141,8 +141,8 @@ class Adaptation(TrainedNetwork):
 
     def new_exits(self) -> Exits:
         torch.manual_seed(self.options.seed)
-        heads, tail = self.places, None
-        if isinstance(heads[-1], TailPlace):
+        heads, tail = self.points, None
+        if isinstance(heads[-1], TailPoint):
             heads, tail = heads[:-1], self.new_tail(heads[-1])
         return Exits(heads, self.classifier, self.classes, self.options.exit_cost * self.multiply_adds, tail)
 
@@ -168,13 +168,13 @@ class Adaptation(TrainedNetwork):
 
         groups = exit_groups(exits, rate)
         training = Training("exits", exits, groups, options.epochs, self.work / "exits.pt", options.seed)
-        return training.run(batches, loss, lambda average: self.judge(average, self.check))
+        return training.run(batches, loss, lambda average: self.evaluate(average, self.check))
 
     def fine_tune(self, exits: Exits) -> tuple[OnnxNetwork, Exits]:
         options = self.options
         student = copy.deepcopy(self.network).requires_grad_(True)
         both = nn.ModuleDict({"network": student, "exits": exits.requires_grad_(True)})
-        kept = [place.tensor for place in self.places]
+        kept = [point.tensor for point in self.points]
 
         def batches(epoch: int) -> tuple[int, Iterator]:
             generator = seeded(options.seed, "tune", epoch)
@@ -192,7 +192,7 @@ class Adaptation(TrainedNetwork):
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
                 with torch.no_grad():
                     original = observe(self.network, [], self.classifier, images)
-                own = observe(student, self.places, self.classifier, images)
+                own = observe(student, self.points, self.classifier, images)
                 answers = exits(own.summaries)
             full = -(original.logits.softmax(1) * own.logits.log_softmax(1)).sum(1).mean()
             drift = ((own.features - original.features) ** 2 / self.spread).mean()
@@ -202,7 +202,7 @@ class Adaptation(TrainedNetwork):
         groups = [(decayed(student.parameters(), TRUNK_DECAY), TRUNK_RATE), *exit_groups(exits, HEADS_RATE / 2)]
         name = f"tuned-{options.tune_epochs}-{options.keep}.pt"
         training = Training("tuning", both, groups, options.tune_epochs, self.work / name, options.seed)
-        tuned = training.run(batches, loss, self.judge_tuned)
+        tuned = training.run(batches, loss, self.evaluate_tuned)
         return tuned["network"], tuned["exits"]
 
     @torch.no_grad()
@@ -212,14 +212,14 @@ class Adaptation(TrainedNetwork):
         for rows in torch.arange(len(self.held_out)).split(250):
             images = self.preprocessing.normalize(pixels_of(self.images, self.held_out[rows]))
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-                parts.append(observe(network, self.places, self.classifier, images))
+                parts.append(observe(network, self.points, self.classifier, images))
         own = torch.cat([part.logits for part in parts])
         self.full_changed = (own.argmax(1) != torch.from_numpy(self.check.logits).argmax(1)).float().mean().item()
-        summaries = [torch.cat([part.summaries[i] for part in parts]).numpy() for i in range(len(self.places))]
+        summaries = [torch.cat([part.summaries[i] for part in parts]).numpy() for i in range(len(self.points))]
         return Seen(summaries, self.check.features, self.check.logits)
 
-    def judge_tuned(self, both: nn.ModuleDict) -> tuple[float, str]:
-        saved, text = self.judge(both["exits"], self.seen_by(both["network"]))
+    def evaluate_tuned(self, both: nn.ModuleDict) -> tuple[float, str]:
+        saved, text = self.evaluate(both["exits"], self.seen_by(both["network"]))
         return saved, f"{text}; in full {self.full_changed:.2%} changed"
 
     def outcome(self, exits: Exits, seen: Seen) -> tuple[Outcome, torch.Tensor]:
@@ -227,7 +227,7 @@ class Adaptation(TrainedNetwork):
         best = choose_thresholds(exits, scores, agrees, self.multiply_adds, self.options.max_disagreement)
         return best, agrees.float().mean(1)
 
-    def judge(self, exits: Exits, seen: Seen) -> tuple[float, str]:
+    def evaluate(self, exits: Exits, seen: Seen) -> tuple[float, str]:
         """What the exits save on the held-out images, and a description."""
         best, agreement = self.outcome(exits, seen)
         shares = " ".join(f"{share:.1%}" for share in agreement.tolist())
@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_adapted(out, adaptation, network, exits, outcome, agreement)
     if network is None:
         adaptation.check_written(out / "model.onnx")
-    print(f"wrote {out}: {adaptation.judge(exits, seen)[1]}")
+    print(f"wrote {out}: {adaptation.evaluate(exits, seen)[1]}")
 
 
 if __name__ == "__main__":

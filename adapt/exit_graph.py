@@ -57,13 +57,13 @@ class ExitWriter:
 
     def write(self, exit_: Exit, found: str | None, softmax: bool) -> tuple[str, str, str]:
         """Names of what the exit found, of its score [N, 1] and of its answer [N, classes]."""
-        place = exit_.place
-        self.scope = f"{PREFIX}/{place.block}"
-        x = place.tensor
-        if place.pooling != (1, 1):
-            kernel = list(place.pooling)
+        point = exit_.point
+        self.scope = f"{PREFIX}/{point.block}"
+        x = point.tensor
+        if point.pooling != (1, 1):
+            kernel = list(point.pooling)
             x = self.node("AveragePool", [x], "pool", kernel_shape=kernel, strides=kernel)
-        kernel, strides = place.windows()
+        kernel, strides = point.windows()
         grid = self.node("AveragePool", [x], "windows", kernel_shape=kernel, strides=strides)
         parts = [self.node("Flatten", [grid], "grid", axis=1), self.flat_pool("GlobalMaxPool", x, "max")]
         joined = self.node("Concat", parts + ([found] if found else []), "pooled", axis=1)
@@ -88,11 +88,11 @@ class ExitWriter:
 
     def write_tail(self, tail: Tail, softmax: bool) -> tuple[str, str]:
         """Names of its score and of its answer, as `write` gives them."""
-        place, network = tail.place, tail.network
-        self.scope = f"{PREFIX}/{place.block}"
-        kernel, strides = place.windows()
-        coarse = self.node("AveragePool", [place.tensor], "windows", kernel_shape=kernel, strides=strides)
-        names = {"": "", place.tensor: coarse}
+        point, network = tail.point, tail.network
+        self.scope = f"{PREFIX}/{point.block}"
+        kernel, strides = point.windows()
+        coarse = self.node("AveragePool", [point.tensor], "windows", kernel_shape=kernel, strides=strides)
+        names = {"": "", point.tensor: coarse}
         for node in tail.model.graph.node:
             for name in node.input:
                 if name not in names:
@@ -174,8 +174,8 @@ def write_adapted(out: Path, adaptation, network, exits: Exits, outcome, agreeme
         "multiplyAdds": adaptation.multiply_adds,
         "exits": [
             {
-                "after": exit_.place.block,
-                "done": round(exit_.place.done, 4),
+                "after": exit_.point.block,
+                "done": round(exit_.point.done, 4),
                 "cost": round(exit_.work / adaptation.multiply_adds, 5),
                 "agreement": round(share, 4),
                 "leaving": round(leaving, 4),

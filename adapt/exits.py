@@ -14,7 +14,7 @@ from torch import nn
 
 from onnx_network import Node, OnnxNetwork
 
-# Maps are averaged to at most this side before an exit looks at them.
+# Maps are averaged to at count this side before an exit looks at them.
 SIDE = 8
 # An exit sees the averages of so many rows and columns of windows.
 CELLS = 4
@@ -81,7 +81,7 @@ def windows(sides: Sequence[int], cells: int) -> tuple[list[int], list[int]]:
 
 
 @dataclass(frozen=True)
-class Place:
+class ExitPoint:
     """Behind a block: the tensor there, its shape [C, height, width], and the network's work up to it, as a share."""
 
     block: str
@@ -109,24 +109,24 @@ class Place:
         return torch.cat([F.avg_pool2d(x, *self.windows()).flatten(1), x.amax((2, 3))], 1)
 
 
-def head_work(place: Place, hidden: int, previous: int, classes: int) -> int:
+def head_work(point: ExitPoint, hidden: int, previous: int, classes: int) -> int:
     """Multiply-adds of an exit."""
-    return (place.seen + previous) * hidden + hidden * classes
+    return (point.seen + previous) * hidden + hidden * classes
 
 
-def hidden_width(place: Place, previous: int, classes: int, budget: float) -> int:
+def hidden_width(point: ExitPoint, previous: int, classes: int, budget: float) -> int:
     """The largest that keeps an exit within `budget` multiply-adds."""
-    return max([width for width in WIDTHS if head_work(place, width, previous, classes) <= budget], default=WIDTHS[0])
+    return max([width for width in WIDTHS if head_work(point, width, previous, classes) <= budget], default=WIDTHS[0])
 
 
 class Exit(nn.Module):
-    def __init__(self, place: Place, previous: int, classifier: Classifier, classes: int, budget: float):
+    def __init__(self, point: ExitPoint, previous: int, classifier: Classifier, classes: int, budget: float):
         super().__init__()
-        self.place = place
-        self.hidden = hidden_width(place, previous, classes, budget)
-        self.work = head_work(place, self.hidden, previous, classes)
-        self.normal = nn.BatchNorm1d(place.seen + previous, affine=False)
-        self.mix = nn.Linear(place.seen + previous, self.hidden, bias=False)
+        self.point = point
+        self.hidden = hidden_width(point, previous, classes, budget)
+        self.work = head_work(point, self.hidden, previous, classes)
+        self.normal = nn.BatchNorm1d(point.seen + previous, affine=False)
+        self.mix = nn.Linear(point.seen + previous, self.hidden, bias=False)
         self.mix_norm = nn.BatchNorm1d(self.hidden)
         outputs = classes if classifier.weight is None else classifier.weight.shape[1]
         self.predict = nn.Linear(self.hidden, outputs)
@@ -151,12 +151,12 @@ class Exit(nn.Module):
 
 
 class Exits(nn.ModuleList):
-    """The exits of a network, in order; `tail` comes behind those at the places."""
+    """The exits of a network, in order; `tail` comes behind those at the points."""
 
-    def __init__(self, places: list[Place], classifier: Classifier, classes: int, budget: float, tail: nn.Module | None = None):
+    def __init__(self, points: list[ExitPoint], classifier: Classifier, classes: int, budget: float, tail: nn.Module | None = None):
         exits, previous = [], 0
         for place in places:
-            exits.append(Exit(place, previous, classifier, classes, budget))
+            exits.append(Exit(point, previous, classifier, classes, budget))
             previous = exits[-1].hidden
         super().__init__([*exits, *([tail] if tail else [])])
 
@@ -174,13 +174,13 @@ class Exits(nn.ModuleList):
         return answers
 
 
-def choose_places(blocks: list[Place], most: int) -> list[Place]:
-    """At most so many of the blocks, evenly over the network's work between 20 and 90 % of it."""
-    fit = [place for place in blocks if 0.2 <= place.done <= 0.9]
-    if len(fit) <= most:
+def choose_points(blocks: list[ExitPoint], count: int) -> list[ExitPoint]:
+    """At most `count` of the blocks, evenly over the network's work between 20 and 90 % of it."""
+    fit = [point for point in blocks if 0.2 <= point.done <= 0.9]
+    if len(fit) <= count:
         return fit
     chosen = []
-    for i in range(most):
-        wanted = fit[0].done + (fit[-1].done - fit[0].done) * i / max(1, most - 1)
-        chosen.append(min(fit, key=lambda place: abs(place.done - wanted)))
-    return [place for place in fit if place in chosen]
+    for i in range(count):
+        wanted = fit[0].done + (fit[-1].done - fit[0].done) * i / max(1, count - 1)
+        chosen.append(min(fit, key=lambda point: abs(point.done - wanted)))
+    return [point for point in fit if point in chosen]

@@ -188,21 +188,21 @@ class Front(TrainedNetwork):
         options = self.options
         self.folder = self.cache / f"{self.kind}-{self.size[0]}x{self.size[1]}-{self.work}"
         file = self.folder / "plan.json"
-        settings = {name: getattr(options, name) for name in ("minutes", "temperature", "max_disagreement")}
+        chosen = {name: getattr(options, name) for name in ("minutes", "temperature", "max_disagreement")}
         if file.exists():
             known = json.loads(file.read_text())
             given = {"copies": options.copies, "epochs": options.epochs}
-            if known["settings"] != settings or any(value not in (None, known[name]) for name, value in given.items()):
-                raise ValueError(f"{self.folder} holds work of other settings; name another --cache, or delete it")
+            if known["options"] != chosen or any(value not in (None, known[name]) for name, value in given.items()):
+                raise ValueError(f"{self.folder} holds work of other options; name another --cache, or delete it")
         else:
             teacher, student = self.seconds()
             seconds = 60 * options.minutes * (1 - RESERVE)
-            least, most = COPIES
-            copies = options.copies or min(most, max(least, int(seconds * TEACHER_TIME / teacher)))
+            few, many = COPIES
+            copies = options.copies or min(many, max(few, int(seconds * TEACHER_TIME / teacher)))
             phases = 1 + len(CONFIDENCE) * CONFIDENCE_EPOCHS
             epochs = options.epochs or max(2, int((seconds - copies * teacher) / (student * phases)))
             self.folder.mkdir(parents=True, exist_ok=True)
-            known = {"settings": settings, "copies": copies, "epochs": epochs}
+            known = {"options": chosen, "copies": copies, "epochs": epochs}
             partial = file.with_suffix(".partial")
             partial.write_text(json.dumps(known))
             partial.replace(file)
@@ -259,7 +259,7 @@ class Front(TrainedNetwork):
         def learn(module: nn.Module, name: str, rate: float, epochs: int, loss: Callable) -> tuple[float, nn.Module]:
             groups = [(decayed(module.parameters(), decay), rate)]
             training = Training(name, module, groups, epochs, self.folder / f"{name}.pt", self.options.seed)
-            best = training.run(lambda epoch: self.batches(name, epoch), lambda *batch: loss(module, *batch), self.judge)
+            best = training.run(lambda epoch: self.batches(name, epoch), lambda *batch: loss(module, *batch), self.evaluate)
             return training.score, best
 
         def distil(module: nn.Module, images: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -295,7 +295,7 @@ class Front(TrainedNetwork):
         scores, answers = torch.cat(logits).softmax(1).max(1)
         return scores, self.classes[answers] == self.check
 
-    def judge(self, front: nn.Module) -> tuple[float, str]:
+    def evaluate(self, front: nn.Module) -> tuple[float, str]:
         """The work that a cascade saves, mean over limits around that of --max-disagreement: one limit alone is noisy."""
         scores, agrees = self.answers(front)
         limit = self.options.max_disagreement
@@ -311,7 +311,7 @@ class Front(TrainedNetwork):
         return {
             "name": name,
             "agreement": round(agrees.float().mean().item(), 4),
-            "saved": round(self.judge(front)[0], 4),
+            "saved": round(self.evaluate(front)[0], 4),
             "cascades": [{key: round(value, 4) for key, value in found.items()} for found in cascades],
         }
 
@@ -378,7 +378,7 @@ def main(arguments: list[str] | None = None) -> None:
     best, tried = front.train_student()
     out = options.out or Path(f"{front.name}-front")
     front.write(out, best, tried)
-    saved, text = front.judge(best)
+    saved, text = front.evaluate(best)
     print(f"wrote {out}: {text}")
     if saved <= 0:
         print("this front saves no work on the held-out images; try another --work, more --minutes or more images")

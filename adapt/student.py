@@ -21,7 +21,7 @@ DEPTHS = ((3, 3, 3), (2, 3, 3), (2, 2, 3), (2, 2, 2), (1, 2, 2), (1, 1, 2), (1, 
 # Sides are multiples of this.
 SIDE_STEP = 8
 # The network itself is made smaller down to this side.
-LEAST_SIDE = 40
+MIN_SIDE = 40
 # Logit of a class that a front never answers; its probability is then nothing.
 NEVER_ANSWERED = -30.0
 
@@ -131,7 +131,7 @@ class ShrunkNetwork(nn.Module):
 def shrink(teacher: TrainedNetwork, budget: float) -> tuple[Size, int] | None:
     """The largest size at which the network itself costs at most `budget`, and its work; None if there is none."""
     height, width = teacher.side
-    for side in range(min(height, width) // SIDE_STEP * SIDE_STEP, LEAST_SIDE - 1, -SIDE_STEP):
+    for side in range(min(height, width) // SIDE_STEP * SIDE_STEP, MIN_SIDE - 1, -SIDE_STEP):
         size = (round(height * side / min(height, width)), round(width * side / min(height, width)))
         work = work_at(teacher, size)
         if work is None:

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from onnx import helper
 from torch import nn
 
-from exits import Classifier, Place, windows
+from exits import Classifier, ExitPoint, windows
 from onnx_network import Node, OnnxNetwork
 
 # Windows of a map, in rows and columns; a map of fewer rows or columns than the second gets no tail.
-CELLS, LEAST_SIDE = 3, 5
+CELLS, MIN_SIDE = 3, 5
 # The least that an image which leaves must save, as a share of the network.
-LEAST_SAVING = 0.03
+MIN_SAVING = 0.03
 # Operators that compute each position of a map from that position alone, or from all.
 PER_POSITION = {
     "Add", "BatchNormalization", "Clip", "Constant", "Div", "Dropout", "GlobalAveragePool", "HardSigmoid", "HardSwish",
@@ -27,7 +27,7 @@ PER_POSITION = {
 
 
 @dataclass(frozen=True)
-class TailPlace(Place):
+class TailPoint(ExitPoint):
     """`block` is the last block; `tensor` is its output, or what a layer behind it computes."""
 
     def windows(self) -> tuple[list[int], list[int]]:
@@ -42,9 +42,9 @@ class TailPlace(Place):
 
 
 class Tail(nn.Module):
-    def __init__(self, place: TailPlace, model: onnx.ModelProto, classifier: Classifier, work: int):
+    def __init__(self, point: TailPoint, model: onnx.ModelProto, classifier: Classifier, work: int):
         super().__init__()
-        self.place, self.model, self.work = place, model, work
+        self.point, self.model, self.work = point, model, work
         self.network = OnnxNetwork(model)
         self.predict = None
         if classifier.weight is not None:
@@ -74,7 +74,7 @@ def find_tail(network: OnnxNetwork, classifier: Classifier, after: str, values: 
     candidates = [after, *(name for node in network.nodes if id(node) in behind for name in node.outputs)]
     for name in candidates:
         value = values.get(name)
-        if value is None or value.ndim != 4 or min(value.shape[2:]) < LEAST_SIDE:
+        if value is None or value.ndim != 4 or min(value.shape[2:]) < MIN_SIDE:
             continue
         nodes = network.needed(ends, name)
         convolved = any(node.op == "Conv" and node.inputs[0] == name for node in nodes)
@@ -95,13 +95,13 @@ def per_position(network: OnnxNetwork, node: Node, values: dict[str, torch.Tenso
     return pointwise and set(node.get("strides", [1])) == {1} and not any(node.get("pads", []))
 
 
-def tail_model(model: onnx.ModelProto, network: OnnxNetwork, classifier: Classifier, place: TailPlace) -> onnx.ModelProto:
-    """The part of the graph from a place to the features, as a graph that reads the coarse map."""
-    outputs = {name for node in network.needed([classifier.features], place.tensor) for name in node.outputs}
+def tail_model(model: onnx.ModelProto, network: OnnxNetwork, classifier: Classifier, point: TailPoint) -> onnx.ModelProto:
+    """The part of the graph from a point to the features, as a graph that reads the coarse map."""
+    outputs = {name for node in network.needed([classifier.features], point.tensor) for name in node.outputs}
     nodes = [node for node in model.graph.node if outputs & set(node.output)]
     names = {name for node in nodes for name in node.input}
     weights = [tensor for tensor in model.graph.initializer if tensor.name in names]
-    source = helper.make_tensor_value_info(place.tensor, onnx.TensorProto.FLOAT, ["N", *place.coarse])
+    source = helper.make_tensor_value_info(point.tensor, onnx.TensorProto.FLOAT, ["N", *point.coarse])
     target = helper.make_tensor_value_info(classifier.features, onnx.TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "tail", [source], [target], weights)
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from common import save_atomically, seeded
-from exits import Classifier, Exits, Place
+from exits import Classifier, ExitPoint, Exits
 from onnx_network import OnnxNetwork
 from unlabelled import Preprocessing, altered, mixed, pixels_of
 
@@ -34,7 +34,7 @@ AVERAGED = 0.05
 
 @dataclass
 class Seen:
-    """What the network makes of some images: the summary at each place, penultimate features and logits."""
+    """What the network makes of some images: the summary at each point, penultimate features and logits."""
 
     summaries: list[np.ndarray | torch.Tensor]
     features: np.ndarray | torch.Tensor
@@ -58,7 +58,7 @@ def fast_bf16() -> bool:
     return not flags.isdisjoint({"amx_bf16", "avx512_bf16"})
 
 
-def observe(network: OnnxNetwork, places: list[Place], classifier: Classifier, images: torch.Tensor) -> Seen:
+def observe(network: OnnxNetwork, points: list[ExitPoint], classifier: Classifier, images: torch.Tensor) -> Seen:
     names = [place.tensor for place in places] + [classifier.features, classifier.logits]
     values = network(images, names)
     summaries = [place.summary(values[place.tensor]).float() for place in places]
@@ -71,9 +71,9 @@ class Library:
     Copy k of the training images is altered, every second one mixed as well; validation images are as they are.
     """
 
-    def __init__(self, folder: Path, network: OnnxNetwork, places: list[Place], classifier: Classifier,
+    def __init__(self, folder: Path, network: OnnxNetwork, points: list[ExitPoint], classifier: Classifier,
                  images: np.ndarray, preprocessing: Preprocessing, seed: int, mirror: bool):  # fmt: skip
-        self.folder, self.network, self.places, self.classifier = folder, network, places, classifier
+        self.folder, self.network, self.points, self.classifier = folder, network, points, classifier
         self.images, self.preprocessing, self.seed, self.mirror = images, preprocessing, seed, mirror
 
     def copy(self, number: int, rows: torch.Tensor) -> Seen:
@@ -92,7 +92,7 @@ class Library:
             partial.mkdir(parents=True, exist_ok=True)
             self.write(partial, name, rows, change)
             partial.rename(folder)
-        summaries = [np.load(folder / f"seen-{i}.npy", mmap_mode="r") for i in range(len(self.places))]
+        summaries = [np.load(folder / f"seen-{i}.npy", mmap_mode="r") for i in range(len(self.points))]
         return Seen(summaries, np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "logits.npy"))
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ class Library:
         for picked in tqdm(rows.split(64), f"running the network, {name}", unit_scale=64, unit="image", disable=None):
             pixels = self.preprocessing.normalize(change(pixels_of(self.images, picked)))
             with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-                seen = observe(self.network, self.places, self.classifier, pixels)
+                seen = observe(self.network, self.points, self.classifier, pixels)
             values = [*seen.summaries, seen.features, seen.logits]
             if not files:
                 names = [*(f"seen-{i}" for i in range(len(seen.summaries))), "features", "logits"]
@@ -136,7 +136,7 @@ def exits_loss(answers, features: torch.Tensor, logits: torch.Tensor, spread: to
 
 
 class Training:
-    """Epochs that resume where they were interrupted. The average of the weights over the last steps is judged after each
+    """Epochs that resume where they were interrupted. The average of the weights over the last steps is evaluated after each
     epoch, and that of the best epoch is kept: exits that have seen a copy of an image often become too sure of others.
     """
 
@@ -246,7 +246,7 @@ def choose_thresholds(exits: Exits, scores: torch.Tensor, agrees: torch.Tensor, 
     `work` is the network's multiply-adds, which the exits' own are part of.
     """
     end, count = len(exits), scores.shape[1]
-    rest = torch.tensor([1 - exit_.place.done for exit_ in exits] + [0.0])
+    rest = torch.tensor([1 - exit_.point.done for exit_ in exits] + [0.0])
     spent = torch.tensor([exit_.work / work for exit_ in exits]).cumsum(0)
     spent = torch.cat([spent, spent[-1:]])
     right = torch.cat([agrees, torch.ones_like(agrees[:1])])
@@ -274,12 +274,12 @@ def choose_thresholds(exits: Exits, scores: torch.Tensor, agrees: torch.Tensor, 
     return best
 
 
-def remember(folder: Path, settings: dict) -> None:
-    """Ties a folder of intermediate results to the settings that they depend on."""
+def remember(folder: Path, chosen: dict) -> None:
+    """Ties a folder of intermediate results to the options that they depend on."""
     file = folder / "settings.json"
-    if file.exists() and json.loads(file.read_text()) != settings:
-        raise ValueError(f"{folder} holds work of another network, other data or settings; name another folder, or delete it")
+    if file.exists() and json.loads(file.read_text()) != chosen:
+        raise ValueError(f"{folder} holds work of another network, other data or options; name another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(settings, indent=1))
+    partial.write_text(json.dumps(chosen, indent=1))
     partial.replace(file)

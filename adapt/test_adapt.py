@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import adapt  # noqa: E402
 import engine  # noqa: E402
 from common import decayed  # noqa: E402
-from exits import Place, choose_places, find_classifier  # noqa: E402
+from exits import ExitPoint, choose_points, find_classifier  # noqa: E402
 from onnx_network import OnnxNetwork, Unsupported  # noqa: E402
-from tail import TailPlace, find_tail  # noqa: E402
+from tail import TailPoint, find_tail  # noqa: E402
 from teaching import Training, choose_thresholds, exits_loss  # noqa: E402
 from unlabelled import altered, mixed  # noqa: E402
 
@@ -135,10 +135,10 @@ def write_images(folder: Path, count: int) -> None:
 
 
 class SimpleExits(list):
-    """Exits with nothing but their places and costs; the last one is a tail."""
+    """Exits with nothing but their points and costs; the last one is a tail."""
 
     def __init__(self, done: list[float], work: list[int]):
-        super().__init__(SimpleNamespace(place=Place("", "", (1, 1, 1), at), work=cost) for at, cost in zip(done, work, strict=True))
+        super().__init__(SimpleNamespace(point=ExitPoint("", "", (1, 1, 1), at), work=cost) for at, cost in zip(done, work, strict=True))
         self.tail = self[-1]
 
 
@@ -225,13 +225,13 @@ class AdaptTest(unittest.TestCase):
         model = self.adapt("exits") / "model.onnx"
         original, adapted = (self.answers(file, "full").values for file in (self.file, model))
         self.assertEqual(adapted.tobytes(), original.tobytes())
-        places = [exit_["after"] for exit_ in engine.inspect(model)["exits"]]
-        self.assertEqual(len(places), 2)
+        points = [exit_["after"] for exit_ in engine.inspect(model)["exits"]]
+        self.assertEqual(len(points), 2)
         with self.subTest("the engine leaves where the graph chooses an exit"):
             left = self.answers(model, "model")
             (expected,) = ReferenceEvaluator(str(model)).run(None, {"input": self.images.numpy()})
             np.testing.assert_allclose(left.values, expected, rtol=1e-4, atol=1e-4)
-            self.assertTrue(set(places) & set(left.exits))
+            self.assertTrue(set(points) & set(left.exits))
 
     def test_a_mobile_network_has_a_tail_exit_behind_its_last_block(self):
         model = self.adapt("mobile-exits", file=self.mobile) / "model.onnx"
@@ -276,10 +276,10 @@ class AdaptTest(unittest.TestCase):
             answers = [self.answers(file, "full").values.tobytes() for file in (self.file, whole / "model.onnx")]
             self.assertNotEqual(*answers)
 
-    def test_work_of_other_settings_is_refused(self):
-        self.adapt("settings")
-        with self.assertRaisesRegex(ValueError, "another network, other data or settings"):
-            self.adapt("settings", "--seed", 2)
+    def test_work_of_other_options_is_refused(self):
+        self.adapt("options")
+        with self.assertRaisesRegex(ValueError, "another network, other data or options"):
+            self.adapt("options", "--seed", 2)
 
     def test_a_network_with_exits_or_gates_is_refused(self):
         out = self.adapt("twice")
@@ -315,7 +315,7 @@ class PartsTest(unittest.TestCase):
 
     def test_windows_of_a_tail_cover_a_map_evenly(self):
         for side, kernel, stride in ((5, 3, 1), (7, 3, 2), (8, 4, 2), (10, 4, 3)):
-            self.assertEqual(TailPlace("", "", (1, side, side), 0.9).windows(), ([kernel] * 2, [stride] * 2))
+            self.assertEqual(TailPoint("", "", (1, side, side), 0.9).windows(), ([kernel] * 2, [stride] * 2))
             self.assertEqual(kernel + 2 * stride, side)
 
     def test_the_tail_has_a_threshold_of_its_own(self):
@@ -335,8 +335,8 @@ class PartsTest(unittest.TestCase):
 
     def test_places_are_spread_over_the_work(self):
         shares = [0.1, 0.22, 0.24, 0.5, 0.7, 0.72, 0.9, 0.94]
-        chosen = choose_places([Place(str(share), "", (1, 1, 1), share) for share in shares], 4)
-        self.assertEqual([place.done for place in chosen], [0.22, 0.5, 0.7, 0.9])
+        chosen = choose_points([ExitPoint(str(share), "", (1, 1, 1), share) for share in shares], 4)
+        self.assertEqual([point.done for point in chosen], [0.22, 0.5, 0.7, 0.9])
 
     def test_fewer_images_are_altered_more_often(self):
         def filled(images: int, *given: str) -> tuple[int, int]:

@@ -100,9 +100,9 @@ class FrontTest(unittest.TestCase):
             resumed = self.make("resumed", "--work", "50%")
         self.assertEqual(calls, ["distilled"] * 2 + [f"confidence-{weight}" for weight in front.CONFIDENCE])
         self.assertEqual((whole / "model.onnx").read_bytes(), (resumed / "model.onnx").read_bytes())
-        with self.subTest("other settings are refused"), self.assertRaisesRegex(ValueError, "work of other settings"):
+        with self.subTest("other options are refused"), self.assertRaisesRegex(ValueError, "work of other options"):
             self.make("whole", "--work", "50%", "--temperature", 3)
-        with self.subTest("so is another seed"), self.assertRaisesRegex(ValueError, "another network, other data or settings"):
+        with self.subTest("so is another seed"), self.assertRaisesRegex(ValueError, "another network, other data or options"):
             self.make("whole", "--work", "50%", "--seed", 3)
 
     def test_views_and_epochs_follow_from_the_minutes_and_the_machine(self):

@@ -13,7 +13,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 # Images up to this side are shifted by whole pixels; larger ones are zoomed too.
 SMALL = 64
 MIRROR_IMAGES, MIRROR_AGREEMENT = 256, 0.8
-LEAST_IMAGES = 100
+MIN_IMAGES = 100
 
 
 class Preprocessing:
@@ -55,8 +55,8 @@ class Preprocessing:
 def list_images(folder: Path, most: int | None, generator: torch.Generator) -> list[Path]:
     """All images below `folder`, or `most` of them, in an order by chance."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if len(files) < LEAST_IMAGES:
-        raise ValueError(f"{folder} holds {len(files)} images ({', '.join(sorted(SUFFIXES))}); {LEAST_IMAGES} are needed")
+    if len(files) < MIN_IMAGES:
+        raise ValueError(f"{folder} holds {len(files)} images ({', '.join(sorted(SUFFIXES))}); {MIN_IMAGES} are needed")
     return [files[i] for i in torch.randperm(len(files), generator=generator)[:most].tolist()]
 
 

@@ -155,7 +155,7 @@ function rowsOf(file) {
 }
 
 /** Compares answers with those of an undisturbed process. */
-async function judge(rows, images) {
+async function verify(rows, images) {
   const classifier = await ImageClassifier.from(MODEL);
   const expected = await classifier.classify(images, { topK: 1 });
   await classifier.release();
@@ -233,7 +233,7 @@ async function killReplica(images) {
 try {
   const images = await makeImages(60);
   const { rows, letters, ...queue } = await killWorkers(images);
-  const verdict = { ...(await judge(rows, images)), givenUp: letters.length };
+  const verdict = { ...(await verify(rows, images)), givenUp: letters.length };
   const balancer = await killReplica(images);
   console.log(
     JSON.stringify({ appendfsync: flags.appendfsync, queue: { ...queue, ...verdict }, balancer }, null, 2),

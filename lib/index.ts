@@ -129,8 +129,8 @@ export type {
   TensorMap,
 } from './skip/observer.js';
 export { type BlockAction, hashPolicy, type SkipPolicy } from './skip/policy.js';
-export type { ScoreProfile, ScoreProfiles } from './skip/profile.js';
 export type { CustomItem, CustomLoss } from './skip/run-loss.js';
+export type { ScoreDistribution, ScoreDistributions } from './skip/score-distribution.js';
 export {
   type BlockDecision,
   type ExitDecision,

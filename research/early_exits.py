@@ -85,14 +85,14 @@ class EarlyExits:
 
     def add_exits(self, features: Sequence[int], classes: int) -> None:
         """`features`: number of those that are seen of each block."""
-        self.places = list(range(self.depths[0] - 1, len(self.blocks) - 1))
-        previous = [0] + [HIDDEN] * len(self.places)
-        self.exits = nn.ModuleList(Exit(features[place] + found, classes) for place, found in zip(self.places, previous))
-        self.register_buffer("thresholds", torch.full((len(self.places),), THRESHOLD))
+        self.points = list(range(self.depths[0] - 1, len(self.blocks) - 1))
+        previous = [0] + [HIDDEN] * len(self.points)
+        self.exits = nn.ModuleList(Exit(features[point] + found, classes) for point, found in zip(self.points, previous))
+        self.register_buffer("thresholds", torch.full((len(self.points),), THRESHOLD))
 
     def trunk_shares(self) -> list[float]:
         """How much of each exit's gradient reaches the trunk; they add up to TRUNK_WEIGHT."""
-        depths = [place + 1 for place in self.places]
+        depths = [point + 1 for point in self.points]
         return [TRUNK_WEIGHT * depth / sum(depths) for depth in depths]
 
     def answers(self, *x: torch.Tensor, gradient: float = 1.0) -> list[torch.Tensor]:
@@ -102,7 +102,7 @@ class EarlyExits:
         2019, Improved Techniques for Training Adaptive Deep Networks), and the exit in front not at all.
         """
         logits, found = [], None
-        exits = dict(zip(self.places, zip(self.exits, self.trunk_shares(), strict=True), strict=True))
+        exits = dict(zip(self.points, zip(self.exits, self.trunk_shares(), strict=True), strict=True))
         x = self.begin(*x)
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -127,7 +127,7 @@ class EarlyExits:
         total, blocks = self.costs(size)
         begin = total - sum(blocks) - self.head.weight.numel()
         heads = [exit_.multiply_adds for exit_ in self.exits]
-        left = [begin + sum(blocks[: place + 1]) + sum(heads[: i + 1]) for i, place in enumerate(self.places)]
+        left = [begin + sum(blocks[: point + 1]) + sum(heads[: i + 1]) for i, point in enumerate(self.points)]
         return left + [total + sum(heads)]
 
 

@@ -42,7 +42,7 @@ class ExitTest(unittest.TestCase):
         plain.load_state_dict({key: value for key, value in network.state_dict().items() if key in plain.state_dict()})
         network.thresholds.fill_(2.0)
         torch.testing.assert_close(network(x), plain(x))
-        self.assertEqual(network.places, [1, 2])
+        self.assertEqual(network.points, [1, 2])
 
     def test_an_image_leaves_at_the_first_sure_exit(self):
         network, x = small_network().eval(), torch.rand(64, 1, 12, 12)
@@ -293,7 +293,7 @@ class TextTest(unittest.TestCase):
         for alone, filled in zip(network.answers(ids), network.answers(padded), strict=True):
             torch.testing.assert_close(filled, alone)
         torch.testing.assert_close(network.answers(ids)[-1], plain(padded, (padded != 0).long()))
-        self.assertEqual(network.places, [0, 1])
+        self.assertEqual(network.points, [0, 1])
 
     def test_twin_and_gated_network_learn_the_same_from_blanked_words_and_no_label(self):
         few = text.TextSet("few", "Few", ["no", "yes"], words=12, endings=0, size=9)

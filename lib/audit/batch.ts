@@ -47,8 +47,8 @@ export class ItemBatch {
     maxBytes: number,
     private readonly between?: AuditLines,
   ) {
-    const most = between ? BATCH_ITEMS.between : BATCH_ITEMS.here;
-    this.#capacity = Math.min(most, Math.floor(maxBytes / BYTES_FOR_EACH));
+    const max = between ? BATCH_ITEMS.between : BATCH_ITEMS.here;
+    this.#capacity = Math.min(max, Math.floor(maxBytes / BYTES_FOR_EACH));
     if (this.#native && isSimple(first)) {
       this.#columns = new Columns(this.#capacity, context.blocks, first.output[0]!.length);
     }

@@ -1,21 +1,26 @@
-import { profileOf, type ScoreProfile, type ScoreProfiles, shareOut } from '../skip/profile.js';
+import {
+  distributionOf,
+  type ScoreDistribution,
+  type ScoreDistributions,
+  shareOut,
+} from '../skip/score-distribution.js';
 import type { ItemTrace } from '../skip/trace.js';
 
 /** The usual threshold for drift. */
 export const PSI_DRIFT = 0.25;
 
 /**
- * Population stability index of a sample of scores against a profile: the sum over bins of (actual - expected) *
+ * Population stability index of a sample of scores against an expected distribution: the sum over bins of (actual - expected) *
  * ln(actual / expected), with bins floored at half an observation so that it is finite. Below 0.1 the scores count as
  * stable, above 0.25 as drifted (Siddiqi 2006, Credit Risk Scorecards).
  */
-export function populationStability(profile: ScoreProfile, scores: readonly number[]): number {
+export function populationStability(expected: ScoreDistribution, scores: readonly number[]): number {
   if (scores.length === 0) return 0;
   const floor = 0.5 / scores.length;
-  return shareOut(scores, profile.edges).reduce((sum, share, i) => {
+  return shareOut(scores, expected.edges).reduce((sum, share, i) => {
     const actual = Math.max(share, floor);
-    const expected = Math.max(profile.shares[i]!, floor);
-    return sum + (actual - expected) * Math.log(actual / expected);
+    const usual = Math.max(expected.shares[i]!, floor);
+    return sum + (actual - usual) * Math.log(actual / usual);
   }, 0);
 }
 
@@ -43,7 +48,7 @@ export interface Drift {
 }
 
 /** Scores to compare with, if there are any. */
-export type DriftProfiles = { readonly [K in DriftKind]?: ScoreProfiles };
+export type ExpectedScores = { readonly [K in DriftKind]?: ScoreDistributions };
 
 const KINDS: readonly DriftKind[] = ['gate', 'exit'];
 
@@ -59,17 +64,17 @@ export interface ClosedWindow {
   readonly moved: readonly Drift[];
 }
 
-/** Compares windows of a stream with profiles. If a kind has no profile, the first window becomes its profile. */
+/** Compares windows of a stream with the expected scores. Of a kind without any, the first window is what is expected. */
 export class DriftMonitor {
   readonly #window: number;
-  readonly #profiles: { [K in DriftKind]?: ScoreProfiles };
+  readonly #expected: { [K in DriftKind]?: ScoreDistributions };
   #seen = { gate: new Map<string, Seen>(), exit: new Map<string, Seen>() };
   #items = 0;
 
   /** @param window number of items with a score that make a window */
-  constructor(window: number, profiles: DriftProfiles) {
+  constructor(window: number, expected: ExpectedScores) {
     this.#window = window;
-    this.#profiles = { ...profiles };
+    this.#expected = { ...expected };
   }
 
   /** @returns the result of the window if this item closes one that can be compared */
@@ -99,9 +104,9 @@ export class DriftMonitor {
     this.#seen = { gate: new Map(), exit: new Map() };
     this.#items = 0;
     const compared = KINDS.flatMap((kind) => {
-      const profiles = this.#profiles[kind];
-      if (profiles) return compareAll(kind, seen[kind], profiles);
-      if (seen[kind].size > 0) this.#profiles[kind] = profilesOf(seen[kind]);
+      const expected = this.#expected[kind];
+      if (expected) return compareAll(kind, seen[kind], expected);
+      if (seen[kind].size > 0) this.#expected[kind] = distributionsOf(seen[kind]);
       return [];
     });
     if (compared.length === 0) return undefined;
@@ -112,23 +117,23 @@ export class DriftMonitor {
 
 const skipRateOf = ({ scores, skipped }: Seen) => skipped / scores.length;
 
-function profilesOf(seen: ReadonlyMap<string, Seen>): ScoreProfiles {
+function distributionsOf(seen: ReadonlyMap<string, Seen>): ScoreDistributions {
   return Object.fromEntries(
-    [...seen].map(([block, some]) => [block, profileOf(some.scores, skipRateOf(some))]),
+    [...seen].map(([block, some]) => [block, distributionOf(some.scores, skipRateOf(some))]),
   );
 }
 
-function compareAll(kind: DriftKind, seen: ReadonlyMap<string, Seen>, profiles: ScoreProfiles) {
+function compareAll(kind: DriftKind, seen: ReadonlyMap<string, Seen>, expected: ScoreDistributions) {
   return [...seen].flatMap(([block, some]) => {
-    const profile = profiles[block];
-    return profile ? [compare(kind, block, some, profile)] : [];
+    const distribution = expected[block];
+    return distribution ? [compare(kind, block, some, distribution)] : [];
   });
 }
 
-function compare(kind: DriftKind, block: string, seen: Seen, profile: ScoreProfile) {
+function compare(kind: DriftKind, block: string, seen: Seen, distribution: ScoreDistribution) {
   const { scores, skipped } = seen;
-  const { skipRate: expected, edges } = profile;
-  const psi = populationStability(profile, scores);
+  const { skipRate: expected, edges } = distribution;
+  const psi = populationStability(distribution, scores);
   const rates = { edges: [0.5], shares: [1 - expected, expected], skipRate: expected };
   const skips = scores.map((_, i) => (i < skipped ? 1 : 0));
   const skipRatePsi = populationStability(rates, skips);

@@ -12,18 +12,9 @@ import {
   write,
   writeSync,
 } from 'node:fs';
+import { type Chunk, LineBuffer, NO_CHUNK } from './line-buffer.js';
 import { FIRST_LINK, linkAtEnd } from './record.js';
 import { begunAt, lastLine, linkBefore, nextRotated, removeRotated } from './rotated.js';
-
-/** Whole lines to write together. */
-interface Chunk {
-  readonly bytes: Buffer;
-  /** The memory of the lines, for reuse; empty if it is shared. */
-  readonly room: Buffer;
-  readonly items: number;
-  /** The file is rotated after this chunk. */
-  readonly last: boolean;
-}
 
 /** When a file is rotated, and how long the files are kept that it was rotated to. */
 export interface LogFileLimits {
@@ -41,12 +32,8 @@ export interface LogFileEvents {
   failed(items: number, error: Error): void;
 }
 
-/** Bytes to write at once, and the time after which fewer are written. */
-const CHUNK_BYTES = 2 ** 16;
+/** Milliseconds after which less than a chunk is written. */
 const FLUSH_MS = 100;
-/** Room for the last lines of a chunk. */
-const SPARE_BYTES = 2 ** 14;
-const NOTHING = Buffer.alloc(0);
 /** Most bytes of encoded lines that may wait for a slow disk; further lines are lost instead of filling the memory. */
 const MAX_BYTES = 2 ** 26;
 const EXIT_WAIT_MS = 1000;
@@ -68,14 +55,8 @@ export class LogFile {
   #fd: number | undefined;
   /** The name of a new file until its header is on the disk. */
   #temporary: string | undefined;
-  /** Lines that are not in a chunk yet: the first `#used` bytes. */
-  #lines: Buffer = NOTHING;
-  /** Memory of a written chunk, for the next one: new memory is mapped page by page. */
-  #spare: Buffer = NOTHING;
-  #used = 0;
-  /** Whether the first of them is the header of a file. */
-  #begins = false;
-  #items = 0;
+  /** Lines that are not in a chunk yet. */
+  readonly #lines = new LineBuffer();
   #chunks: Chunk[] = [];
   #chunkBytes = 0;
   #busy: Chunk | undefined;
@@ -103,7 +84,7 @@ export class LogFile {
   /** Items that are appended and not written yet. */
   get waiting(): number {
     const busy = this.#busy?.items ?? 0;
-    return this.#chunks.reduce((sum, { items }) => sum + items, busy + this.#items);
+    return this.#chunks.reduce((sum, { items }) => sum + items, busy + this.#lines.items);
   }
 
   /** Link of the last appended line. */
@@ -153,21 +134,18 @@ export class LogFile {
       return;
     }
     this.#link = linkAtEnd(lines);
-    if (this.#size === 0) {
-      this.#begins = true;
-      this.#born = Date.now();
-    }
+    const begins = this.#size === 0;
+    if (begins) this.#born = Date.now();
     this.#size += lines.length;
-    this.#keep(lines);
-    this.#items += items;
+    this.#lines.add(items, lines, begins);
     const full = (this.#size >= this.limits.maxBytes || this.#isOld()) && items > 0;
-    if (full || this.#used >= CHUNK_BYTES) this.#seal(full);
+    if (full || this.#lines.isFull) this.#seal(full);
     else this.#timer ??= setTimeout(() => this.#seal(false), FLUSH_MS).unref();
   }
 
   /** For a log that may be idle: rotates a file that is too old, and removes those that are too old to keep. */
   tend(): void {
-    const idle = this.#busy === undefined && this.#used === 0;
+    const idle = this.#busy === undefined && this.#lines.isEmpty;
     if (this.#fd !== undefined && this.#size > 0 && idle && this.#isOld()) {
       this.#size = 0;
       this.#rotate();
@@ -187,10 +165,7 @@ export class LogFile {
     const fd = this.#fd;
     if (fd === undefined) return;
     try {
-      const text = Buffer.concat([
-        ...this.#chunks.map(({ bytes }) => bytes),
-        this.#lines.subarray(0, this.#used),
-      ]);
+      const text = Buffer.concat([...this.#chunks.map(({ bytes }) => bytes), this.#lines.bytes]);
       // A write in progress has its own thread, which still runs.
       if (this.#busy) waitForSize(fd, this.#before + this.#busy.bytes.length);
       writeSync(fd, text);
@@ -204,7 +179,7 @@ export class LogFile {
       if (!existsSync(this.path)) renameSync(this.#temporary, this.path);
     } catch (error) {
       this.events.failed(
-        this.#items + this.#chunks.reduce((sum, { items }) => sum + items, 0),
+        this.#lines.items + this.#chunks.reduce((sum, { items }) => sum + items, 0),
         error as Error,
       );
     }
@@ -225,21 +200,6 @@ export class LogFile {
     }
   }
 
-  #keep(lines: Uint8Array): void {
-    const end = this.#used + lines.length;
-    if (end > this.#lines.length) {
-      const room =
-        this.#spare.length >= end
-          ? this.#spare
-          : Buffer.allocUnsafeSlow(Math.max(end, CHUNK_BYTES + SPARE_BYTES));
-      this.#spare = NOTHING;
-      this.#lines.copy(room, 0, 0, this.#used);
-      this.#lines = room;
-    }
-    this.#lines.set(lines, this.#used);
-    this.#used = end;
-  }
-
   /** Creates a new file. @throws the file system's error */
   #begin(): void {
     const name = `${this.path}.${process.pid}-${++begun}.tmp`;
@@ -248,25 +208,13 @@ export class LogFile {
     this.#before = 0;
   }
 
-  #forgetLines(): void {
-    this.#lines = NOTHING;
-    this.#used = 0;
-    this.#begins = false;
-    this.#items = 0;
-  }
-
   #seal(last: boolean): void {
     this.#timer = void clearTimeout(this.#timer);
-    if (this.#used === 0) return;
-    const room = this.#lines;
-    const bytes = room.subarray(0, this.#used);
-    const header = this.#begins ? bytes.indexOf(10) + 1 : 0;
-    if (header > 0) {
-      this.#chunks.push({ bytes: bytes.subarray(0, header), room: NOTHING, items: 0, last: false });
+    if (this.#lines.isEmpty) return;
+    for (const chunk of this.#lines.seal(last)) {
+      this.#chunks.push(chunk);
+      this.#chunkBytes += chunk.bytes.length;
     }
-    this.#chunks.push({ bytes: bytes.subarray(header), room, items: this.#items, last });
-    this.#chunkBytes += bytes.length;
-    this.#forgetLines();
     // The next file begins with the line that continues this one.
     if (last) this.#size = 0;
     if (!this.#busy) this.#next();
@@ -286,7 +234,7 @@ export class LogFile {
         return;
       }
       this.#before += chunk.bytes.length;
-      if (chunk.room.length > 0) this.#spare = chunk.room;
+      this.#lines.reuse(chunk);
       this.events.written(chunk.items);
       if (chunk.last) this.#rotate();
       if (this.#temporary && this.#before > 0) this.#name(this.#temporary);
@@ -297,7 +245,7 @@ export class LogFile {
   /** Gives a new file its name, now that it has a header. */
   #name(temporary: string): void {
     // Still busy, but with nothing left to write.
-    this.#busy = { bytes: NOTHING, room: NOTHING, items: 0, last: false };
+    this.#busy = NO_CHUNK;
     const named = (error: Error | null) => {
       if (error) {
         this.#fail(0, error);
@@ -315,10 +263,10 @@ export class LogFile {
 
   /** Drops everything that waits: its links continue a line that doesn't exist. */
   #fail(items: number, error: Error): void {
-    const lost = this.#chunks.reduce((sum, chunk) => sum + chunk.items, items + this.#items);
+    const lost = this.#chunks.reduce((sum, chunk) => sum + chunk.items, items + this.#lines.items);
     this.#chunks = [];
     this.#chunkBytes = 0;
-    this.#forgetLines();
+    this.#lines.clear();
     this.#shut();
     this.events.failed(lost, error);
     this.#next();

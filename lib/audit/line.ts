@@ -24,7 +24,7 @@ function decimalsOf(signed: number): number | undefined {
   // Six digits: the number times a power of ten is at least 10^5.
   let decimals = 0;
   while (value * POWERS[decimals]! < 1e5) decimals++;
-  for (const most = decimals + 3; decimals <= most; decimals++) {
+  for (const max = decimals + 3; decimals <= max; decimals++) {
     const power = POWERS[decimals];
     if (power === undefined) return undefined;
     const whole = Math.round(value * power);

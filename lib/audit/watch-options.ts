@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { profileSchema, type ScoreProfiles } from '../skip/profile.js';
 import type { Metric } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
+import { distributionSchema, type ScoreDistributions } from '../skip/score-distribution.js';
 import { parseStrict } from '../util/validation.js';
 import type { Drift } from './drift-monitor.js';
 
@@ -25,12 +25,12 @@ export interface WatchOptions {
   /** `full` (the default): the session runs every block from then on. `warn`: only the event. */
   onTrip?: 'full' | 'warn' | undefined;
   /**
-   * Scores to compare with, by block. By default those from the calibration of the session's policy, otherwise the
+   * Distributions of gates' scores to compare with, by block. By default those from the calibration of the session's policy, otherwise the
    * first `window` items of the stream.
    */
-  profile?: ScoreProfiles | undefined;
-  /** The same for the confidences of early exits, by the exit's block. */
-  exitProfile?: ScoreProfiles | undefined;
+  scores?: ScoreDistributions | undefined;
+  /** The same for the scores of early exits, by the exit's block. */
+  exitScores?: ScoreDistributions | undefined;
   /** Items in one window of drift detection; 500 by default. */
   window?: number | undefined;
   /** The loss of an item, 0 to 1, for a policy that promises the metric `custom`: the function that it was calibrated with. */
@@ -83,8 +83,8 @@ const optionsSchema = z.strictObject({
   confidence: share.optional(),
   distinct: z.boolean().optional(),
   onTrip: z.enum(['full', 'warn']).optional(),
-  profile: z.record(z.string(), profileSchema).optional(),
-  exitProfile: z.record(z.string(), profileSchema).optional(),
+  scores: z.record(z.string(), distributionSchema).optional(),
+  exitScores: z.record(z.string(), distributionSchema).optional(),
   window: z.int().min(50).optional(),
   loss: z
     .custom<CustomLoss>((value) => typeof value === 'function', { error: 'expected a function' })

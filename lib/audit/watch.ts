@@ -20,7 +20,7 @@ import { parseWatchOptions, type WatchOptions, type WatchStats } from './watch-o
 interface WatchEvents {
   /** The lower bound of the disagreement has exceeded the limit. */
   trip: [WatchStats];
-  /** Scores or skip rates of at least one gate or exit have moved away from the profile. */
+  /** Scores or skip rates of at least one gate or exit have moved away from what is expected. */
   drift: [readonly Drift[]];
 }
 
@@ -31,7 +31,7 @@ const MAX_WAITING = 16;
 const MAX_CHECKED = 10_000;
 
 /** Rates that can be tested: of a limit below them any loss is too much, and one above them is as good as none. */
-const [LEAST, MOST] = [1e-9, 0.999];
+const [MIN_RATE, MAX_RATE] = [1e-9, 0.999];
 
 type Test = Tested & { readonly monitor: RateMonitor };
 
@@ -224,20 +224,20 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   #makeTests(tested: readonly [Tested, ...Tested[]]): readonly [Test, ...Test[]] {
     const alpha = (1 - this.#options.confidence) / tested.length;
     const [first, ...others] = tested.map(({ metric, limit }): Test => {
-      const rate = (limit ?? MOST) / maxLoss(metric);
+      const rate = (limit ?? MAX_RATE) / maxLoss(metric);
       return {
         metric,
         limit,
-        monitor: new RateMonitor(Math.min(Math.max(rate, LEAST), MOST), alpha),
+        monitor: new RateMonitor(Math.min(Math.max(rate, MIN_RATE), MAX_RATE), alpha),
       };
     });
     return [first!, ...others];
   }
 
   #makeDriftMonitor(): DriftMonitor {
-    const { profile, exitProfile, window } = this.#options;
-    const { gate, exit } = this.#control?.profiles ?? {};
-    return new DriftMonitor(window, { gate: profile ?? gate, exit: exitProfile ?? exit });
+    const { scores, exitScores, window } = this.#options;
+    const { gate, exit } = this.#control?.expected ?? {};
+    return new DriftMonitor(window, { gate: scores ?? gate, exit: exitScores ?? exit });
   }
 }
 

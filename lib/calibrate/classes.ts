@@ -192,7 +192,7 @@ export class ClassStrategy implements Strategy<ClassSetting, Measured> {
     const tables = await tablesOf(this.task, chains, folds);
     const { programs, options } = this.task;
     const scores = exitScoresOf(tables, savingsOf(programs.main, exits), options);
-    const settings = exits.length > 0 ? settingsOf(scores, options.settings) : [];
+    const settings = exits.length > 0 ? settingsOf(scores, options.penalties) : [];
     return { exits, tables, order: tables.at(-1)!, settings };
   }
 }

@@ -30,19 +30,19 @@ export interface CalibrationData {
 }
 
 /** As many items of a source: spread evenly over it where they are known, otherwise the first. */
-function someOf({ count, list }: Items<Tensor>, most: number): Items<Tensor> {
+function someOf({ count, list }: Items<Tensor>, max: number): Items<Tensor> {
   if (Array.isArray(list)) {
-    const chosen = takeEvenly(list as readonly Item<Tensor>[], most);
+    const chosen = takeEvenly(list as readonly Item<Tensor>[], max);
     return { count: chosen.length, list: chosen };
   }
   async function* first() {
     let taken = 0;
     for await (const item of list) {
       yield item;
-      if (++taken === most) return;
+      if (++taken === max) return;
     }
   }
-  return { count: count === null ? null : Math.min(count, most), list: first() };
+  return { count: count === null ? null : Math.min(count, max), list: first() };
 }
 
 /** @param check called with the first item that can be used, before the others are read */

@@ -157,7 +157,13 @@ const shape = {
    * Number of penalties to try; see order/thresholds.ts.
    * @internal
    */
-  settings: flagged(count(2).default(96), '--settings <n>', 'settings to try', number, true),
+  penalties: flagged(
+    count(2).default(96),
+    '--penalties <n>',
+    'penalties of changed answers to try, each of which gives a setting',
+    number,
+    true,
+  ),
 };
 
 /** Options that name further files, and say how the outputs are read. */

@@ -59,12 +59,12 @@ function skipping(blocks: readonly Block[], omitted: ReadonlySet<number>): SkipP
 /** What a policy states that it saves: the means of its setting, and its times. */
 function expectedOf(chosen: MeasuredSetting | undefined): Expected {
   if (!chosen) return { multiplyAddsSkipped: 0, blocksSkipped: 0, latencyReduction: 0 };
-  const { multiplyAddsSkipped, blocksSkipped, profiles } = chosen.effect;
+  const { multiplyAddsSkipped, blocksSkipped, distributions } = chosen.effect;
   const { latency } = chosen;
   return {
     ...{ multiplyAddsSkipped, blocksSkipped },
     ...{ latencyReduction: latencyReduction(latency), latency },
-    ...(profiles && { scores: profiles.gate, exits: profiles.exit }),
+    ...(distributions && { scores: distributions.gate, exits: distributions.exit }),
   };
 }
 

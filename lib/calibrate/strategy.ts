@@ -1,6 +1,6 @@
 /** What differs between networks whose answer is one class, which get exits, and all others, which lose blocks. */
 import type { ExitSpec } from '../skip/exits.js';
-import type { ScoreProfiles } from '../skip/profile.js';
+import type { ScoreDistributions } from '../skip/score-distribution.js';
 import type { CalibrationItem } from './options.js';
 import type { Calibration } from './report/result.js';
 import type { Part, Split } from './split.js';
@@ -26,7 +26,7 @@ export interface Effect {
   readonly blocksSkipped: number;
   /** Fraction of the items that left at each exit, by block. */
   readonly exits: Readonly<Record<string, number>>;
-  readonly profiles?: { readonly gate: ScoreProfiles; readonly exit: ScoreProfiles };
+  readonly distributions?: { readonly gate: ScoreDistributions; readonly exit: ScoreDistributions };
 }
 
 /** Methods are called in this order, each once but for `verify`. */

@@ -180,11 +180,11 @@ export class TextModel {
 
   /** Indices of the texts that run together. */
   #groups(lengths: readonly number[]): number[][] {
-    const most = this.session.model.batching === 'item' ? BATCH : 1;
+    const max = this.session.model.batching === 'item' ? BATCH : 1;
     const byLength = new Map<number, number[]>();
     for (const [i, length] of lengths.entries()) append(byLength, length, i);
     return [...byLength.values()].flatMap((all) =>
-      Array.from({ length: Math.ceil(all.length / most) }, (_, k) => all.slice(k * most, (k + 1) * most)),
+      Array.from({ length: Math.ceil(all.length / max) }, (_, k) => all.slice(k * max, (k + 1) * max)),
     );
   }
 }

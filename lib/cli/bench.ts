@@ -121,9 +121,9 @@ function draw(report: BenchReport, flops: number, io: Io): string {
     runner.loadMs.toFixed(0),
     runner.name in ratios ? paint(io, 'bold', speedup(ratios[runner.name]!)) : '',
   ]);
-  const setting = `batch ${batch}, ${threads === 1 ? 'one thread' : `${threads} threads`}, ${isa}${report.precision ? `, ${report.precision}` : ''}`;
+  const conditions = `batch ${batch}, ${threads === 1 ? 'one thread' : `${threads} threads`}, ${isa}${report.precision ? `, ${report.precision}` : ''}`;
   return (
-    `${paint(io, 'bold', report.model)}: ${setting}, every block run\n` +
+    `${paint(io, 'bold', report.model)}: ${conditions}, every block run\n` +
     `${cpu}; peak of one core ${peakGflops.toFixed(0)} GFLOP/s\n\n${formatTable(io, COLUMNS, rows)}`
   );
 }

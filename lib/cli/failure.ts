@@ -1,6 +1,6 @@
 import { CommanderError } from 'commander';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
-import { RENAMED } from '../util/suggest.js';
+import { RENAMED_FLAGS } from '../util/suggest.js';
 import type { Io } from './io.js';
 
 /** Exit codes: the command failed; the command line was wrong. */
@@ -22,7 +22,7 @@ function describe(error: unknown): { code: ErrorCode; message: string; exitCode:
     return { code: error.code, message: error.message, exitCode: FAILED };
   if (error instanceof CommanderError) {
     const message = error.message.replace(/^error: /, '').replace(/\n\(?/, ' (');
-    const renamed = RENAMED.get(/^unknown option '--([^'=]+)/.exec(message)?.[1] ?? '');
+    const renamed = RENAMED_FLAGS.get(/^unknown option '--([^'=]+)/.exec(message)?.[1] ?? '');
     const hint = renamed === undefined ? '' : ` (It is called --${renamed} now.)`;
     return { code: 'INVALID_ARGUMENT', message: `${message}${hint}`, exitCode: USAGE };
   }

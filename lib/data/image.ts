@@ -204,9 +204,9 @@ async function resizedAtOnce(image: Sharp, head: Buffer, rule: ResizeRule): Prom
   const target = rule({ width, height });
   if (target === undefined || target.kernel === 'nearest') return undefined;
   if (target.width === width && target.height === height) return undefined;
-  const least = Math.min(width / target.width, height / target.height);
+  const min = Math.min(width / target.width, height / target.height);
   const differs = turned || (target.grey && channels !== 1);
-  return differs && least < SHRINKS_FROM ? undefined : target;
+  return differs && min < SHRINKS_FROM ? undefined : target;
 }
 
 /** Of a JPEG of grey or sRGB, and whether its EXIF data turn it; undefined for any other. */

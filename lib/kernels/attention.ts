@@ -26,7 +26,7 @@ export function attention(
       ];
       for (let i = 0; i < queries; i++) {
         const qRow = qAt + i * attrs.q.row;
-        let most = Number.NEGATIVE_INFINITY;
+        let max = Number.NEGATIVE_INFINITY;
         for (let j = 0; j < keys; j++) {
           const kRow = kAt + j * attrs.k.row;
           let sum = 0;
@@ -38,10 +38,10 @@ export function attention(
           if (!replaces) sum += own;
           else if (own < 0) sum = own;
           scores[j] = sum;
-          most = Math.max(most, sum);
+          max = Math.max(max, sum);
         }
         let total = 0;
-        for (let j = 0; j < keys; j++) total += scores[j] = Math.exp(scores[j]! - most);
+        for (let j = 0; j < keys; j++) total += scores[j] = Math.exp(scores[j]! - max);
         const yRow = yAt + i * attrs.y.row;
         for (let d = 0; d < valueDepth; d++) {
           let sum = 0;

@@ -103,8 +103,8 @@ export function reduce(x: KernelTensor, y: KernelTensor, { kind, axes }: Operati
     a: number | bigint,
     b: number | bigint,
   ) => number | bigint;
-  const [least, greatest] = LIMITS[x.dtype];
-  const start = { sum: big ? 0n : 0, prod: big ? 1n : 1, min: greatest, max: least }[kind];
+  const [min, greatest] = LIMITS[x.dtype];
+  const start = { sum: big ? 0n : 0, prod: big ? 1n : 1, min: greatest, max: min }[kind];
   forEachGroup(x, axes, (out, walk) => {
     let result: number | bigint = start;
     walk((at) => {
@@ -215,7 +215,7 @@ export function topK(
   { axis, largest }: Operations['topK'],
 ): void {
   const { outer, length, inner } = splitAt(x.shape, axis);
-  const most = y.shape[axis]!;
+  const max = y.shape[axis]!;
   const [from, values] = [floats(x), floats(y)];
   const places = indices.data as BigInt64Array;
   for (let o = 0; o < outer; o++) {
@@ -223,8 +223,8 @@ export function topK(
       const value = (k: number) => from[(o * length + k) * inner + i]!;
       const order = Array.from({ length }, (_, k) => k);
       order.sort((a, b) => (largest ? rank(value(b), value(a)) : rank(value(a), value(b))));
-      for (let k = 0; k < most; k++) {
-        const to = (o * most + k) * inner + i;
+      for (let k = 0; k < max; k++) {
+        const to = (o * max + k) * inner + i;
         values[to] = value(order[k]!);
         places[to] = BigInt(order[k]!);
       }

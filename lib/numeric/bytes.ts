@@ -1,8 +1,8 @@
 /** Numbers that one byte holds, beside a scale for each column. */
 
-const MOST = 127;
+const MAX = 127;
 /** Columns of smaller numbers become zeros. */
-const LEAST = 2 ** -100;
+const MIN = 2 ** -100;
 
 /**
  * The nearest whole multiples, from -127 to 127, of a power of two: for each column, the least that reaches its largest number.
@@ -14,10 +14,10 @@ export function nearestBytes(values: Float32Array, columns: number): Float32Arra
   for (const [i, value] of values.entries()) {
     scales[i % columns] = Math.max(scales[i % columns]!, Math.abs(value));
   }
-  for (const [j, most] of scales.entries()) {
-    let scale = 2 ** Math.floor(Math.log2(most / MOST));
-    while (MOST * scale < most) scale *= 2;
-    scales[j] = most < LEAST ? 1 : scale;
+  for (const [j, max] of scales.entries()) {
+    let scale = 2 ** Math.floor(Math.log2(max / MAX));
+    while (MAX * scale < max) scale *= 2;
+    scales[j] = max < MIN ? 1 : scale;
   }
   return values.map((value, i) => {
     const scale = scales[i % columns]!;

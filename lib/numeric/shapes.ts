@@ -14,7 +14,7 @@ export function sameShape(a: Shape, b: Shape): boolean {
 
 /** The shape that numpy broadcasts `shapes` to; undefined when they don't fit together. */
 export function broadcast(...shapes: readonly Shape[]): number[] | undefined {
-  const rank = shapes.reduce((most, shape) => Math.max(most, shape.length), 0);
+  const rank = shapes.reduce((max, shape) => Math.max(max, shape.length), 0);
   const result = new Array<number>(rank).fill(1);
   for (const shape of shapes) {
     for (const [i, length] of shape.entries()) {

@@ -26,7 +26,7 @@ export interface Comparison {
 /** Images that are timed, and the time after which no further one is. */
 const TIMED = { images: 200, milliseconds: 5000 };
 /** A smaller probability counts as this one. */
-const LEAST = 1e-30;
+const MIN_SHARE = 1e-30;
 /** Runs under way at a time. */
 const AT_ONCE = 8;
 
@@ -52,7 +52,10 @@ export async function probabilitiesOf(
 /** How far probabilities are from those of the float network: the mean Kullback-Leibler divergence. */
 export function divergence(from: readonly Float64Array[], to: readonly Float64Array[]): number {
   const of = (p: Float64Array, q: Float64Array) =>
-    p.reduce((sum, share, i) => sum + (share > 0 ? share * Math.log(share / Math.max(q[i]!, LEAST)) : 0), 0);
+    p.reduce(
+      (sum, share, i) => sum + (share > 0 ? share * Math.log(share / Math.max(q[i]!, MIN_SHARE)) : 0),
+      0,
+    );
   return from.reduce((sum, p, i) => sum + of(p, to[i]!), 0) / from.length;
 }
 

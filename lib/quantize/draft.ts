@@ -1,4 +1,4 @@
-/** One float network, and the quantised ones that its settings give. */
+/** One float network, and the quantised ones that choices give. */
 import { ResidualSkipError } from '../errors.js';
 import type { ModelProto, NodeProto } from '../model/read/proto.js';
 import { emit } from './emit.js';
@@ -11,7 +11,7 @@ import { type Quantisation, quantisationOf, type RangeMethod } from './range.js'
 import { correctedBias, integerWeights } from './weights.js';
 
 /** What can be chosen for a whole network. */
-export interface Settings {
+export interface Choices {
   readonly range: RangeMethod;
   /** Whether biases make up for the rounding of weights. */
   readonly biasCorrected: boolean;
@@ -75,7 +75,7 @@ export class Draft {
     return planOf(network, this.shapes, this.streams, stay);
   }
 
-  async build({ range, biasCorrected, equalised, inFloat }: Settings): Promise<ModelProto> {
+  async build({ range, biasCorrected, equalised, inFloat }: Choices): Promise<ModelProto> {
     const { network, observed } = await this.#variant(equalised);
     const plan = this.plan(inFloat, network);
     const quantisations = plan.groups.map((names) => quantisationOf(merged(names, observed), range));

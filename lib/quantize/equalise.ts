@@ -19,7 +19,7 @@ export interface Pair {
 }
 
 /** A channel that is nearly always zero would get weights without bounds. */
-const MOST = 64;
+const MAX_FACTOR = 64;
 
 /** Neighbouring layers with nothing but a function between them that a positive factor commutes with. */
 export function pairsOf(network: Network, layers: readonly Layer[]): Pair[] {
@@ -57,12 +57,12 @@ export function equalise(
 ): void {
   for (const { first, second, between, cut } of pairs) {
     const { largest } = observed.get(between)!;
-    const most = Math.min(cut, Math.max(...largest));
+    const max = Math.min(cut, Math.max(...largest));
     const byChannel = second.weights.dims[1] === 1 && second.weights.dims[0] === largest.length;
     // Weights of a depthwise layer have a scale for each channel, so that scaling costs them nothing.
     const power = byChannel ? 1 : 0.5;
     const factors = largest.map((own) =>
-      Math.min(MOST, Math.max(1, most / Math.max(own, most / MOST)) ** power),
+      Math.min(MAX_FACTOR, Math.max(1, max / Math.max(own, max / MAX_FACTOR)) ** power),
     );
     const own = weightsOf(network, first);
     const next = weightsOf(network, second);

@@ -23,7 +23,7 @@ import { InferenceSession } from '../session/session.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { parsePart } from '../util/validation.js';
 import { Comparing, type Comparison, divergence, probabilitiesOf } from './compare.js';
-import { Draft, type Settings } from './draft.js';
+import { type Choices, Draft } from './draft.js';
 import { readNetwork } from './network.js';
 import { observe, shapesOf } from './observe.js';
 import { layersOf } from './plan.js';
@@ -126,18 +126,18 @@ async function quantizeWith(
     observe(variant, axes, { classifier, engine, images: parts.ranges, work }),
   );
   const expected = await probabilitiesOf(classifier, classifier.session, parts.choice, work);
-  const build = async (settings: Settings): Promise<Candidate> => {
-    const model = encodeModelProto(await draft.build(settings));
+  const build = async (choices: Choices): Promise<Candidate> => {
+    const model = encodeModelProto(await draft.build(choices));
     const session = await InferenceSession.create(model, engine);
     try {
       const found = await probabilitiesOf(classifier, session, parts.choice, work);
-      return { settings, model, loss: divergence(expected, found) };
+      return { choices, model, loss: divergence(expected, found) };
     } finally {
       await session.release();
     }
   };
-  const { settings, model, loss } = await choose(build, draft.pairs > 0, work);
-  const { layers } = draft.plan(settings.inFloat);
+  const { choices, model, loss } = await choose(build, draft.pairs > 0, work);
+  const { layers } = draft.plan(choices.inFloat);
   const session = await InferenceSession.create(model, engine);
   try {
     const comparing = new Comparing(classifier, session);
@@ -167,9 +167,9 @@ async function quantizeWith(
           inPlan.has(node) ? [] : [node.name || node.output![0]!],
         ),
       },
-      range: settings.range,
-      biasCorrected: settings.biasCorrected,
-      equalised: settings.equalised,
+      range: choices.range,
+      biasCorrected: choices.biasCorrected,
+      equalised: choices.equalised,
       loss,
       images: { ranges: parts.ranges.length, choice: parts.choice.length },
       ...compared,
@@ -180,24 +180,24 @@ async function quantizeWith(
 }
 
 interface Candidate {
-  readonly settings: Settings;
+  readonly choices: Choices;
   readonly model: Uint8Array;
   readonly loss: number;
 }
 
-/** The candidate that loses least; one choice after the other, from the settings that are usually best. */
+/** The candidate that loses least; one choice after the other, from the choices that are usually best. */
 async function choose(
-  build: (settings: Settings) => Promise<Candidate>,
+  build: (choices: Choices) => Promise<Candidate>,
   canEqualise: boolean,
   work: Work,
 ): Promise<Candidate> {
-  const changes: { readonly change: (from: Settings) => Partial<Settings>; readonly worth: number }[] = [
+  const changes: { readonly change: (from: Choices) => Partial<Choices>; readonly worth: number }[] = [
     ...RANGES.slice(1).map((range) => ({ change: () => ({ range }), worth: 1 })),
     { change: () => ({ biasCorrected: false }), worth: 1 },
     ...(canEqualise ? [{ change: () => ({ equalised: true }), worth: 1 }] : []),
     // The last layer, then the first: float ones cost time and memory.
     ...[-1, 0].map((layer) => ({
-      change: ({ inFloat }: Settings) => ({ inFloat: [...inFloat, layer] }),
+      change: ({ inFloat }: Choices) => ({ inFloat: [...inFloat, layer] }),
       worth: WORTH,
     })),
   ];
@@ -205,7 +205,7 @@ async function choose(
   let best = await build({ range: RANGES[0], biasCorrected: true, equalised: false, inFloat: [] });
   for (const [i, { change, worth }] of changes.entries()) {
     work.report('choosing', i + 1, changes.length + 1);
-    const other = await build({ ...best.settings, ...change(best.settings) });
+    const other = await build({ ...best.choices, ...change(best.choices) });
     if (other.loss < worth * best.loss) best = other;
   }
   work.report('choosing', changes.length + 1, changes.length + 1);

@@ -50,10 +50,10 @@ function coded(low: number, high: number): Quantisation {
 }
 
 function best(candidates: readonly number[], loss: (candidate: number) => number): number {
-  let [chosen, least] = [candidates[0]!, Number.POSITIVE_INFINITY];
+  let [chosen, min] = [candidates[0]!, Number.POSITIVE_INFINITY];
   for (const candidate of candidates) {
     const found = loss(candidate);
-    if (found < least) [chosen, least] = [candidate, found];
+    if (found < min) [chosen, min] = [candidate, found];
   }
   return chosen;
 }

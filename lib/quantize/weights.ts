@@ -4,7 +4,7 @@ import type { Layer } from './plan.js';
 import type { Quantisation } from './range.js';
 
 /** Symmetric: -127 to 127, one scale for each output channel. */
-const MOST = 127;
+const MAX = 127;
 /** A bias is an int32; half of its range remains for the sum that it is added to. */
 const MAX_BIAS = 2 ** 30;
 const MIN_SCALE = 2 ** -60;
@@ -53,20 +53,20 @@ export function integerWeights(layer: Layer, input: Quantisation): IntegerWeight
     largest[c] = Math.max(largest[c]!, Math.abs(data[i]!));
   });
   const candidates = FRACTIONS.map((part) =>
-    Float32Array.from(largest, (most, c) =>
-      Math.max((part * most) / MOST, Math.abs(layer.bias?.[c] ?? 0) / (input.scale * MAX_BIAS), MIN_SCALE),
+    Float32Array.from(largest, (max, c) =>
+      Math.max((part * max) / MAX, Math.abs(layer.bias?.[c] ?? 0) / (input.scale * MAX_BIAS), MIN_SCALE),
     ),
   );
   const scales = candidates[0]!.slice();
-  const least = new Float64Array(channels).fill(Number.POSITIVE_INFINITY);
+  const min = new Float64Array(channels).fill(Number.POSITIVE_INFINITY);
   for (const candidate of candidates) {
     const errors = new Float64Array(channels);
     eachWeight(layer, (i, c) => {
       errors[c]! += (data[i]! - rounded(data[i]!, candidate[c]!) * candidate[c]!) ** 2;
     });
     for (let c = 0; c < channels; c++) {
-      if (errors[c]! >= least[c]!) continue;
-      least[c] = errors[c]!;
+      if (errors[c]! >= min[c]!) continue;
+      min[c] = errors[c]!;
       scales[c] = candidate[c]!;
     }
   }
@@ -78,7 +78,7 @@ export function integerWeights(layer: Layer, input: Quantisation): IntegerWeight
 }
 
 function rounded(value: number, scale: number): number {
-  return Math.max(-MOST, Math.min(MOST, Math.round(value / scale)));
+  return Math.max(-MAX, Math.min(MAX, Math.round(value / scale)));
 }
 
 /**

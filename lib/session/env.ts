@@ -1,6 +1,6 @@
 import { packageVersion } from '../util/version.js';
 
-/** Settings of the process, with onnxruntime's names. */
+/** Options of the process, with onnxruntime's names. */
 export interface Env {
   /** From `error` on, onnxruntime's options that have no effect here cause no warning. */
   logLevel: 'verbose' | 'info' | 'warning' | 'error' | 'fatal';
@@ -8,7 +8,7 @@ export interface Env {
   readonly versions: { readonly common: string; readonly node: string };
 }
 
-/** Settings of the process, and the version of this package. */
+/** Options of the process, and the version of this package. */
 export const env: Env = {
   logLevel: 'warning',
   versions: { common: packageVersion(), node: packageVersion() },

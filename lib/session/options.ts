@@ -111,9 +111,9 @@ const policySchema = z.custom<PolicySource>(
   { error: "expected 'model', 'full', a SkipPolicy or the path of a policy file" },
 );
 
-function integer(most: number) {
-  const error = `expected an integer in 1..${most}`;
-  return z.int({ error }).min(1, { error }).max(most, { error });
+function integer(max: number) {
+  const error = `expected an integer in 1..${max}`;
+  return z.int({ error }).min(1, { error }).max(max, { error });
 }
 
 function oneOf<const T extends readonly string[]>(names: T) {

@@ -205,7 +205,7 @@ export class Runner {
     const { expected, promise } = this.#policy;
     this.#notifier.attach((observer) => ({
       promise,
-      profiles: { gate: expected?.scores, exit: expected?.exits },
+      expected: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#parts.backend.auditLines,
       hasOriginal: this.#verifier.isOriginal,
       answerReader: () => this.answerReader,

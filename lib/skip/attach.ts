@@ -13,7 +13,6 @@ import {
   workBeyond,
 } from './exits.js';
 import {
-  featureSteps,
   type Head,
   isOfPlaces,
   isReadable,
@@ -23,6 +22,7 @@ import {
   type RowFeatures,
   widthOf,
 } from './head.js';
+import { featureSteps } from './head-features.js';
 import { fitsMap, mapSteps, tailOf } from './map-head.js';
 import { finishOf, finishStep, surenessSteps } from './scores.js';
 
@@ -170,14 +170,14 @@ export class Attachment<Exit extends AnyExit> {
     const seen = this.#seen(what, features, block.output, more);
     const read = layerSteps(growth, what, head.layers, seen.result);
     this.#hidden.set(after, read.hidden);
-    const { score, ...judged } = head.score
+    const { score, ...rated } = head.score
       ? this.#scored(after, head.score, seen.result)
       : this.#surest(after, read.result);
     const answer = head.score
       ? this.#shaped(after, read.result, shape)
       : this.#finished(after, read.result, shape);
     return {
-      steps: [...seen.steps, ...read.steps, ...judged.steps, ...answer.steps],
+      steps: [...seen.steps, ...read.steps, ...rated.steps, ...answer.steps],
       score,
       answer: answer.result,
     };

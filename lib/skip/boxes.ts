@@ -5,7 +5,7 @@ import type { Boxes } from './promise.js';
 /** A box as a row: its corners x1, y1, x2, y2, its class and its score. */
 const ROW = 6;
 /** Of an item's boxes, at most so many count: those with the highest scores. */
-const MOST = 1000;
+const MAX_BOXES = 1000;
 /** Of two boxes of one class in the forms of YOLO whose IoU is higher, the one with the lower score is left out. */
 const SUPPRESSED_ABOVE = 0.7;
 
@@ -15,27 +15,27 @@ interface Candidates {
   /** Coordinate k of a box. */
   coordinate(box: number, k: number): number;
   /** Its class and score. */
-  judge(box: number): readonly [number, number];
+  best(box: number): readonly [number, number];
 }
 
 /** Reads boxes as rows, the highest score first; undefined if outputs of this form aren't boxes with scores. */
-export function boxReader(form: readonly Form[], { form: kind, score: least }: Boxes): Reader | undefined {
+export function boxReader(form: readonly Form[], { form: kind, score: min }: Boxes): Reader | undefined {
   const candidates = opening(form, kind);
   const overlaps = kind === 'yolo' || kind === 'yolov5';
   if (!candidates) return undefined;
   return (parts) => {
-    const { count, coordinate, judge } = candidates(parts);
+    const { count, coordinate, best } = candidates(parts);
     const rows: number[][] = [];
     for (let box = 0; box < count; box++) {
-      const [index, score] = judge(box);
+      const [index, score] = best(box);
       // NaN counts: such a box matches none.
-      if (score <= least) continue;
+      if (score <= min) continue;
       const [a, b, c, d] = [0, 1, 2, 3].map((k) => coordinate(box, k)) as [number, number, number, number];
       const corners = kind === 'corners' ? [a, b, c, d] : [a - c / 2, b - d / 2, a + c / 2, b + d / 2];
       rows.push([...corners, index, score]);
     }
     rows.sort((one, other) => other[5]! - one[5]!);
-    return Float32Array.from((overlaps ? suppressed(rows) : rows).slice(0, MOST).flat());
+    return Float32Array.from((overlaps ? suppressed(rows) : rows).slice(0, MAX_BOXES).flat());
   };
 }
 
@@ -54,7 +54,7 @@ function inOneRow([first, ...others]: readonly Form[]): Opened | undefined {
   return ([part]) => ({
     count: part!.dims[0]!,
     coordinate: (box, k) => part!.data[box * 6 + k]!,
-    judge: (box) => [part!.data[box * 6 + 5]!, part!.data[box * 6 + 4]!],
+    best: (box) => [part!.data[box * 6 + 5]!, part!.data[box * 6 + 4]!],
   });
 }
 
@@ -68,16 +68,16 @@ function inRows(form: readonly Form[], detr: boolean): Opened | undefined {
   if (count === undefined || scores < 0) return undefined;
   if (detr && (form[scores]!.dims[1] ?? 1) < 2) return undefined;
   return (parts) => {
-    const [corners, judged] = [parts[boxes]!.data, parts[scores]!];
-    const classes = judged.dims[1] ?? 1;
+    const [corners, rated] = [parts[boxes]!.data, parts[scores]!];
+    const classes = rated.dims[1] ?? 1;
     return {
       // There may be more boxes, or fewer, than in another answer.
       count: parts[boxes]!.dims[0]!,
       coordinate: (box, k) => corners[box * 4 + k]!,
-      judge: (box) => {
+      best: (box) => {
         const [index, score] = detr
-          ? largestProbability(judged.data, box * classes, classes)
-          : largest(classes, (c) => judged.data[box * classes + c]!);
+          ? largestProbability(rated.data, box * classes, classes)
+          : largest(classes, (c) => rated.data[box * classes + c]!);
         return [labels < 0 ? index : parts[labels]!.data[box]!, score];
       },
     };
@@ -94,7 +94,7 @@ function inColumns([first, ...others]: readonly Form[]): Opened | undefined {
     return {
       count,
       coordinate: (box, k) => data[k * count + box]!,
-      judge: (box) => largest(rows - 4, (c) => data[(4 + c) * count + box]!),
+      best: (box) => largest(rows - 4, (c) => data[(4 + c) * count + box]!),
     };
   };
 }
@@ -109,7 +109,7 @@ function inRowsOfYolo([first, ...others]: readonly Form[]): Opened | undefined {
     return {
       count,
       coordinate: (box, k) => data[box * columns + k]!,
-      judge: (box) => {
+      best: (box) => {
         const from = box * columns + 4;
         return largest(columns - 5, (c) => data[from]! * data[from + 1 + c]!);
       },
@@ -118,16 +118,16 @@ function inRowsOfYolo([first, ...others]: readonly Form[]): Opened | undefined {
 }
 
 function largest(classes: number, scoreOf: (c: number) => number): [number, number] {
-  let [index, most] = [0, scoreOf(0)];
-  for (let c = 1; c < classes; c++) if (!(scoreOf(c) <= most)) [index, most] = [c, scoreOf(c)];
-  return [index, most];
+  let [index, max] = [0, scoreOf(0)];
+  for (let c = 1; c < classes; c++) if (!(scoreOf(c) <= max)) [index, max] = [c, scoreOf(c)];
+  return [index, max];
 }
 
 /** By a softmax over the classes, of which the last one is no box. */
 function largestProbability(logits: ArrayLike<number>, from: number, classes: number): [number, number] {
-  const [index, most] = largest(classes - 1, (c) => logits[from + c]!);
+  const [index, max] = largest(classes - 1, (c) => logits[from + c]!);
   let sum = 0;
-  for (let c = 0; c < classes; c++) sum += Math.exp(logits[from + c]! - most);
+  for (let c = 0; c < classes; c++) sum += Math.exp(logits[from + c]! - max);
   return [index, 1 / sum];
 }
 
@@ -135,7 +135,7 @@ function largestProbability(logits: ArrayLike<number>, from: number, classes: nu
 function suppressed(rows: readonly number[][]): number[][] {
   const kept: number[][] = [];
   for (const row of rows) {
-    if (kept.length === MOST) break;
+    if (kept.length === MAX_BOXES) break;
     if (!kept.some((other) => other[4] === row[4] && overlap(other, 0, row, 0) > SUPPRESSED_ABOVE))
       kept.push(row);
   }
@@ -160,11 +160,11 @@ export function unmatched(skipping: Float32Array, full: Float32Array, iou: numbe
   const boxes = (skipping.length + full.length) / ROW;
   let matched = 0;
   for (let i = 0; i < skipping.length; i += ROW) {
-    let [partner, most] = [-1, iou];
+    let [partner, max] = [-1, iou];
     for (const j of free) {
       if (full[j + 4] !== skipping[i + 4]) continue;
       const shared = overlap(skipping, i, full, j);
-      if (shared >= most && (partner < 0 || shared > most)) [partner, most] = [j, shared];
+      if (shared >= max && (partner < 0 || shared > max)) [partner, max] = [j, shared];
     }
     if (partner < 0) continue;
     free.delete(partner);

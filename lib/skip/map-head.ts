@@ -150,9 +150,9 @@ export function mapSteps(growth: Growth, after: string, head: Head, from: ValueI
     const width = parts.reduce((sum, id) => sum + growth.valueOf(id).shape[1]!, 0);
     hidden = steps.add('concat', parts, { axis: 1 }, `${ofScore}/seen`, [items, width]);
   }
-  const judged = layerSteps(growth, `${ofScore}/last`, score.slice(-1), hidden);
-  steps.list.push(...judged.steps);
-  const expected = steps.add('unary', [judged.result], { act: SIGMOID }, `${ofScore}/number`, [items, 1]);
+  const rated = layerSteps(growth, `${ofScore}/last`, score.slice(-1), hidden);
+  steps.list.push(...rated.steps);
+  const expected = steps.add('unary', [rated.result], { act: SIGMOID }, `${ofScore}/number`, [items, 1]);
   return { answer: steps.ended(what, tail, map), steps: steps.list, hidden, score: expected };
 }
 

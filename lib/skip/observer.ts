@@ -2,8 +2,8 @@ import type { Precision } from '../model/program/program.js';
 import type { Tensor } from '../tensor/tensor.js';
 import type { BlockInfo } from './block-info.js';
 import type { SkipPolicy } from './policy.js';
-import type { ScoreProfiles } from './profile.js';
 import type { Promised } from './promise.js';
+import type { ScoreDistributions } from './score-distribution.js';
 import type { Meaning } from './scores.js';
 import type { ItemDecisions, SkipTrace } from './trace.js';
 
@@ -90,8 +90,8 @@ export type AuditLines = (
 
 /** What an observer may ask its session to do. */
 export interface SessionControl {
-  /** Gates' scores and exits' confidences when the session's policy was calibrated, if its file has them. */
-  readonly profiles?: { readonly gate?: ScoreProfiles; readonly exit?: ScoreProfiles };
+  /** How gates' and exits' scores were distributed when the session's policy was calibrated, if its file has them. */
+  readonly expected?: { readonly gate?: ScoreDistributions; readonly exit?: ScoreDistributions };
   /** What the session's policy promises, if it does. */
   readonly promise?: Promised | undefined;
   /** Whether `runFull` runs another network, the session's option `original`. */

@@ -1,6 +1,6 @@
 /** What a calibrated policy promises, and on what evidence; see lib/calibrate. */
 import { z } from 'zod';
-import { profileSchema } from './profile.js';
+import { distributionSchema } from './score-distribution.js';
 
 const fraction = z.number().min(0).max(1);
 
@@ -275,10 +275,10 @@ export const expectedSchema = z
       .nullable()
       .meta({ description: '1 - median with the policy / median in full.' }),
     latency: latencySchema.optional(),
-    scores: z.record(z.string(), profileSchema).optional().meta({
+    scores: z.record(z.string(), distributionSchema).optional().meta({
       description: "Of each block's gate, by the block's name; watch() compares later scores with them.",
     }),
-    exits: z.record(z.string(), profileSchema).optional().meta({
+    exits: z.record(z.string(), distributionSchema).optional().meta({
       description:
         "Likewise the confidences at each exit, by the exit's block; skipRate is the fraction that left of the items that reached it.",
     }),

@@ -33,7 +33,7 @@ export interface Ladder {
 /** Penalties that are searched for each ladder. */
 const PENALTIES = 24;
 /** Most fronts of a ladder: each has to be asked before the next. */
-const MOST_FRONTS = 3;
+const MAX_FRONTS = 3;
 /** Ladders that are timed, whatever their kind. */
 const FASTEST = 3;
 /** The mean time of a setting is at most this part of that of the one before, to be worth a test: near the boldest one, and far from it. */
@@ -79,7 +79,7 @@ export function provable({ task, tables }: Pool, items: number): Proves {
 export function laddersOf(pool: Pool, proves: Proves): Ladder[] {
   const ladders: Ladder[] = [];
   const known = new Set<string>();
-  for (const set of subsets([...Array(pool.own).keys()], MOST_FRONTS)) {
+  for (const set of subsets([...Array(pool.own).keys()], MAX_FRONTS)) {
     const tried = new Set<number>();
     for (const [exits, inside] of KINDS) {
       const some = pool.only(set, exits, inside);
@@ -189,10 +189,10 @@ export function ranked(ladders: readonly Ladder[], goal: Goal): Ladder[] {
 }
 
 /** The subsets of up to `most` elements, each in the order given; the empty one is first. */
-function subsets(elements: readonly number[], most: number): number[][] {
+function subsets(elements: readonly number[], max: number): number[][] {
   const sets: number[][] = [[]];
   for (const element of elements) {
-    for (const set of [...sets]) if (set.length < most) sets.push([...set, element]);
+    for (const set of [...sets]) if (set.length < max) sets.push([...set, element]);
   }
   return sets;
 }

@@ -85,10 +85,10 @@ async function frontier({ tried, calibration }: Speedup): Promise<Section | unde
   for (const one of tried) append(kinds, kindOf(one), one);
   const values = [...kinds].flatMap(([kind, some]) => {
     const points = some.flatMap((one) => one.points).sort((a, b) => a.risk - b.risk || a.mean - b.mean);
-    let least = Number.POSITIVE_INFINITY;
+    let min = Number.POSITIVE_INFINITY;
     return points.flatMap(({ risk, mean }) => {
-      if (mean >= least) return [];
-      least = mean;
+      if (mean >= min) return [];
+      min = mean;
       return [{ kind, risk, mean }];
     });
   });

@@ -10,7 +10,7 @@ import { atOnce, inTurns, type Sliced } from '../util/slices.js';
 import type { TensorData } from './tensor-data.js';
 
 /** Smaller arrays are not worth it, and vectors are read by many rules. */
-const LEAST_BYTES = 1 << 16;
+const MIN_BYTES = 1 << 16;
 
 /** What changes with a file's content. */
 export interface Stamp {
@@ -127,7 +127,7 @@ const forgotten = new WeakSet<TensorData>();
 
 /** Says where the elements are in a file. Nothing but `recalled` may write to the array. */
 export function rereadable(data: TensorData, file: WeightFile, offset: number): void {
-  if (data.byteLength >= LEAST_BYTES) sources.set(data, { file, offset });
+  if (data.byteLength >= MIN_BYTES) sources.set(data, { file, offset });
 }
 
 /** @param free gives back the memory of an array, whose elements are then lost; false if it can't */

@@ -169,9 +169,9 @@ interface Check {
   readonly range: string;
 }
 
-const integer = ([least, greatest]: readonly [number, number]): Check => ({
-  holds: (v) => Number.isInteger(v) && (v as number) >= least && (v as number) <= greatest,
-  range: `an integer in ${least}..${greatest}`,
+const integer = ([min, greatest]: readonly [number, number]): Check => ({
+  holds: (v) => Number.isInteger(v) && (v as number) >= min && (v as number) <= greatest,
+  range: `an integer in ${min}..${greatest}`,
 });
 
 const real: Check = { holds: (v) => typeof v === 'number', range: 'a number' };

@@ -28,25 +28,38 @@ export function nearNames(given: string, names: readonly string[]): readonly str
 }
 
 /** Most letters by which a misspelt key differs: more, and it may be another program's key. */
-const MOST_TYPOS = 2;
+const MAX_TYPOS = 2;
 
 /** The one of `names` that `given` almost is, in its letters or without the words before the last. */
 export function misspelt(given: string, names: readonly string[]): string | undefined {
   const key = given.toLowerCase();
-  const most = Math.min(MOST_TYPOS, Math.floor(key.length / 3));
-  return names.find((name) => name.endsWith(`_${key}`) || editDistance(key, name.toLowerCase()) <= most);
+  const max = Math.min(MAX_TYPOS, Math.floor(key.length / 3));
+  return names.find((name) => name.endsWith(`_${key}`) || editDistance(key, name.toLowerCase()) <= max);
 }
 
-/** Options of earlier versions, and what they are called now. */
-export const RENAMED: ReadonlyMap<string, string> = new Map([
+/** Flags of earlier versions, which are options as well, and what they are called now. */
+export const RENAMED_FLAGS: ReadonlyMap<string, string> = new Map([
   ['reference', 'original'],
   ['queue', 'max-waiting'],
+  ['settings', 'penalties'],
 ]);
+
+const RENAMED: ReadonlyMap<string, string> = new Map([
+  ...RENAMED_FLAGS,
+  ['profile', 'scores'],
+  ['exitProfile', 'exitScores'],
+]);
+
+/** The one of `names` that an option of earlier versions is called now. */
+export function renamedTo(given: string, names: readonly string[]): string | undefined {
+  const renamed = RENAMED.get(given);
+  return renamed !== undefined && names.includes(renamed) ? renamed : undefined;
+}
 
 /** "did you mean 'a' or 'b'?", or what there is to choose from when nothing is near. */
 export function suggest(given: string, names: readonly string[]): string {
-  const renamed = RENAMED.get(given);
-  if (renamed !== undefined && names.includes(renamed)) return `it is called '${renamed}' now`;
+  const renamed = renamedTo(given, names);
+  if (renamed !== undefined) return `it is called '${renamed}' now`;
   const near = nearNames(given, names);
   if (near.length > 0) return `did you mean ${near.map((name) => `'${name}'`).join(' or ')}?`;
   if (names.length === 0) return 'there are none';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
-import { misspelt, suggest } from './suggest.js';
+import { misspelt, renamedTo, suggest } from './suggest.js';
 
 type Issue = z.core.$ZodIssue;
 
@@ -153,7 +153,7 @@ export function parsePart<S extends z.ZodRawShape, O extends object>(
 }
 
 /**
- * Refuses keys of an object with keys of any name that look like misspelt ones of those that count.
+ * Refuses keys of an object with keys of any name that look like misspelt ones of those that count, or are old names of them.
  * @throws ResidualSkipError with `code`
  */
 export function refuseMisspelt(
@@ -163,8 +163,11 @@ export function refuseMisspelt(
   code: ErrorCode,
 ): void {
   for (const key of Object.keys(given)) {
-    const meant = known.includes(key) ? undefined : misspelt(key, known);
+    if (known.includes(key)) continue;
+    const renamed = renamedTo(key, known);
+    const meant = renamed ?? misspelt(key, known);
     if (meant === undefined || Object.hasOwn(given, meant)) continue;
-    throw new ResidualSkipError(code, `${subject}: unknown key '${key}'; did you mean '${meant}'?`);
+    const hint = renamed === undefined ? `did you mean '${meant}'?` : `it is called '${meant}' now`;
+    throw new ResidualSkipError(code, `${subject}: unknown key '${key}'; ${hint}`);
   }
 }

@@ -50,8 +50,8 @@ void check_attention(const StepCheck& c) {
   const AttentionShape& s = c.step.attention;
   const int64_t b = s.batch, h = s.heads;
   c.require(b > 0 && h > 0 && s.queries > 0 && s.keys > 0 && s.depth > 0 && s.value_depth > 0, "it is empty");
-  constexpr int kMost = std::numeric_limits<int>::max() - kLanes;
-  c.require(s.keys <= kMost && s.value_depth <= kMost, "it is too large");
+  constexpr int kMax = std::numeric_limits<int>::max() - kLanes;
+  c.require(s.keys <= kMax && s.value_depth <= kMax, "it is too large");
   check_view(c, c.in(0), s.q, {b, h, s.queries, s.depth});
   check_view(c, c.in(1), s.k, {b, h, s.keys, s.depth});
   check_view(c, c.in(2), s.v, {b, h, s.keys, s.value_depth});

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
 
-MOST_CALIBRATED = 512
+MAX_CALIBRATED = 512
 
 
 def preparation(folder: Path):
@@ -60,7 +60,7 @@ def main():
     float_session = open_session(model)
     name = float_session.get_inputs()[0].name
     images = sorted(options.calibration.glob("*/*"))
-    some = images[:: -(-len(images) // MOST_CALIBRATED)]
+    some = images[:: -(-len(images) // MAX_CALIBRATED)]
     with tempfile.TemporaryDirectory() as folder:
         prepared, rival = Path(folder, "prepared.onnx"), Path(folder, "rival.onnx")
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)

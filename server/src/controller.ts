@@ -42,7 +42,7 @@ const IDLE_UTILISATION = 0.35;
 const GONE_RATE = 0.5;
 /** Idle threads need no bolder setting for a latency of more than this many times the run: something else held it up. */
 const STALLED_RUNS = 3;
-/** Milliseconds before the effect of a new setting is judged. */
+/** Milliseconds before the effect of a new setting is looked at. */
 const SETTLE_MS = 100;
 
 /**

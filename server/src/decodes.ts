@@ -40,8 +40,8 @@ export class Decodes {
   readonly #running = new Set<Decode>();
   #bytes = 0;
 
-  constructor(most: number, maxBytes: number) {
-    this.#most = most;
+  constructor(max: number, maxBytes: number) {
+    this.#most = max;
     this.#maxBytes = maxBytes;
   }
 

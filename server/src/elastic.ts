@@ -106,7 +106,7 @@ export class ElasticDepth {
           ageMs: queue.age,
           p99Ms: this.#lagMs + percentile99(tracked.ended.map(({ ms }) => ms)),
           itemsPerSecond: (1000 * tracked.ended.reduce((sum, { items }) => sum + items, 0)) / WINDOW_MS,
-          maxItems: tracked.ended.reduce((most, { items }) => Math.max(most, items), 1),
+          maxItems: tracked.ended.reduce((max, { items }) => Math.max(max, items), 1),
           itemMs: (index) => tracked.itemMs[index],
           calls: queue.concurrency,
         },

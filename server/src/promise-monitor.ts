@@ -118,7 +118,7 @@ export class PromiseMonitor implements RunObserver {
       trial.waiting++;
       void runIn(trial.setting, itemOf(feeds, item, items))
         .then(() => trial.watch.settled())
-        .then(() => this.#judge(trial))
+        .then(() => this.#compare(trial))
         // A session that is being released runs nothing more.
         .catch(() => {})
         .finally(() => {
@@ -149,7 +149,7 @@ export class PromiseMonitor implements RunObserver {
     this.#trial = { setting, watch: one, waiting: 0 };
   }
 
-  #judge({ setting, watch: one }: Trial): void {
+  #compare({ setting, watch: one }: Trial): void {
     const { checks, disagreements, disagreement, limit } = one.stats().watch;
     if (this.#trial?.watch !== one || limit === null || disagreement[1] > limit) return;
     this.#trial = undefined;

@@ -180,9 +180,9 @@ export class JobQueue<T> {
 
   /** The number of items in which a longer request should be run at a time. */
   partOf(model: string): number {
-    const least = MIN_PART * this.#options.concurrency;
+    const min = MIN_PART * this.#options.concurrency;
     const each = this.#itemMs.get(model);
-    return each === undefined ? least : Math.max(least, Math.floor(PART_MS / each));
+    return each === undefined ? min : Math.max(min, Math.floor(PART_MS / each));
   }
 
   /** Accepts no more jobs; resolves when the waiting jobs have run. */

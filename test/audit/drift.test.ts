@@ -45,7 +45,7 @@ const blur: Corruption = (pixels) =>
 const noise: Corruption = (pixels, random) => pixels.map((value) => value + Math.sqrt(12) * (random() - 0.5));
 const inverted: Corruption = (pixels) => pixels.map((value) => -value);
 
-/** Drift events over windows of images: one that makes the profile, two of the usual kind, two corrupted ones. */
+/** Drift events over windows of images: one that shows what is usual, two of the usual kind, two corrupted ones. */
 async function driftsOf(
   corrupt: Corruption,
   watched = network,
@@ -103,8 +103,8 @@ test("scores are compared with the policy's own from the first window on, unless
   const expected = { multiplyAddsSkipped: 0.3, blocksSkipped: 0.3, latencyReduction: null };
   const policy = { blocks: {}, expected: { ...expected, scores: { block1: low } } };
   const input = await network.images();
-  const driftsOf = async (profile?: { block1: typeof low }) => {
-    const monitor = watch({ shadow: 0, window: 60, profile });
+  const driftsOf = async (scores?: { block1: typeof low }) => {
+    const monitor = watch({ shadow: 0, window: 60, scores });
     await withSession(network.model, { policy, observers: [monitor] }, async (session) => {
       for (let i = 0; i < 3; i++) await session.run({ input });
     });

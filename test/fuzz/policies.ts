@@ -17,7 +17,7 @@ const head = (outputs: number, width: number) => ({
   layers: [{ weight: randomFloats(outputs * width, 2), bias: new Float32Array(outputs) }],
 });
 const tested = { limit: 0.01, items: 600, events: 1, risk: 0.0016, pValue: 0.02, upperBound: 0.008 };
-const profile = { edges: [-0.5, 0, 0.5], shares: [0.25, 0.25, 0.25, 0.25], skipRate: 0.5 };
+const distribution = { edges: [-0.5, 0, 0.5], shares: [0.25, 0.25, 0.25, 0.25], skipRate: 0.5 };
 const times = { p50: 1.5, mean: 1.6 };
 
 export const POLICIES: readonly SkipPolicy[] = [
@@ -49,8 +49,8 @@ export const POLICIES: readonly SkipPolicy[] = [
       blocksSkipped: 0.4,
       latencyReduction: 0.2,
       latency: { fullMs: times, policyMs: times, items: 100, isa: 'avx2', threads: 1 },
-      scores: { [first]: profile },
-      exits: { [first]: profile },
+      scores: { [first]: distribution },
+      exits: { [first]: distribution },
     },
   },
 ];

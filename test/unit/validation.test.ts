@@ -138,7 +138,7 @@ test('no options and no file are answered in the words of the schemas', async ()
     [['limit', 'labelsFrom', 'onNote'], (options) => evaluate(MODEL, [], options)],
     [['shapes'], (options) => inspect(MODEL, options)],
     [['seed', 'float'], (options) => quantize(MODEL, [], options)],
-    [['shadow', 'profile', 'window', 'onTrip'], watch],
+    [['shadow', 'scores', 'window', 'onTrip'], watch],
     [['path', 'sample', 'maxBytes', 'top', 'labels'], auditLog],
     [['model', 'images', 'preprocessor'], (options) => renderAudit('nowhere', options)],
     [

@@ -32,9 +32,9 @@ export function basisOf(backend: Backend, scores: Matrix, seed: number): Basis {
 
 /**
  * The principal directions of rows.
- * @param most at most this many
+ * @param max at most this many
  */
-export function principal(backend: Backend, scores: Matrix, most: number, seed: number): Basis {
+export function principal(backend: Backend, scores: Matrix, max: number, seed: number): Basis {
   const { rows, columns: classes } = scores;
   const mean = new Float32Array(classes);
   for (let row = 0; row < rows; row++) {
@@ -46,7 +46,7 @@ export function principal(backend: Backend, scores: Matrix, most: number, seed: 
     scores.data.map((score, i) => score - mean[i % classes]!),
   );
   const turned = transpose(centred);
-  const rank = Math.min(most, rows, classes);
+  const rank = Math.min(max, rows, classes);
   const random = generator(seed);
   let directions = matrix(classes, rank);
   for (let i = 0; i < directions.data.length; i++) directions.data[i] = random() - 0.5;

@@ -3,7 +3,8 @@
 import { Growth } from '../../model/program/grow.js';
 import type { Block, Program, ValueId } from '../../model/program/program.js';
 import { type AnyExit, placeOf, workBeyond } from '../../skip/exits.js';
-import { featureSteps, isReadable, type RowFeatures, widthOf } from '../../skip/head.js';
+import { isReadable, type RowFeatures, widthOf } from '../../skip/head.js';
+import { featureSteps } from '../../skip/head-features.js';
 import { ratioOf, tailOf } from '../../skip/map-head.js';
 import { type Reading, readingOf } from './reading.js';
 

@@ -29,7 +29,7 @@ const SCORE_PENALTY = 1e-2;
 /** Directions with less than this share of the largest variance say nothing. */
 const FLAT = 1e-6;
 /** Losses below this share of their mean are not distinguished. */
-const LEAST = 1e-3;
+const MIN_LOSS = 1e-3;
 
 /** What was read of the items of one fold; an image counts once more for each altered copy. */
 export interface Fold {
@@ -155,12 +155,12 @@ export class PointFit {
     const { backend } = this;
     const [first, second = first!] = this.#parts;
     const { sums } = weighed(backend, [first!], await robust(backend, [first!], PENALTIES[2]!));
-    let [best, least] = [PENALTIES[0]!, Number.POSITIVE_INFINITY];
+    let [best, min] = [PENALTIES[0]!, Number.POSITIVE_INFINITY];
     for (const penalty of PENALTIES) {
       const error = median([
         ...squaredErrors(predict(backend, second.x, await sums.solve(penalty)), second.y),
       ]);
-      if (error < least) [best, least] = [penalty, error];
+      if (error < min) [best, min] = [penalty, error];
     }
     return best;
   }
@@ -229,8 +229,8 @@ function beside(a: Matrix, b: Matrix): Matrix {
 
 /** What a score learns of losses: their standardised logarithm, negative. */
 export function scoreTargets(losses: readonly number[]): Matrix {
-  const least = Math.max(LEAST * mean(losses), Number.MIN_VALUE);
-  const logs = losses.map((loss) => Math.log(loss + least));
+  const min = Math.max(MIN_LOSS * mean(losses), Number.MIN_VALUE);
+  const logs = losses.map((loss) => Math.log(loss + min));
   const middle = mean(logs);
   const spread = Math.sqrt(mean(logs.map((log) => (log - middle) ** 2))) || 1;
   return matrix(
@@ -279,9 +279,9 @@ export function hiddenOf(directions: Matrix, centre: Float32Array): Regression {
   // Each direction is as long as the items spread along it.
   const squares = new Float64Array(rank);
   for (const [i, value] of data.entries()) squares[i % rank]! += value ** 2;
-  const least = FLAT * Math.max(...squares);
+  const min = FLAT * Math.max(...squares);
   for (let k = 0; k < rank; k++) {
-    const scale = squares[k]! > least ? 1 / squares[k]! : 0;
+    const scale = squares[k]! > min ? 1 / squares[k]! : 0;
     for (let j = 0; j < width; j++) {
       const own = scale * data[j * rank + k]!;
       weight.data[k * width + j] = own;

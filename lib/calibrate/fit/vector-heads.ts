@@ -67,8 +67,8 @@ async function read(
   );
   const ofTokens = main.values[main.outputs[0]!.value]!.shape.length === 3 && vectorOf !== undefined;
   const bytes = 4 * points.reduce((sum, { width }) => sum + width, 0);
-  const most = Math.max(MIN_ROWS, MAX_BYTES / bytes);
-  const wanted = Math.min(most, rowsOf(main, source.count, copies));
+  const max = Math.max(MIN_ROWS, MAX_BYTES / bytes);
+  const wanted = Math.min(max, rowsOf(main, source.count, copies));
   const evaluator = new Evaluator(
     backend,
     programs.map((one) => withFeatures(one, points)),

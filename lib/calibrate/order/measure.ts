@@ -1,7 +1,7 @@
 /** Computes what thresholds do with the items of a table, including guards, without running the items. */
 import { mean } from '../../numeric/statistics.js';
 import { type AnyExit, costsOfExits, type ExitSpec, placeOf, workBeyond } from '../../skip/exits.js';
-import { profileOf, type ScoreProfiles } from '../../skip/profile.js';
+import { distributionOf, type ScoreDistributions } from '../../skip/score-distribution.js';
 import { NEVER } from '../../skip/scores.js';
 import type { Table } from './table.js';
 
@@ -29,7 +29,7 @@ export interface Measured {
   readonly exits: Readonly<Record<string, number>>;
   readonly reached: Readonly<Record<string, number>>;
   /** Of the network's own gates that were evaluated, and of the exits that items reached. */
-  readonly profiles: { readonly gate: ScoreProfiles; readonly exit: ScoreProfiles };
+  readonly distributions: { readonly gate: ScoreDistributions; readonly exit: ScoreDistributions };
 }
 
 /** The threshold of each exit; NEVER if the exit is only passed. */
@@ -113,7 +113,7 @@ function measureExits(
   thresholds: Thresholds,
   taken: readonly number[],
   guarded: readonly boolean[],
-): Pick<Measured, 'exits' | 'reached' | 'profiles'> {
+): Pick<Measured, 'exits' | 'reached' | 'distributions'> {
   const all = [...items.keys()];
   const blocks = program.blocks.length;
   const evaluated = evaluatedOf(
@@ -137,16 +137,16 @@ function measureExits(
   });
   const shares = (of: 'those' | 'skipping') =>
     Object.fromEntries(atExits.map((exit) => [exit.name, exit[of].length / items.length]));
-  const profiles = (some: typeof atExits) =>
+  const distributions = (some: typeof atExits) =>
     Object.fromEntries(
       some
         .filter(({ those }) => those.length > 0)
-        .map((one) => [one.name, profileOf(one.scores, one.skipping.length / one.those.length)]),
+        .map((one) => [one.name, distributionOf(one.scores, one.skipping.length / one.those.length)]),
     );
   return {
     exits: shares('skipping'),
     reached: shares('those'),
-    profiles: { exit: profiles(atExits), gate: profiles(atGates) },
+    distributions: { exit: distributions(atExits), gate: distributions(atGates) },
   };
 }
 

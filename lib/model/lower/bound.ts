@@ -29,13 +29,13 @@ export function decidingInputs(graph: Graph): DecidingInputs {
   const decide = sourcesOf(operands, producers);
   const choose = sourcesOf(conditions, producers);
   const needed = graph.inputs.filter(({ name, shape }) => decide.has(name) && shape.length <= 1);
-  const choices = graph.inputs.filter((input) => choose.has(input.name) && isSetting(input));
+  const choices = graph.inputs.filter((input) => choose.has(input.name) && isChoice(input));
   const names = (inputs: readonly ModelPort[]) => new Set(inputs.map(({ name }) => name));
   return { needed: names(needed), withChoices: names([...needed, ...choices]) };
 }
 
 /** One integer or bool. */
-function isSetting({ shape, dtype, anyRank }: ModelPort): boolean {
+function isChoice({ shape, dtype, anyRank }: ModelPort): boolean {
   return dtype !== 'float32' && !anyRank && shape.every((length) => length === 1) && shape.length <= 1;
 }
 

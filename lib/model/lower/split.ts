@@ -28,7 +28,7 @@ export interface SplitGraph {
 /** Layers with weights, which make a stage a program. */
 const LAYERS = ['Conv', 'ConvTranspose', 'Gemm', 'MatMul'];
 /** Least elements of the weights of such a layer. */
-const LEAST_WEIGHTS = 2 ** 14;
+const MIN_WEIGHTS = 2 ** 14;
 /** What joins the layers of a stage. */
 const BETWEEN = [...LAYERS, 'Add', 'BatchNormalization', 'Clip', 'HardSwish', 'Mul', 'Relu', 'Sigmoid'];
 
@@ -64,7 +64,7 @@ function numberStages(graph: Graph, everywhere: boolean, forced: ReadonlySet<Nod
   const ofNode = new Map<Node, number>();
   for (const node of graph.nodes) {
     const reads = [...usedNames(node)];
-    const before = reads.reduce((most, name) => Math.max(most, ofValue.get(name) ?? 0), 0);
+    const before = reads.reduce((max, name) => Math.max(max, ofValue.get(name) ?? 0), 0);
     const depends = reads.some((name) => computed.has(name));
     const odd = before % 2 === 1 ? before : before + 1;
     let at = before;
@@ -95,7 +95,7 @@ function isDataDependent(node: Node, computed: ReadonlySet<string>, everywhere: 
 
 function isLayer({ op, inputs }: Node, { constants }: Graph): boolean {
   const weights = constants.get(inputs[1] ?? '');
-  return LAYERS.includes(op) && weights !== undefined && weights.data.length >= LEAST_WEIGHTS;
+  return LAYERS.includes(op) && weights !== undefined && weights.data.length >= MIN_WEIGHTS;
 }
 
 /** Whether a node can be part of a program between its layers. */

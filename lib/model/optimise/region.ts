@@ -9,6 +9,8 @@ import {
   type Value,
   type ValueId,
 } from '../program/program.js';
+import { OrderedList } from './ordered-list.js';
+import { Readers } from './readers.js';
 
 type Writable<T> = T extends unknown ? { -readonly [K in keyof T]: T[K] } : never;
 
@@ -68,31 +70,6 @@ class Effort {
   }
 }
 
-/** How often each of several operations reads a value. */
-class Readers extends Map<WorkOp, number> {
-  /** Of all of them together. */
-  count = 0;
-
-  addReader(op: WorkOp, times: number): this {
-    this.count += times;
-    return this.set(op, (this.get(op) ?? 0) + times);
-  }
-
-  removeReader(op: WorkOp): void {
-    this.count -= this.get(op) ?? 0;
-    this.delete(op);
-  }
-}
-
-/** An operation in the list. */
-interface Link {
-  readonly op: WorkOp | undefined;
-  before: Link;
-  after: Link;
-  /** Grows along the list. */
-  label: number;
-}
-
 /**
  * A list of operations in SSA form and topological order that can be rewritten. Keeps producer and users of
  * every value. Nested regions (branches of an `if`) share `values` and read the outer region's. Changes take time for what they change,
@@ -101,38 +78,26 @@ interface Link {
 export class Region {
   readonly values: Value[];
   readonly effort: Effort;
-  /** Closes the list to a ring. */
-  private readonly end: Link;
-  private readonly links = new Map<WorkOp, Link>();
+  private readonly list = new OrderedList<WorkOp>();
   private readonly conditionals = new Set<WorkIf>();
   private readonly producers = new Map<ValueId, WorkOp>();
-  /** Of each value: the operation that reads it, if it is read once, or all. */
-  private readonly uses = new Map<ValueId, WorkOp | Readers>();
+  private readonly readers = new Readers<ValueId, WorkOp>();
   /** Operations that have lost a reader, or never had one. */
   private readonly suspects = new Set<WorkOp>();
   private results: readonly ValueId[] = [];
   private resultSet: ReadonlySet<ValueId> = new Set();
-  private list: readonly WorkOp[] | undefined;
   private outside: readonly ValueId[] | undefined;
 
   constructor(values: Value[], ops: readonly IrOp[], outputs: readonly ValueId[], effort = new Effort()) {
     this.values = values;
     this.effort = effort;
-    const end = { op: undefined, label: 0 } as Link;
-    end.before = end.after = end;
-    this.end = end;
     this.outputs = outputs;
     effort.allow(ops.length);
-    for (const op of ops) this.insert(this.end.before, this.adopt(op));
+    for (const op of ops) this.insert(undefined, this.adopt(op));
   }
 
   get ops(): readonly WorkOp[] {
-    if (!this.list) {
-      const list: WorkOp[] = [];
-      for (let at = this.end.after; at.op; at = at.after) list.push(at.op);
-      this.list = list;
-    }
-    return this.list;
+    return this.list.all;
   }
 
   get outputs(): readonly ValueId[] {
@@ -169,15 +134,14 @@ export class Region {
   /** One entry for each use. */
   users(id: ValueId): readonly WorkOp[] {
     const users: WorkOp[] = [];
-    for (const [op, times] of this.readersOf(id)) for (let i = 0; i < times; i++) users.push(op);
+    for (const [op, times] of this.readers.of(id)) for (let i = 0; i < times; i++) users.push(op);
     this.effort.spend(users.length);
     return users;
   }
 
   /** The number of `users`. */
   useCount(id: ValueId): number {
-    const uses = this.uses.get(id);
-    return uses instanceof Readers ? uses.count : Number(uses !== undefined);
+    return this.readers.count(id);
   }
 
   isOutput(id: ValueId): boolean {
@@ -211,7 +175,7 @@ export class Region {
 
   /** Values read in this region but produced outside it. */
   captured(): readonly ValueId[] {
-    this.outside ??= [...new Set([...this.uses.keys(), ...this.results])].filter(
+    this.outside ??= [...new Set([...this.readers.values(), ...this.results])].filter(
       (id) => !this.producers.has(id),
     );
     return this.outside;
@@ -221,17 +185,13 @@ export class Region {
   replace(old: readonly WorkOp[], fresh: readonly WorkOp[]): void {
     const last = old.reduce((a, b) => (this.position(a) > this.position(b) ? a : b));
     for (const op of old) if (op !== last) this.remove(op);
-    let { before } = this.linkOf(last);
+    const next = this.list.next(last);
     this.remove(last);
-    for (const op of fresh) before = this.insert(before, op);
+    for (const op of fresh) this.insert(next, op);
   }
 
   remove(op: WorkOp): void {
-    const { before, after } = this.linkOf(op);
-    before.after = after;
-    after.before = before;
-    this.links.delete(op);
-    this.list = undefined;
+    this.list.remove(op);
     this.outside = undefined;
     this.unlink(op);
     this.suspects.delete(op);
@@ -255,7 +215,7 @@ export class Region {
 
   /** Makes every reader of `from` read `to`. */
   substitute(from: ValueId, to: ValueId): void {
-    for (const [op, times] of [...this.readersOf(from)]) {
+    for (const [op, times] of [...this.readers.of(from)]) {
       if (op.op === 'if') this.changeBranches(op, (branch) => branch.substitute(from, to));
       const inputs = op.inputs.map((id) => (id === from ? to : id));
       if (op.op === 'if') {
@@ -277,13 +237,13 @@ export class Region {
     }
     for (const op of this.suspects) {
       this.suspects.delete(op);
-      if (op.outputs.every((id) => !this.uses.has(id) && !this.isOutput(id))) this.remove(op);
+      if (op.outputs.every((id) => this.readers.count(id) === 0 && !this.isOutput(id))) this.remove(op);
     }
   }
 
   /** A number that grows along the list of operations. */
   position(op: WorkOp): number {
-    return this.linkOf(op).label;
+    return this.list.position(op);
   }
 
   /** The operations that `output` needs and that need `input`, in order. */
@@ -335,33 +295,14 @@ export class Region {
     };
   }
 
-  private linkOf(op: WorkOp): Link {
-    const link = this.links.get(op);
-    if (!link) throw new ResidualSkipError('INTERNAL', `node '${op.node}': it is not in the region`);
-    return link;
-  }
-
-  /** Puts `op` behind `before`. @returns its place */
-  private insert(before: Link, op: WorkOp): Link {
-    const { after } = before;
-    const link = { op, before, after, label: after.op ? (before.label + after.label) / 2 : before.label + 1 };
-    before.after = link;
-    after.before = link;
-    this.links.set(op, link);
-    // Halves of halves end after some fifty insertions at one place.
-    if (link.label === before.label || link.label === after.label) this.relabel();
-    this.list = undefined;
+  /** Puts `op` before `next`, or at the end. */
+  private insert(next: WorkOp | undefined, op: WorkOp): void {
+    this.list.insert(op, next);
     if (op.op === 'if') this.conditionals.add(op);
     for (const id of op.outputs) this.producers.set(id, op);
     this.suspects.add(op);
     this.outside = undefined;
     this.link(op);
-    return link;
-  }
-
-  private relabel(): void {
-    let label = 0;
-    for (let at = this.end.after; at.op; at = at.after) at.label = ++label;
   }
 
   private link(op: WorkOp): void {
@@ -373,27 +314,11 @@ export class Region {
   }
 
   private use(id: ValueId, op: WorkOp, times: number): void {
-    const uses = this.uses.get(id);
-    if (uses instanceof Readers) {
-      uses.addReader(op, times);
-      return;
-    }
-    if (!uses) this.outside = undefined;
-    if (!uses && times === 1) this.uses.set(id, op);
-    else this.uses.set(id, (uses ? new Readers().addReader(uses, 1) : new Readers()).addReader(op, times));
-  }
-
-  private readersOf(id: ValueId): Iterable<readonly [WorkOp, number]> {
-    const uses = this.uses.get(id);
-    if (uses instanceof Readers) return uses;
-    return uses ? [[uses, 1]] : [];
+    if (this.readers.add(id, op, times)) this.outside = undefined;
   }
 
   private unuse(id: ValueId, op: WorkOp): void {
-    const uses = this.uses.get(id);
-    if (uses instanceof Readers) uses.removeReader(op);
-    if (uses instanceof Readers ? uses.count > 0 : uses !== op) return;
-    this.uses.delete(id);
+    if (!this.readers.remove(id, op)) return;
     this.outside = undefined;
     this.suspect(id);
   }

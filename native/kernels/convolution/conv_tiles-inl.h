@@ -119,9 +119,9 @@ struct ConvOrder {
     const int64_t whole = planar ? args.x_planar.plane_stride * s.in_channels : args.x.block_stride * args.x.blocks();
     const int64_t input = whole * rows_of(args) / s.out_height;
     const int64_t weights = static_cast<int64_t>(args.conv->weights.size());
-    constexpr int64_t kMost = (256 << 10) / sizeof(*args.y.data);
-    if (!planar && s.groups == 1 && groups > 1 && input > 2 * kMost && weights <= 2 * kMost) {
-      chunk = std::max<int64_t>(8, all_tiles * kMost / input);
+    constexpr int64_t kMax = (256 << 10) / sizeof(*args.y.data);
+    if (!planar && s.groups == 1 && groups > 1 && input > 2 * kMax && weights <= 2 * kMax) {
+      chunk = std::max<int64_t>(8, all_tiles * kMax / input);
     }
     const int64_t output = static_cast<int64_t>(args.y.block_stride) * args.y.blocks();
     if (s.groups == 1 && weights <= input + output && shares_evenly(all_tiles, parts)) {

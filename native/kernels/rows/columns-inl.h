@@ -79,8 +79,8 @@ inline void arg_max_columns(const float* x, int64_t* y, const ColumnShape& s, in
 inline void arg_max_rows(const float* x, int64_t* y, int64_t rows, int64_t n) {
   for (int64_t row = 0; row < rows; ++row, x += n) {
     // Lane i has the best of elements i, i + 16, ...; those beyond the end are no better than any.
-    Greatest best{load_or_least(x, n), splat(0)};
-    for (int64_t k = kLanes; k < n; k += kLanes) best.meet(load_or_least(x + k, n - k), static_cast<float>(k));
+    Greatest best{load_or_lowest(x, n), splat(0)};
+    for (int64_t k = kLanes; k < n; k += kLanes) best.meet(load_or_lowest(x + k, n - k), static_cast<float>(k));
     float values[kLanes], places[kLanes];
     store(values, best.value);
     store(places, best.place);
@@ -126,7 +126,7 @@ RSKIP_INLINE float greatest_or_nan(const float* x, int64_t n) {
   }
   for (; i < n; i += kLanes) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes, n - i));
-    most[0] = max_or_nan(most[0], turned(load_lanes(x + i, lanes)) + least_beyond(lanes));
+    most[0] = max_or_nan(most[0], turned(load_lanes(x + i, lanes)) + lowest_beyond(lanes));
   }
   const Vec best = max_or_nan(max_or_nan(most[0], most[1]), max_or_nan(most[2], most[3]));
   return reduce_lanes(best, [](Vec a, Vec b) { return max_or_nan(a, b); });

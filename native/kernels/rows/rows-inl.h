@@ -77,20 +77,20 @@ inline void norm_channels(const BlockedView& x, const NormArgs& args, const Bloc
 }
 
 // 0 in the first `lanes`, -infinity in those behind them.
-RSKIP_INLINE Vec least_beyond(int lanes) {
-  constexpr float kLeast = -std::numeric_limits<float>::infinity();
+RSKIP_INLINE Vec lowest_beyond(int lanes) {
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
   static constexpr float kBeyond[2 * kLanes] = {0,      0,      0,      0,      0,      0,      0,      0,
                                                 0,      0,      0,      0,      0,      0,      0,      0,
-                                                kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast,
-                                                kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast, kLeast};
+                                                kLowest, kLowest, kLowest, kLowest, kLowest, kLowest, kLowest, kLowest,
+                                                kLowest, kLowest, kLowest, kLowest, kLowest, kLowest, kLowest, kLowest};
   return load(kBeyond + kLanes - lanes);
 }
 
 // Vectors of a row; beyond its end -infinity, whose exponential is zero.
-RSKIP_INLINE Vec load_or_least(const float* x, int64_t left) {
+RSKIP_INLINE Vec load_or_lowest(const float* x, int64_t left) {
   if (left >= kLanes) return load(x);
   const int lanes = static_cast<int>(left);
-  return load_first(x, lanes) + least_beyond(lanes);
+  return load_first(x, lanes) + lowest_beyond(lanes);
 }
 
 RSKIP_INLINE Vec greatest_of_row(const float* x, int64_t n) {
@@ -100,7 +100,7 @@ RSKIP_INLINE Vec greatest_of_row(const float* x, int64_t n) {
     most[0] = max(load(x + i), most[0]);
     most[1] = max(load(x + i + kLanes), most[1]);
   }
-  for (; i < n; i += kLanes) most[0] = max(load_or_least(x + i, n - i), most[0]);
+  for (; i < n; i += kLanes) most[0] = max(load_or_lowest(x + i, n - i), most[0]);
   return splat(reduce_lanes(max(most[0], most[1]), [](Vec a, Vec b) { return max(a, b); }));
 }
 
@@ -109,7 +109,7 @@ RSKIP_INLINE Vec greatest_of_row(const float* x, int64_t n) {
 RSKIP_INLINE float exp_row(const float* x, float* y, int64_t n) {
   const Vec top = greatest_of_row(x, n);
   return sum_of_vectors(n, [&](int64_t i, int lanes) {
-    const Vec e = exp_of_negative(load_or_least(x + i * kLanes, n - i * kLanes) - top);
+    const Vec e = exp_of_negative(load_or_lowest(x + i * kLanes, n - i * kLanes) - top);
     store_lanes(y + i * kLanes, e, lanes);
     return e;
   });
@@ -142,7 +142,7 @@ RSKIP_INLINE void replace_row(float* y, const float* x, int64_t n) {
 RSKIP_INLINE void softmax_row(const float* x, float* y, int64_t n, bool log) {
   if (!log) return scale_row(y, n, 1.0f / exp_row(x, y, n));
   const Vec top = greatest_of_row(x, n);
-  const auto shifted = [&](int64_t i) { return load_or_least(x + i * kLanes, n - i * kLanes) - top; };
+  const auto shifted = [&](int64_t i) { return load_or_lowest(x + i * kLanes, n - i * kLanes) - top; };
   const float sum = sum_of_vectors(n, [&](int64_t i, int) { return exp_of_negative(shifted(i)); });
   const Vec drop = rskip::RSKIP_ISA::log(splat(sum));
   for (int64_t i = 0; i * kLanes < n; ++i) {

@@ -1,5 +1,6 @@
 import type { Drift } from 'lib/audit/drift-monitor.js';
 import { type Watch, watch } from 'lib/audit/watch.js';
+import type { WatchOptions } from 'lib/audit/watch-options.js';
 import type { RunEvent, SessionControl, TensorMap } from 'lib/skip/observer.js';
 import type { Metric, Promised } from 'lib/skip/promise.js';
 import { Tensor } from 'lib/tensor/tensor.js';
@@ -194,8 +195,8 @@ test('confidences of exits that move raise drift', () => {
 });
 
 test('a skip rate that moves raises drift where the scores stay', () => {
-  const exitProfile = { block0: { edges: [0.5], shares: [0.5, 0.5], skipRate: 0.1 } };
-  const monitor = watch({ shadow: 0, window: 100, exitProfile });
+  const exitScores = { block0: { edges: [0.5], shares: [0.5, 0.5], skipRate: 0.1 } };
+  const monitor = watch({ shadow: 0, window: 100, exitScores });
   const drifts = driftsOf(monitor, 2, (i, round) => cameToExit(i / 100, i < (round === 0 ? 10 : 40)));
   expect(drifts).toHaveLength(1);
   const [{ psi, skipRatePsi, skipRate }] = drifts[0]! as [Drift];
@@ -204,9 +205,16 @@ test('a skip rate that moves raises drift where the scores stay', () => {
   expect(skipRatePsi).toBeCloseTo(0.3 * Math.log(4) - 0.3 * Math.log(6 / 9), 12);
 });
 
+test.each([
+  [{ profile: {} }, "unknown key 'profile'; it is called 'scores' now"],
+  [{ exitProfile: {} }, "unknown key 'exitProfile'; it is called 'exitScores' now"],
+])('an old name %j', (options, message) => {
+  expect(() => watch(options as WatchOptions)).toThrow(message);
+});
+
 test('few scores in a window are no drift by chance', () => {
   const gate = { block0: { edges: [0, 1, 2], shares: [0.25, 0.25, 0.25, 0.25], skipRate: 0.5 } };
-  const monitor = watch({ shadow: 0, window: 100, profile: gate });
+  const monitor = watch({ shadow: 0, window: 100, scores: gate });
   // One item of the window had its gate asked, all came to an exit.
   const asked = runEvent(context, [[5, 5, 5]]);
   const drifts = driftsOf(monitor, 1, (i) => (i === 0 ? asked : cameToExit(0.5, false)));

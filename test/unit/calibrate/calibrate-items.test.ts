@@ -15,7 +15,7 @@ import { attachExits } from 'lib/skip/attach.js';
 import { decodeExits, encodeExits } from 'lib/skip/head-codec.js';
 import { loadPolicy } from 'lib/skip/load-policy.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
-import { profileOf } from 'lib/skip/profile.js';
+import { distributionOf } from 'lib/skip/score-distribution.js';
 import '../../helpers/few-timed.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { Network } from '../../helpers/networks.js';
@@ -62,7 +62,7 @@ describe('calibration of the plain network', () => {
   test('the promise is what a session with the policy then does, item by item', async () => {
     const items = all;
     const { program, sha256 } = await programOf();
-    const options = { maxDisagreement: LIMIT, seed: 3, settings: 5, copies: 0 };
+    const options = { maxDisagreement: LIMIT, seed: 3, penalties: 5, copies: 0 };
     const result = await calibrateItems(backend, program, sha256, items, options);
     const { promise, expected } = result.policy;
     expect(promise).toMatchObject({ limit: LIMIT, confidence: 0.95 });
@@ -88,22 +88,22 @@ describe('calibration of the plain network', () => {
       for (const { name, index } of session.blocks) {
         const asked = trace.items.map(({ blocks }) => blocks[index]!).filter(({ score }) => score !== null);
         const skipRate = asked.filter(({ ran }) => !ran).length / asked.length;
-        const profile = profileOf(
+        const distribution = distributionOf(
           asked.map(({ score }) => score!),
           skipRate,
         );
-        expect(expected!.scores![name]).toEqual(asked.length > 0 ? profile : undefined);
+        expect(expected!.scores![name]).toEqual(asked.length > 0 ? distribution : undefined);
       }
       const { exits } = result.policy.heads!;
       expect(exits.length).toBeGreaterThan(0);
       for (const { after } of exits) {
         const came = trace.items.flatMap((item) => item.exits.filter((exit) => exit.after === after));
         const leftRate = came.filter(({ taken }) => taken).length / came.length;
-        const profile = profileOf(
+        const distribution = distributionOf(
           came.map(({ score }) => score),
           leftRate,
         );
-        expect(expected!.exits![after]).toEqual(came.length > 0 ? profile : undefined);
+        expect(expected!.exits![after]).toEqual(came.length > 0 ? distribution : undefined);
       }
       for (const item of trace.items) {
         const taken = item.exits.filter((exit) => exit.taken);
@@ -117,7 +117,7 @@ describe('calibration of the plain network', () => {
 
   test('several limits give one policy with a setting for each, careful before bold', async () => {
     const { program, sha256 } = await programOf();
-    const options = { limits: [0.2, 0.03, 0.08], seed: 3, settings: 12, copies: 0 };
+    const options = { limits: [0.2, 0.03, 0.08], seed: 3, penalties: 12, copies: 0 };
     const { policy, settings, chosen, bolder } = await calibrateItems(backend, program, sha256, all, options);
     expect(loadPolicy(policy).settings).toHaveLength(policy.settings!.length);
     const each = [policy, ...policy.settings!];
@@ -142,7 +142,7 @@ describe('calibration of the plain network', () => {
     const items = all.slice(0, 200);
     const { program, sha256 } = await programOf();
     const run = (some: readonly CalibrationItem[]) =>
-      calibrateItems(backend, program, sha256, some, { maxDisagreement: 0.2, settings: 8, copies: 0 });
+      calibrateItems(backend, program, sha256, some, { maxDisagreement: 0.2, penalties: 8, copies: 0 });
     const [first, second] = [await run(items), await run([...items].reverse())];
     expect(second.policy.promise).toEqual(first.policy.promise);
     expect(first.policy.heads).toBeDefined();
@@ -156,7 +156,7 @@ describe('calibration of the plain network', () => {
     const guards = [{ labels: ['class 3', 5], action: 'verify' as const, margin: 0.2 }];
     const { policy } = await calibrateItems(backend, program, sha256, items, {
       maxDisagreement: LIMIT,
-      settings: 3,
+      penalties: 3,
       copies: 0,
       guards,
       labels,
@@ -274,7 +274,7 @@ describe('calibration of the plain network', () => {
     const asked: number[] = [];
     const run = (images: readonly CalibrationItem[]) =>
       calibrateItems(backend, program, sha256, data, {
-        ...{ maxDisagreement: 0.2, settings: 8, copies: 0, seed: 3 },
+        ...{ maxDisagreement: 0.2, penalties: 8, copies: 0, seed: 3 },
         fit: {
           count: images.length,
           load: async (i) => {

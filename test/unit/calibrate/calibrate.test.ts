@@ -18,7 +18,7 @@ import { untimed } from '../../helpers/policies.js';
 
 const IMAGES = 160;
 const QUICK = {
-  ...{ task: 'single-label', maxDisagreement: 0.2, settings: 6, copies: 0, threads: 1 },
+  ...{ task: 'single-label', maxDisagreement: 0.2, penalties: 6, copies: 0, threads: 1 },
 } as const satisfies CalibrateOptions;
 const folder = folderOf({ 'foreign.onnx': foreign() });
 const model = join(folder, 'foreign.onnx');
@@ -143,7 +143,7 @@ test('a calibration that is stopped before it reads the images that certify has 
   const onProgress = ({ stage }: Progress) => stage === 'reading' && controller.abort();
   const stopped = calibrate(model, images, {
     ...QUICK,
-    settings: 5,
+    penalties: 5,
     signal: controller.signal,
     onProgress,
     onNote,
@@ -204,7 +204,7 @@ test.each<[string, unknown, object, string, RegExp]>([
     'INVALID_ARGUMENT',
     /unknown key 'maxDisagrement'; did you mean 'maxDisagreement'\?/,
   ],
-  ['a setting that is no number', [], { settings: 1 }, 'INVALID_ARGUMENT', /options\.settings: .*at least 2/],
+  ['too few penalties', [], { penalties: 1 }, 'INVALID_ARGUMENT', /options\.penalties: .*at least 2/],
   ['an option that was removed', [], { budgetMs: 2 }, 'INVALID_ARGUMENT', /options\.budgetMs: .*give budget/],
   [
     'an old name',
@@ -213,6 +213,7 @@ test.each<[string, unknown, object, string, RegExp]>([
     'INVALID_ARGUMENT',
     /'reference'; it is called 'original' now/,
   ],
+  ['another', [], { settings: 12 }, 'INVALID_ARGUMENT', /'settings'; it is called 'penalties' now/],
   ['two limits', [], { limits: [0.1], maxDisagreement: 0.1 }, 'INVALID_ARGUMENT', /limits: .*one of the two/],
   ['a callback that is none', [], { onProgress: 1 }, 'INVALID_ARGUMENT', /onProgress: expected a function/],
   ['groups by folder of an iterable', [], { groupsFrom: 'folder' }, 'INVALID_ARGUMENT', /is for folders/],

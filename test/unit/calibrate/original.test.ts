@@ -56,7 +56,7 @@ const ITEMS = Array.from({ length: 500 }, (_, i) => {
   return { input, sha256: createHash('sha256').update(input).digest('hex') };
 });
 const answerOf = (scores: Float32Array) => scores.indexOf(Math.max(...scores));
-const options = { maxDisagreement: 0.1, seed: 2, settings: 12 };
+const options = { maxDisagreement: 0.1, seed: 2, penalties: 12 };
 const original = { program: program({}), sha256: ORIGINAL_SHA256 };
 
 test('the promise counts the answers that differ from those of the original, whatever exits are taken', async () => {

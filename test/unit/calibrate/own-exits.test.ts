@@ -56,7 +56,7 @@ test('exits that are in a model get thresholds that are certified, and nothing i
   const result = await calibrateItems(backend, own, SHA256, ITEMS, {
     maxDisagreement: 0.05,
     seed: 2,
-    settings: 12,
+    penalties: 12,
   });
   const { heads, promise, expected } = result.policy;
   const points = own.ownExits!.list.map(({ after }) => after);
@@ -78,14 +78,14 @@ test('exits that are in a model get thresholds that are certified, and nothing i
 });
 
 test('a policy that certifies nothing leaves the exits of the model out, and runs its gated blocks', async () => {
-  const options = { maxDisagreement: 0.05, seed: 2, settings: 4 };
+  const options = { maxDisagreement: 0.05, seed: 2, penalties: 4 };
   const { policy } = await calibrateItems(new ReferenceBackend(), program(1, 2), SHA256, ITEMS, options);
   expect(policy).toMatchObject({ default: 'run', heads: { exits: [] }, promise: { events: 0 } });
 });
 
 test('an exit at which nothing may leave is not in the policy, and costs nothing', async () => {
   const own = program(1);
-  const options = { maxDisagreement: 0.05, seed: 2, settings: 12 };
+  const options = { maxDisagreement: 0.05, seed: 2, penalties: 12 };
   const { policy } = await calibrateItems(new ReferenceBackend(), own, SHA256, ITEMS, options);
   const [first, second] = own.ownExits!.list;
   expect(policy.heads!.exits).toEqual([{ after: second!.after, threshold: expect.any(Number) }]);
@@ -112,7 +112,7 @@ test('an exit before the first block is certified, also where no block can be sk
   const sure = b.compare('ge', score, b.constant(Float32Array.of(0.5), [1, 1]));
   const own = buildProgram(b.build(b.where(sure, answer, full)));
   expect(own.blocks.filter(({ skippable }) => skippable)).toEqual([]);
-  const options = { maxDisagreement: 0.05, seed: 2, settings: 12 };
+  const options = { maxDisagreement: 0.05, seed: 2, penalties: 12 };
   const { policy } = await calibrateItems(new ReferenceBackend(), own, SHA256, ITEMS, options);
   expect(policy.heads!.exits).toEqual([{ after: '/input', threshold: expect.any(Number) }]);
   expect(policy.promise!.upperBound).toBeLessThanOrEqual(0.05);
@@ -131,7 +131,7 @@ describe('gates that are in a model', () => {
     };
     return { own: build(true), full: build(false) };
   }
-  const options = { maxDisagreement: 0.05, seed: 2, settings: 12 };
+  const options = { maxDisagreement: 0.05, seed: 2, penalties: 12 };
 
   test('are certified at their own thresholds, end to end against the full network', async () => {
     const { own, full } = gated(0.05);
@@ -158,7 +158,7 @@ describe('gates that are in a model', () => {
 describe('further images', () => {
   const backend = new ReferenceBackend();
   const fit = { count: 300, load: async (i: number) => ITEMS[i]!.input };
-  const options = { maxDisagreement: 0.05, seed: 2, settings: 12, fit };
+  const options = { maxDisagreement: 0.05, seed: 2, penalties: 12, fit };
 
   test('order the settings, so that all items certify', async () => {
     const fresh = ITEMS.slice(300);

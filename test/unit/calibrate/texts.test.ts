@@ -16,7 +16,7 @@ import { untimed } from '../../helpers/policies.js';
 import { randomTexts, textNetwork } from '../../helpers/text-network.js';
 
 const TEXTS = [...new Set(randomTexts(420, 3))];
-const QUICK = { settings: 6, threads: 1 } satisfies CalibrateOptions;
+const QUICK = { penalties: 6, threads: 1 } satisfies CalibrateOptions;
 
 beforeAll(() => {
   process.env.XDG_STATE_HOME = folderOf({});

@@ -19,7 +19,7 @@ test('is calibrated and run without a line of code', async () => {
   const policyFile = join(folderOf({}), 'policy.json');
   const { code, out, err } = await cli(
     ...['calibrate', folder, '--data', data, '-o', policyFile],
-    ...['--task', 'single-label', '--max-disagreement', '0.1', '--settings', '24', '--copies', '2'],
+    ...['--task', 'single-label', '--max-disagreement', '0.1', '--penalties', '24', '--copies', '2'],
   );
   expect({ code, err }).toEqual({ code: 0, err: expect.not.stringContaining('rror') });
   expect(out).toMatch(/Certified on \d+ items: at most 10\.00 % of the answers change/);

@@ -82,7 +82,7 @@ const resultSchema = z.strictObject({
 });
 
 /** Enough settings to choose from. */
-const FEW = ['--settings', '4', '--copies', '0'];
+const FEW = ['--penalties', '4', '--copies', '0'];
 let written = 0;
 async function calibrateJson(...args: string[]) {
   const output = join(folder, `policy-${written++}.json`);
@@ -375,7 +375,7 @@ describe('a dry run', () => {
         yield { ...image, data: image.data.map((value) => value * (0.7 + 0.3 * random())) };
       }
     }
-    const options = { maxDisagreement: 0.3, settings: 4, copies: 0, threads: 1, dryRun: true };
+    const options = { maxDisagreement: 0.3, penalties: 4, copies: 0, threads: 1, dryRun: true };
     const { policy } = await calibrate(MODEL, endless(), options);
     const { fit, order, certify, uses } = policy.promise!.data;
     expect(fit + order + certify).toBe(300);

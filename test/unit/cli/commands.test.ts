@@ -472,6 +472,10 @@ describe('what goes wrong', () => {
       code: 2,
       err: expect.stringContaining('It is called --max-waiting now'),
     });
+    expect(await cli('calibrate', gated, '--data', images, '-o', 'p.json', '--settings', '9')).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('It is called --penalties now'),
+    });
     for (const old of [['--reference', 'float.onnx'], ['--reference=float.onnx']]) {
       expect(await cli('run', gated, images, ...old)).toMatchObject({
         code: 2,

@@ -9,7 +9,7 @@ import {
   type ValueId,
 } from 'lib/model/program/program.js';
 import { BlockMode } from 'lib/skip/compiled-policy.js';
-import { featureSteps } from 'lib/skip/head.js';
+import { featureSteps } from 'lib/skip/head-features.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 import { denseProgram, runProgram } from '../../helpers/run-program.js';

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { ModelProto } from 'lib/model/read/proto.js';
 import { decodeModelProto, encodeModelProto } from 'lib/model/read/proto.js';
-import { Draft, type Settings } from 'lib/quantize/draft.js';
+import { type Choices, Draft } from 'lib/quantize/draft.js';
 import { equalise, pairsOf } from 'lib/quantize/equalise.js';
 import { Histogram } from 'lib/quantize/histogram.js';
 import { Network, readNetwork } from 'lib/quantize/network.js';
@@ -71,7 +71,7 @@ async function shapesOf(network: Network): Promise<Shapes> {
   return new Map([...found, ['x', FEEDS.x] as const].map(([name, { type, dims }]) => [name, { type, dims }]));
 }
 
-const SETTINGS: Settings = { range: 'max', biasCorrected: false, equalised: false, inFloat: [] };
+const CHOICES: Choices = { range: 'max', biasCorrected: false, equalised: false, inFloat: [] };
 
 async function draftOf(graph: GraphBuilder, streams: [string, string][] = [], named: string[] = []) {
   const network = networkOf(graph);
@@ -109,7 +109,7 @@ test('layers get 8-bit weights, what they read is quantised, and the heads of ga
   const { layers, groups } = draft.plan([]);
   expect(layers.map(({ node }) => node.opType)).toEqual(['Conv', 'Conv', 'Conv', 'Conv', 'Conv', 'Gemm']);
   expect(groups.find((names) => names.includes(adds[0]!))).toEqual([adds[0], adds[2], adds[4]]);
-  const model = await draft.build(SETTINGS);
+  const model = await draft.build(CHOICES);
   const nodes = model.graph!.node!;
   const head = nodes.find(({ output }) => output?.includes(score))!;
   expect(named(model, head.input![1]!)!.dataType).toBe(1);
@@ -138,7 +138,7 @@ test('a layer that stays in float keeps its weights, and reads numbers', async (
   const { graph } = gated();
   const convs = graph.proto.node.filter(({ opType }) => opType === 'Conv');
   const { draft } = await draftOf(graph, [], [convs[1]!.name!]);
-  const model = await draft.build({ ...SETTINGS, inFloat: [0] });
+  const model = await draft.build({ ...CHOICES, inFloat: [0] });
   for (const { name, input } of convs.slice(0, 2)) {
     expect(model.graph!.node!.find((node) => node.name === name)!.input![1]).toBe(input![1]);
   }
@@ -263,7 +263,7 @@ describe('what is refused', () => {
 
   it('a network that is quantised already', async () => {
     const { draft } = await draftOf(gated().graph);
-    await expect(refused(encodeModelProto(await draft.build(SETTINGS)))).rejects.toMatchObject({
+    await expect(refused(encodeModelProto(await draft.build(CHOICES)))).rejects.toMatchObject({
       code: 'UNSUPPORTED_MODEL',
       message: expect.stringContaining('quantised already'),
     });

@@ -88,7 +88,7 @@ test('exits are fitted on the bytes of its streams, and certified against the fl
   expect(others.length).toBeGreaterThan(50);
   const images = [...others, ...drawn.filter((pixels) => !others.includes(pixels)).slice(0, 160)];
   const { policy, certifiedOn } = await calibrate(file, images, {
-    ...{ task: 'single-label', original: MODEL, maxDisagreement: 0.2, copies: 1, settings: 12, threads: 1 },
+    ...{ task: 'single-label', original: MODEL, maxDisagreement: 0.2, copies: 1, penalties: 12, threads: 1 },
   });
   expect(policy.heads!.exits.length).toBeGreaterThan(0);
   expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0);

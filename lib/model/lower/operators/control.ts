@@ -82,11 +82,11 @@ function stacked(
 /** Written out: how often it runs is known, or the part of the graph that it belongs to runs when it is (see `splitGraph`). */
 function* loop(node: NodeLowering): Sliced<readonly ValueId[]> {
   const body = node.graph('body');
-  const most = node.optionalScalar(0, 'number of iterations') ?? Number.POSITIVE_INFINITY;
+  const max = node.optionalScalar(0, 'number of iterations') ?? Number.POSITIVE_INFINITY;
   let goesOn = (node.optionalScalar(1, 'condition') ?? 1) !== 0;
   let carried = node.node.inputs.slice(2).map((_, i) => node.input(i + 2));
   const made: ValueId[][] = range(Math.max(body.outputs.length - 1 - carried.length, 0)).map(() => []);
-  for (let i = 0; i < most && goesOn; i++) {
+  for (let i = 0; i < max && goesOn; i++) {
     const count = node.constantOf('int64', [], BigInt64Array.of(BigInt(i)));
     const condition = node.constantOf('bool', [], Uint8Array.of(1));
     const given = [count, condition, ...carried];

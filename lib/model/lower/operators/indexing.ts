@@ -51,8 +51,8 @@ function slice(node: NodeLowering): ValueId {
 
 /** Start, step and count of begin:end:step over `length` elements. */
 function sliceAxis(length: number, begin: number, end: number, step: number): [number, number, number] {
-  const [least, most] = step > 0 ? [0, length] : [-1, length - 1];
-  const clamp = (bound: number) => Math.min(Math.max(bound < 0 ? bound + length : bound, least), most);
+  const [min, max] = step > 0 ? [0, length] : [-1, length - 1];
+  const clamp = (bound: number) => Math.min(Math.max(bound < 0 ? bound + length : bound, min), max);
   const start = clamp(begin);
   const count = Math.max(Math.ceil((clamp(end) - start) / step), 0);
   // With at most one element the step has no effect; it may be too large for an integer.

@@ -158,8 +158,8 @@ function padValue(node: NodeLowering, asInput: boolean): ValueId {
 /** Negative pads crop first; all other elements then repeat what is left, or are the constant. */
 function checkPads(node: NodeLowering, mode: PadMode, length: number, begin: number, end: number): void {
   const left = length + Math.min(begin, 0) + Math.min(end, 0);
-  const most = { constant: 2 ** 31, edge: left > 0 ? 2 ** 31 : 0, reflect: left - 1, wrap: left }[mode];
-  if (left < 0 || Math.max(begin, end, 0) > Math.max(most, 0)) {
+  const max = { constant: 2 ** 31, edge: left > 0 ? 2 ** 31 : 0, reflect: left - 1, wrap: left }[mode];
+  if (left < 0 || Math.max(begin, end, 0) > Math.max(max, 0)) {
     node.invalid(`an axis of ${length} elements can't be padded by ${begin} and ${end} in mode '${mode}'`);
   }
 }

@@ -21,7 +21,7 @@ interface Taps {
   readonly weights: Float32Array;
 }
 
-interface Settings {
+interface Interpolation {
   readonly mode: 'nearest' | 'linear' | 'cubic';
   readonly coordinates: string;
   readonly nearest: string;
@@ -73,8 +73,8 @@ function kernel(mode: 'linear' | 'cubic', distance: number, a: number): number {
 /** Elementary operations for each weight. */
 const TAP_WORK = 4;
 
-function tapsOf(node: NodeLowering, axis: Axis, settings: Settings): Taps {
-  const { mode, cubicA, excludeOutside, antialias } = settings;
+function tapsOf(node: NodeLowering, axis: Axis, interpolation: Interpolation): Taps {
+  const { mode, cubicA, excludeOutside, antialias } = interpolation;
   const last = axis.from - 1;
   const clamp = (at: number) => Math.min(Math.max(at, 0), last);
   const isNearest = mode === 'nearest';
@@ -86,11 +86,11 @@ function tapsOf(node: NodeLowering, axis: Axis, settings: Settings): Taps {
   node.afford('float32', axis.to * reach, TAP_WORK);
   const indices = new Int32Array(axis.to * reach);
   const weights = new Float32Array(axis.to * reach).fill(1);
-  const round = NEAREST[settings.nearest];
-  if (isNearest && !round) node.invalid(`its nearest_mode '${settings.nearest}' is unknown`);
+  const round = NEAREST[interpolation.nearest];
+  if (isNearest && !round) node.invalid(`its nearest_mode '${interpolation.nearest}' is unknown`);
   const raw = new Float64Array(reach);
   for (let i = 0; i < axis.to; i++) {
-    const x = coordinate(node, settings.coordinates, i, axis);
+    const x = coordinate(node, interpolation.coordinates, i, axis);
     if (isNearest) {
       indices[i] = clamp(round!(x));
       continue;
@@ -122,13 +122,13 @@ function repeated(node: NodeLowering, x: ValueId, axis: number, times: number): 
   return node.reshape(wide, shape.with(axis, shape[axis]! * times));
 }
 
-function resizeAxis(node: NodeLowering, x: ValueId, axis: Axis, settings: Settings): ValueId {
-  const taps = tapsOf(node, axis, settings);
+function resizeAxis(node: NodeLowering, x: ValueId, axis: Axis, interpolation: Interpolation): ValueId {
+  const taps = tapsOf(node, axis, interpolation);
   if (axis.from === axis.to && isIdentity(taps)) return x;
   const { reach, indices, weights } = taps;
   const { dtype, shape } = node.value(x);
   const output = { dtype, shape: shape.with(axis.axis, axis.to) };
-  if (settings.mode === 'nearest') {
+  if (interpolation.mode === 'nearest') {
     const times = axis.to / axis.from;
     if (Number.isInteger(times) && indices.every((at, i) => at === Math.floor(i / times))) {
       return repeated(node, x, axis.axis, times);
@@ -212,7 +212,7 @@ function resize(node: NodeLowering): ValueId {
   }
   const isNew = node.opset >= 11;
   const coordinates = node.string('coordinate_transformation_mode', isNew ? 'half_pixel' : 'asymmetric');
-  const settings: Settings = {
+  const interpolation: Interpolation = {
     mode,
     coordinates,
     nearest: node.string('nearest_mode', isNew ? 'round_prefer_floor' : 'floor'),
@@ -221,7 +221,7 @@ function resize(node: NodeLowering): ValueId {
     antialias: node.number('antialias', 0) !== 0,
   };
   const start = mode === 'nearest' ? x : node.cast(x, 'float32');
-  const resized = axes.reduce((value, axis) => resizeAxis(node, value, axis, settings), start);
+  const resized = axes.reduce((value, axis) => resizeAxis(node, value, axis, interpolation), start);
   const filled =
     coordinates === 'tf_crop_and_resize'
       ? extrapolated(node, resized, axes, node.number('extrapolation_value', 0))

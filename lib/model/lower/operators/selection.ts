@@ -89,9 +89,9 @@ function* nonMaxSuppression(node: NodeLowering): Sliced<readonly ValueId[]> {
   const [, classes = 0] = scores.shape;
   if (sides !== 4 || boxes.shape.length !== 3 || scores.shape.join() !== [batch, classes, count].join())
     node.invalid(`its boxes [${boxes.shape}] and scores [${scores.shape}] don't fit together`);
-  const most = node.optionalScalar(2, 'max_output_boxes_per_class') ?? 0;
+  const max = node.optionalScalar(2, 'max_output_boxes_per_class') ?? 0;
   const limit = Math.fround(node.optionalScalar(3, 'iou_threshold') ?? 0);
-  const least = node.optionalScalar(4, 'score_threshold') ?? Number.NEGATIVE_INFINITY;
+  const min = node.optionalScalar(4, 'score_threshold') ?? Number.NEGATIVE_INFINITY;
   const corners = cornersOf(boxes.data, node.number('center_point_box', 0) !== 0);
   const rows: number[] = [];
   for (let slice = 0; slice < batch * classes; slice++) {
@@ -99,12 +99,12 @@ function* nonMaxSuppression(node: NodeLowering): Sliced<readonly ValueId[]> {
     const first = Math.floor(slice / classes) * count;
     const kept: number[] = [];
     const order: number[] = [];
-    for (let i = 0; i < count; i++) if (own[i]! > least) order.push(i);
+    for (let i = 0; i < count; i++) if (own[i]! > min) order.push(i);
     yield;
     order.sort((i, j) => own[j]! - own[i]! || i - j);
     let compared = 0;
     for (const i of order) {
-      if (kept.length >= most) break;
+      if (kept.length >= max) break;
       compared += kept.length + 1;
       if (compared >= SLICE) {
         compared = 0;
@@ -172,12 +172,12 @@ function* roiAlign(node: NodeLowering): Sliced<readonly ValueId[]> {
   checkShape(shape, (problem) => node.invalid(problem));
   node.afford('float32', sizeOf(shape));
   const y = new Float32Array(sizeOf(shape));
-  const [bins, least] = [rows * columns, isHalf ? Number.NEGATIVE_INFINITY : 1];
+  const [bins, min] = [rows * columns, isHalf ? Number.NEGATIVE_INFINITY : 1];
   for (let roi = 0; roi < count; roi++) {
     const corners = rois.data.subarray(roi * 4, roi * 4 + 4);
     const at = Array.from(corners, (side) => side * scale - (isHalf ? 0.5 : 0));
     const [left, top, right, bottom] = at as [number, number, number, number];
-    const [h, w] = [Math.max(bottom - top, least) / rows, Math.max(right - left, least) / columns];
+    const [h, w] = [Math.max(bottom - top, min) / rows, Math.max(right - left, min) / columns];
     const [down, across] = [h, w].map((side) => (ratio > 0 ? ratio : Math.max(Math.ceil(side), 0) || 0)) as [
       number,
       number,

@@ -74,12 +74,12 @@ export function widenedPads(
   return [...begins, ...ends];
 }
 
-function perAxis(node: NodeLowering, name: string, count: number, least: number): readonly number[] {
-  const values = node.numbers(name) ?? new Array<number>(count).fill(least);
-  const fits = values.length === count && values.every((value) => value >= least && value <= MAX_WINDOW);
+function perAxis(node: NodeLowering, name: string, count: number, min: number): readonly number[] {
+  const values = node.numbers(name) ?? new Array<number>(count).fill(min);
+  const fits = values.length === count && values.every((value) => value >= min && value <= MAX_WINDOW);
   return fits
     ? values
-    : node.invalid(`its ${name} [${values}] are not ${count} integers from ${least} to ${MAX_WINDOW}`);
+    : node.invalid(`its ${name} [${values}] are not ${count} integers from ${min} to ${MAX_WINDOW}`);
 }
 
 /**

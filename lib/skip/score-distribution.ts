@@ -6,7 +6,7 @@ const BINS = 10;
 
 const fraction = z.number().min(0).max(1);
 
-export const profileSchema = z
+export const distributionSchema = z
   .strictObject({
     edges: z
       .array(z.number())
@@ -24,12 +24,12 @@ export const profileSchema = z
  * The distribution of a block's scores when the policy was calibrated.
  * @interface
  */
-export type ScoreProfile = z.infer<typeof profileSchema>;
+export type ScoreDistribution = z.infer<typeof distributionSchema>;
 /** By the names of blocks. */
-export type ScoreProfiles = { readonly [block: string]: ScoreProfile };
+export type ScoreDistributions = { readonly [block: string]: ScoreDistribution };
 
 /** @param scores of the items whose gate was evaluated @param skipRate fraction of them that skipped the block */
-export function profileOf(scores: readonly number[], skipRate: number): ScoreProfile {
+export function distributionOf(scores: readonly number[], skipRate: number): ScoreDistribution {
   const sorted = [...scores].sort((a, b) => a - b);
   const cuts = Array.from(
     { length: BINS - 1 },
