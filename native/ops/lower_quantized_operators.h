@@ -17,7 +17,7 @@ bool lower_dynamic_quantize(Lowering& plan, const Step& step);
 bool lower_dequantize(Lowering& plan, const Step& step);
 bool lower_qconv(Lowering& plan, const Step& step);
 bool lower_qmatmul(Lowering& plan, const Step& step);
-// lower_quantized_maps.cc
+// lower_quantized_map_operators.cc
 bool lower_qbinary(Lowering& plan, const Step& step);
 bool lower_qglobal_pool(Lowering& plan, const Step& step);
 bool lower_qpool(Lowering& plan, const Step& step);

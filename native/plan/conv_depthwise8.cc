@@ -2,7 +2,6 @@
 // on floats: what bytes and weights differ from their zero points by are small integers, so that floats hold all sums of their products
 // exactly. A band of rows of the input becomes floats at a time.
 #include <algorithm>
-#include <cstring>
 #include <utility>
 #include <vector>
 

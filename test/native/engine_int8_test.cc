@@ -216,6 +216,32 @@ IntegerWriter asymmetric(bool constant_weights) {
   return i;
 }
 
+// Expand, depthwise and project.
+IntegerWriter inverted_residual(bool constant_weights, int32_t side) {
+  IntegerWriter i(constant_weights);
+  const Words image = {1, 8, side, side}, wide = {1, 97, side, side};
+  int32_t x = i.quantize(i.image(image), image, 0.01f, 120);
+  x = i.conv(x, image, wide, 1, 1, 1, 120, {60, 60, 255}, 10);
+  x = i.conv(x, wide, wide, 3, 1, 97, 60, {33, 0, 255}, 20);
+  i.w.output(i.conv(x, wide, {1, 4, side, side}, 1, 1, 1, 33, {90, 3, 250}, 30));
+  return i;
+}
+
+// A map of a MiB is too large for a cache.
+TEST(IntegerPrograms, LargeMapsAreProcessedInBands) {
+  const auto instructions = [](const IntegerWriter& i) {
+    Engine engine(EngineOptions{});
+    return engine.compile(i.w.words(), i.w.constants())->plan().instructions.size();
+  };
+  EXPECT_EQ(instructions(inverted_residual(true, 104)) + 2, instructions(inverted_residual(true, 103)));
+  const IntegerWriter plain = inverted_residual(false, 104), packed = inverted_residual(true, 104);
+  const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
+  for (const KernelTable* table : available_tables()) {
+    SCOPED_TRACE(table->name);
+    EXPECT_EQ(expected, outputs_of(*table, 3, packed, BlockMode::kRun));
+  }
+}
+
 TEST(IntegerPrograms, AsymmetricWeightsGiveTheBitsOfPlainLoops) {
   const IntegerWriter plain = asymmetric(false), packed = asymmetric(true);
   const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
