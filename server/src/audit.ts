@@ -1,8 +1,9 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type AuditLog, auditLog, type Checkpoint, type RunObserver } from 'residual-skip';
+import { type AuditLog, auditLog, type Checkpoint, type RunEvent, type RunObserver } from 'residual-skip';
 import { ServerError } from './errors.js';
 import type { ParsedOptions } from './options.js';
+import type { GroupedRequest } from './promise-monitor.js';
 
 /** Names of files, whatever a model's folder is called. */
 const FILE = 'trace.ndjson';
@@ -22,8 +23,7 @@ export class AuditLogs {
   }
 
   /**
-   * An observer for a session of the model. It records the items of requests: runs for tests and trials, of which no answer is sent, have
-   * no request.
+   * An observer for a session of the model. It records the items of requests, not runs for tests and trials, of which no answer is sent.
    * @throws ServerError INVALID_ARGUMENT for an unusable folder or key
    */
   observer(model: string, version: string): RunObserver {
@@ -31,7 +31,7 @@ export class AuditLogs {
     return {
       keepsInputs: false,
       onAttach: (control) => log.onAttach(control),
-      onRun: (event) => (event.requests ? log.onRun(event) : undefined),
+      onRun: (event) => (isAnswered(event) ? log.onRun(event) : undefined),
       stats: () => log.stats(),
     };
   }
@@ -80,4 +80,8 @@ export class AuditLogs {
       });
     }
   }
+}
+
+function isAnswered({ requests }: RunEvent): boolean {
+  return requests !== undefined && (requests[0] as GroupedRequest | undefined)?.trial !== true;
 }

@@ -10,11 +10,13 @@ type Right = (typeof RIGHTS)[number];
 export interface Access {
   /** The name of the token, or else the address: the server is shared equally between clients. */
   readonly client: string;
+  /** Whose items promises are tested with; '' for all clients without a group. */
+  readonly group: string;
   readonly rights: ReadonlySet<Right>;
 }
 
 /** Of whoever is on the machine, at the control port. */
-export const EVERYTHING: Access = { client: 'control', rights: new Set(RIGHTS) };
+export const EVERYTHING: Access = { client: 'control', group: '', rights: new Set(RIGHTS) };
 
 /** Checks the `authorization` header of a request from an address; throws UNAUTHENTICATED. */
 export type Authenticate = (authorization: string | undefined, address: string) => Access;
@@ -22,7 +24,8 @@ export type Authenticate = (authorization: string | undefined, address: string) 
 /**
  * Grants access to requests with one of the tokens in a file: as `Bearer TOKEN`, or as the password of `Basic`, for which browsers
  * prompt. Each line has a token, and behind it what it may do beside inference: `priority` (requests with a priority), `control`
- * (loading and unloading of models), and `name=NAME`, by which logs and audit records call it.
+ * (loading and unloading of models), `name=NAME`, by which logs and audit records call it, and `group=NAME`: what promises hold is tested
+ * for each group of clients by itself.
  * @param file undefined grants access to everybody
  * @param trusted whether everybody may do everything, where there are no tokens
  */
@@ -33,7 +36,7 @@ export async function authenticator(
   if (file === undefined) {
     const rights = new Set(trusted ? RIGHTS : []);
     return {
-      authenticate: (_authorization, address) => ({ client: addressOf(address), rights }),
+      authenticate: (_authorization, address) => ({ client: addressOf(address), group: '', rights }),
       reload: async () => {},
     };
   }
@@ -68,26 +71,34 @@ function parseTokens(file: string, text: string) {
   const lines = text.split('\n').map((line) => line.trim().split(/\s+/));
   const known = lines.flatMap(([token, ...words], i) => {
     if (!token) return [];
-    const { name = `token ${i}`, rights } = grantOf(words);
+    const { name = `token ${i}`, group = '', rights } = grantOf(words);
     const unknown = rights.find((right) => !(RIGHTS as readonly string[]).includes(right));
     if (unknown !== undefined) {
       throw new ServerError(
         'INVALID_ARGUMENT',
-        `token file ${file}: line ${i + 1} grants something unknown; write ${RIGHTS.join(' or ')} or name=NAME behind a token, or nothing`,
+        `token file ${file}: line ${i + 1} grants something unknown; write ${RIGHTS.join(' or ')}, name=NAME or group=NAME behind a token, or nothing`,
       );
     }
-    const access: Access = { client: name, rights: new Set(rights as Right[]) };
+    const access: Access = { client: name, group, rights: new Set(rights as Right[]) };
     return [{ digest: digest(token), access }];
   });
   if (known.length > 0) return known;
   throw new ServerError('INVALID_ARGUMENT', `token file ${file}: it holds no token; write one on each line`);
 }
 
-/** What follows a token: rights, and what logs call whoever has it. */
-function grantOf(words: readonly string[]): { readonly name?: string; readonly rights: readonly string[] } {
-  const isName = (word: string) => /^name=./.test(word);
-  const name = words.find(isName)?.slice('name='.length);
-  return { ...(name && { name }), rights: words.filter((word) => !isName(word)) };
+/** What follows a token: rights, what logs call whoever has it, and its group. */
+function grantOf(words: readonly string[]): {
+  readonly name?: string;
+  readonly group?: string;
+  readonly rights: readonly string[];
+} {
+  const named = Object.fromEntries(
+    words.flatMap((word) => {
+      const [, key, value] = /^(name|group)=(.+)$/.exec(word) ?? [];
+      return key === undefined ? [] : [[key, value!]];
+    }),
+  );
+  return { ...named, rights: words.filter((word) => !/^(name|group)=./.test(word)) };
 }
 
 /** An address that a client can't choose freely: of IPv6, its network of 64 bits. */

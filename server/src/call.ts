@@ -1,17 +1,18 @@
-import { type ItemRequest, type ItemTrace, type SkipTrace, Tensor, type TensorMap } from 'residual-skip';
+import { type ItemTrace, type SkipTrace, Tensor, type TensorMap } from 'residual-skip';
 import type { Caller } from './caller.js';
 import type { ServedModel } from './model.js';
+import type { GroupedRequest } from './promise-monitor.js';
 import type { Job, JobQueue } from './queue.js';
 import type { Setting } from './settings.js';
 
 /** A request's input for the engine, and its result. */
 export interface Work {
   readonly model: ServedModel;
-  /** Undefined: the model's setting when the call begins. */
+  /** Undefined: the model's setting for its group when the call begins. */
   readonly setting: Setting | undefined;
   readonly feeds: Readonly<Record<string, Tensor>>;
   readonly fetches: readonly string[];
-  readonly request: ItemRequest;
+  readonly request: GroupedRequest;
   readonly queued: number;
   /** Time to decode and prepare its inputs, and that it waited for room to, in milliseconds. */
   readonly inputMs: number;
@@ -68,23 +69,30 @@ export async function runQueued(
   const { model } = request;
   const size = queue.partOf(model.name);
   const parts = feeds.flatMap((one) => partsOf(model, one, size));
+  const push = async (part: TensorMap, more: Pick<Work, 'setting' | 'queued'> & { later?: boolean }) => {
+    const { later = false, ...changed } = more;
+    const work: Work = { ...request, ...changed, feeds: part };
+    const items = model.itemsOf(part);
+    const key = joinKey(work, items);
+    const { priority, caller } = job;
+    const several = parts.length > 1;
+    await queue.push({ priority, caller, more: several, later, model: model.name, key, items, work });
+    return work.result!;
+  };
+  const { setting, queued } = request;
+  if (parts.length === 1) return push(parts[0]!, { setting, queued });
   // One answer names one setting.
-  const setting = request.setting ?? (parts.length > 1 ? model.setting : undefined);
+  const common = setting ?? model.settingFor(request.request.group);
   const results: Result[] = [];
   const rest = parts.entries();
   const next = async () => {
-    for (const [i, part] of rest) {
-      const queued = i === 0 ? request.queued : performance.now();
-      const work: Work = { ...request, setting, feeds: part, queued };
-      const items = model.itemsOf(part);
-      const key = joinKey(work, items);
-      const several = { more: parts.length > 1, later: i > 0 };
-      await queue.push({ ...job, ...several, model: model.name, key, items, work });
-      results[i] = work.result!;
-    }
+    for (const [i, part] of rest)
+      results[i] = await push(part, {
+        ...{ setting: common, queued: i === 0 ? queued : performance.now(), later: i > 0 },
+      });
   };
-  await Promise.all(Array.from({ length: Math.min(JOBS_AT_A_TIME, parts.length) }, next));
-  return parts.length > 1 ? joined(results) : results[0]!;
+  await Promise.all(Array.from({ length: JOBS_AT_A_TIME }, next));
+  return joined(results);
 }
 
 function partsOf(model: ServedModel, feeds: TensorMap, size: number): TensorMap[] {
@@ -124,13 +132,14 @@ let lone = 0;
 
 /** Jobs with the same key may run as one batch. */
 function joinKey(work: Work, items: number): string {
-  const { model, setting, feeds, fetches } = work;
+  const { model, setting, feeds, fetches, request } = work;
   const tensors = Object.entries(feeds);
   const shapes = tensors.map(([name, { type, dims }]) => [name, type, ...dims.slice(1)]);
   return JSON.stringify([
     model.name,
     model.version,
     setting?.name ?? null,
+    request.group,
     shapes,
     fetches,
     splits(model, feeds, items) ? 0 : ++lone,
@@ -163,19 +172,26 @@ export async function runTogether(
 async function runOnce(jobs: readonly Job<Work>[], short: boolean): Promise<void> {
   const [{ work, caller, more }] = jobs as [Job<Work>];
   const { model, fetches } = work;
-  const { setting = model.setting } = work;
-  const names = Object.keys(work.feeds);
-  const feeds = Object.fromEntries(
-    names.map((name) => [name, concat(jobs.map(({ work: { feeds } }) => feeds[name]!))]),
-  );
+  const { group } = work.request;
+  const { setting = model.settingFor(group) } = work;
+  const feeds = jobs.length === 1 ? work.feeds : batchOf(jobs);
   const start = performance.now();
   // A shared call continues when one of its callers leaves, a part of a request too.
   const signal = jobs.length === 1 && !short && !more ? signalOf(caller) : undefined;
   const requests =
-    model.audit && jobs.flatMap(({ work, items }) => Array<ItemRequest>(items).fill(work.request));
-  const { outputs, trace } = await model.run(setting, feeds, fetches, { signal, requests });
+    model.audit || group !== ''
+      ? jobs.flatMap(({ work, items }) => Array<GroupedRequest>(items).fill(work.request))
+      : undefined;
+  const { outputs, trace } = await model.run(setting, feeds, fetches, { group, signal, requests });
   const callMs = performance.now() - start;
   share(jobs, { setting, outputs, trace, start, callMs });
+}
+
+function batchOf(jobs: readonly Job<Work>[]): TensorMap {
+  const names = Object.keys(jobs[0]!.work.feeds);
+  return Object.fromEntries(
+    names.map((name) => [name, concat(jobs.map(({ work: { feeds } }) => feeds[name]!))]),
+  );
 }
 
 function signalOf(caller: Caller): AbortSignal {

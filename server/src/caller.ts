@@ -1,7 +1,7 @@
 import type { Access } from './auth.js';
 import { ServerError } from './errors.js';
 
-const NOBODY: Access = { client: '', rights: new Set() };
+const NOBODY: Access = { client: '', group: '', rights: new Set() };
 
 /** Whoever waits for an answer, and may leave before it is there. Much cheaper to create than an AbortSignal. */
 export class Caller {

@@ -146,21 +146,24 @@ export class Inference {
   ): Promise<InferResponse> {
     const { policy, timeout, trace } = request.parameters;
     const priority = priorityOf(request.parameters.priority, caller);
-    const setting = settingFor(model, policy, request.parameters.max_disagreement);
+    const { group } = caller.access;
+    const setting = settingFor(model, group, policy, request.parameters.max_disagreement);
     const deadline = leaveAfter(caller, timeout);
     try {
       this.queue.enter(caller);
       for (const { content } of request.inputs)
         if (!(content instanceof Tensor)) this.#checkItems(content.length);
       const prepared = performance.now();
-      const feeds = await feedsOf(model, request, caller, hold);
+      const given = feedsOf(model, request, caller, hold);
+      // Each turn of promises counts: most requests have nothing to decode.
+      const feeds = given instanceof Promise ? await given : given;
       const fetches =
         request.outputs.length > 0 ? request.outputs.map(({ name }) => name) : model.outputNames;
       checkOutputs(model, fetches);
       for (const name of fetches) checkClasses(model, name, classesAsked(request, name));
       this.#checkItems(feeds.reduce((sum, one) => sum + model.itemsOf(one), 0));
       const queued = performance.now();
-      const asked = { caller: caller.client, id: caller.id, clientId: request.id };
+      const asked = { caller: caller.client, id: caller.id, clientId: request.id, group };
       const inputMs = queued - prepared;
       model.counts.inputNs += inputMs * 1e6;
       const work: Work = { model, setting, feeds: feeds[0]!, fetches, request: asked, queued, inputMs };

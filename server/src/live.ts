@@ -244,7 +244,7 @@ function snapshotOf(model: ServedModel, tally: Tally): ModelSnapshot {
     setting: model.setting.name,
     settings: model.settings.map(({ name }, i) => ({ name, allowed: i <= model.boldest })),
     promise: promise && { limit: promise.limit, confidence: promise.confidence },
-    tripped: model.boldest === 0 && model.settings.length > 1,
+    tripped: model.isTripped,
     saved: tally.full > 0 ? tally.saved / tally.full : null,
     blocks: [...tally.blocks].map(([name, { met, skipped }]) => ({ name, skipped: skipped / met })),
     recent: tally.recent,

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { WatchStats } from 'residual-skip';
 import type { AuditLogs } from './audit.js';
 import type { Failures } from './failures.js';
 import type { Inference } from './infer.js';
@@ -174,25 +175,32 @@ export class Metrics {
         return known === undefined ? undefined : Number(known);
       },
     );
-    const watched = (setting: Setting, { monitor }: ServedModel) =>
-      monitor?.watches.get(setting)?.stats().watch;
-    perSetting(
-      'monitor_tripped',
-      '1 after the monitor saw more changed answers than promised.',
-      (setting, model) => {
-        const stats = watched(setting, model);
-        return stats && Number(stats.tripped);
-      },
+    const perWatch = (name: string, help: string, value: (seen: WatchStats) => number) => {
+      const gauge: Gauge<(typeof OF_SETTING)[number] | 'group'> = new Gauge({
+        name: `residual_skip_${name}`,
+        help: `${help} Clients with a group are tested by themselves.`,
+        labelNames: [...OF_SETTING, 'group'],
+        registers: [registry],
+        collect: () => {
+          gauge.reset();
+          for (const model of repository.loaded())
+            for (const setting of model.settings)
+              for (const [group, one] of model.monitor?.watchesOf(setting) ?? [])
+                gauge.set(
+                  { ...labels(model), setting: setting.name, ...(group && { group }) },
+                  value(one.stats().watch),
+                );
+        },
+      });
+    };
+    perWatch('monitor_tripped', '1 after the monitor saw more changed answers than promised.', (seen) =>
+      Number(seen.tripped),
     );
-    perSetting(
-      'monitor_checks',
-      'Items that the monitor ran in full too.',
-      (setting, model) => watched(setting, model)?.checks,
-    );
-    perSetting(
+    perWatch('monitor_checks', 'Items that the monitor ran in full too.', ({ checks }) => checks);
+    perWatch(
       'monitor_disagreements',
       'Checked items whose answer skipping changed.',
-      (setting, model) => watched(setting, model)?.disagreements,
+      ({ disagreements }) => disagreements,
     );
   }
 

@@ -56,8 +56,8 @@ export class ServedModel {
     computeNs: 0,
     lastMs: 0,
   };
-  /** Index of the boldest setting allowed; a tripped monitor lowers it to 0. */
-  boldest: number;
+  /** Groups of clients for which the monitor has tripped. */
+  readonly #tripped = new Set<string>();
   /** Index of the current setting. */
   current: number;
   /** From careful to bold. */
@@ -91,7 +91,6 @@ export class ServedModel {
     this.classifier = images ?? (text && scoresOfTexts(text));
     this.outputNames = session.outputNames;
     this.itemwise = session.model.batching === 'item';
-    this.boldest = settings.length - 1;
     this.current = current;
   }
 
@@ -125,17 +124,17 @@ export class ServedModel {
       originals,
     );
     monitor?.onTrip((trip) => {
-      const from = model.setting;
+      const from = model.settingFor(trip.group);
       if (monitor.hasOriginal && !model.settings.includes(ORIGINAL)) {
         model.settings = [ORIGINAL, ...model.settings];
         model.current++;
       }
-      model.boldest = 0;
+      model.#tripped.add(trip.group);
       options.onTrip?.(model, from, trip);
     });
     monitor?.onRearm((evidence) => {
-      const from = model.setting;
-      model.boldest = model.settings.length - 1;
+      const from = model.settingFor(evidence.group);
+      model.#tripped.delete(evidence.group);
       options.onRearm?.(model, from, evidence);
     });
     options.onLoad?.(model);
@@ -143,7 +142,26 @@ export class ServedModel {
   }
 
   get setting(): Setting {
-    return this.settings[Math.min(this.current, this.boldest)]!;
+    return this.settingFor('');
+  }
+
+  /** The setting in force for clients of a group; '' for those without. */
+  settingFor(group: string): Setting {
+    return this.settings[Math.min(this.current, this.boldestFor(group))]!;
+  }
+
+  get boldest(): number {
+    return this.boldestFor('');
+  }
+
+  /** Index of the boldest setting that is allowed for clients of a group: full depth after a trip. */
+  boldestFor(group: string): number {
+    return this.#tripped.has(group) ? 0 : this.settings.length - 1;
+  }
+
+  /** Whether the monitor has tripped for any group. */
+  get isTripped(): boolean {
+    return this.#tripped.size > 0;
   }
 
   get inputs(): readonly TensorMetadata[] {
@@ -155,7 +173,7 @@ export class ServedModel {
   }
 
   /** The setting called `name`; INVALID_ARGUMENT if the model lacks it, UNAVAILABLE if it is suspended. */
-  settingCalled(name: string): Setting {
+  settingCalled(name: string, group: string): Setting {
     const at = this.settings.findIndex((setting) => setting.name === name);
     if (at < 0) {
       const known = this.settings.map((setting) => setting.name).join(', ');
@@ -164,7 +182,7 @@ export class ServedModel {
         `policy '${name}': model ${this.name} doesn't have it; it has ${known}`,
       );
     }
-    if (at > this.boldest && name !== 'full') {
+    if (at > this.boldestFor(group) && name !== 'full') {
       throw new ServerError(
         'UNAVAILABLE',
         `policy '${name}': it is suspended because it changed more answers than it promises; leave the choice to the server`,
@@ -174,9 +192,9 @@ export class ServedModel {
   }
 
   /** The boldest setting of those allowed now that promises to change at most this share of the answers. */
-  settingWithin(limit: number): Setting {
+  settingWithin(limit: number, group: string): Setting {
     const within = this.settings
-      .slice(0, Math.min(this.current, this.boldest) + 1)
+      .slice(0, Math.min(this.current, this.boldestFor(group)) + 1)
       .filter(({ promise }) => promise?.metric === 'disagreement' && promise.limit <= limit);
     if (within.length > 0) return within.at(-1)!;
     throw new ServerError(
@@ -201,11 +219,14 @@ export class ServedModel {
     setting: Setting,
     feeds: Readonly<Record<string, Tensor>>,
     fetches: readonly string[],
-    options: RunBy,
+    { group = '', ...options }: RunBy,
   ): Promise<TracedRun> {
     const run = this.#runIn(setting, feeds, fetches, options);
-    if (this.boldest === 0)
-      this.monitor?.try(feeds, this.itemsOf(feeds), (on, item) => this.#runIn(on, item, fetches));
+    if (this.#tripped.has(group)) {
+      this.monitor?.try(group, feeds, this.itemsOf(feeds), (on, item, request) =>
+        this.#runIn(on, item, fetches, { requests: [request] }),
+      );
+    }
     return run;
   }
 
@@ -289,6 +310,8 @@ export class ServedModel {
 
 /** On whose behalf a run is, and what ends it early. */
 interface RunBy {
+  /** Of the clients; '' for those without. */
+  readonly group?: string;
   readonly requests?: readonly ItemRequest[] | undefined;
   readonly signal?: AbortSignal | undefined;
 }

@@ -1,4 +1,5 @@
 import {
+  type ItemRequest,
   type RunEvent,
   type RunObserver,
   type SessionControl,
@@ -11,14 +12,23 @@ import type { Setting } from './settings.js';
 
 /** Report of a setting that changed more answers than it promises, or did so no longer. */
 export interface Evidence {
+  /** Of the clients whose items show it; '' for those without a group. */
+  readonly group: string;
   readonly setting: Setting;
   /** Number of different items that also ran in full, and how many of their answers differed. */
   readonly checks: number;
   readonly disagreements: number;
 }
 
-/** Runs items in a setting, seen by the session's observers. */
-export type RunIn = (setting: Setting, feeds: TensorMap) => Promise<unknown>;
+/** A request whose client belongs to a group. All items of a run are of one group. */
+export interface GroupedRequest extends ItemRequest {
+  readonly group: string;
+  /** Of a run in a setting on trial, of which no answer is sent. */
+  readonly trial?: boolean;
+}
+
+/** Runs an item in a setting, seen by the session's observers. */
+export type RunIn = (setting: Setting, feeds: TensorMap, request: GroupedRequest) => Promise<unknown>;
 
 /** Probability that no setting ever raises a false alarm. */
 const CONFIDENCE = 0.95;
@@ -40,26 +50,23 @@ interface Trial {
 }
 
 /**
- * Tests the promise of each setting separately: items that ran in full or in a more careful setting would hide the errors
- * of a bold one. A trip means that the images differ from those of the calibration, so no setting's promise holds. Then the setting is on
- * trial: once its losses are below the promise with confidence, the promises hold again. Equal items count once.
+ * Tests promises for each group of clients by itself: a camera whose images differ from those of the calibration says nothing about
+ * those of others.
  */
 export class PromiseMonitor implements RunObserver {
   readonly keepsInputs = false;
-  readonly watches: ReadonlyMap<Setting, Watch>;
-  readonly #byPolicy: Map<unknown, Watch>;
+  readonly #settings: readonly Setting[];
   readonly #options: MonitorOptions;
-  readonly #confidence: number;
+  readonly #groups = new Map<string, GroupMonitor>();
   #control: SessionControl | undefined;
   #begun = false;
-  #trial: Trial | undefined;
+  #onTrip: (trip: Evidence) => void = () => {};
   #onRearm: (evidence: Evidence) => void = () => {};
 
   private constructor(settings: readonly Setting[], options: MonitorOptions) {
+    this.#settings = settings;
     this.#options = options;
-    this.#confidence = 1 - (1 - CONFIDENCE) / settings.length;
-    this.watches = new Map(settings.map((setting) => [setting, this.#watchOf(setting, options.shadow)]));
-    this.#byPolicy = new Map([...this.watches].map(([{ policy }, one]) => [policy, one]));
+    this.#of('');
   }
 
   /** Null if there is no promise to test. */
@@ -72,13 +79,21 @@ export class PromiseMonitor implements RunObserver {
     return options.shadow > 0 && testable.length > 0 ? new PromiseMonitor(testable, options) : null;
   }
 
+  /** What tests each setting for the clients without a group. */
+  get watches(): ReadonlyMap<Setting, Watch> {
+    return this.#of('').watches;
+  }
+
+  /** By group, what tests the setting for its clients. */
+  watchesOf(setting: Setting): [group: string, watch: Watch][] {
+    return [...this.#groups].flatMap(([group, { watches }]) => {
+      const own = watches.get(setting);
+      return own ? [[group, own]] : [];
+    });
+  }
+
   onTrip(listener: (trip: Evidence) => void): void {
-    for (const [setting, one] of this.watches) {
-      one.on('trip', ({ checks, disagreements }) => {
-        if (!this.#trial) this.#try(setting);
-        listener({ setting, checks, disagreements });
-      });
-    }
+    this.#onTrip = listener;
   }
 
   /** `listener` is called when the promises hold again after a trip. */
@@ -97,7 +112,7 @@ export class PromiseMonitor implements RunObserver {
 
   onAttach(control: SessionControl): void {
     this.#control = control;
-    for (const [{ policy }, one] of this.watches) one.onAttach(controlFor(policy, control));
+    for (const group of this.#groups.values()) group.attach(control);
   }
 
   /** Runs before this aren't tested. */
@@ -106,11 +121,82 @@ export class PromiseMonitor implements RunObserver {
   }
 
   onRun(event: RunEvent): void {
-    if (this.#begun) this.#byPolicy.get(event.context.policy)?.onRun(event);
+    if (!this.#begun) return;
+    const [request] = event.requests ?? [];
+    this.#of((request as GroupedRequest | undefined)?.group ?? '').onRun(event);
   }
 
-  /** After a trip, a share of the items that were answered in full also runs in the setting on trial. */
-  try(feeds: TensorMap, items: number, runIn: RunIn): void {
+  /** After a trip of the group, a share of its items that were answered in full also runs in the setting on trial. */
+  try(group: string, feeds: TensorMap, items: number, runIn: RunIn): void {
+    const request = { caller: '', id: '', group, trial: true };
+    this.#of(group).try(feeds, items, (setting, item) => runIn(setting, item, request));
+  }
+
+  async onRelease(): Promise<void> {
+    await Promise.all([...this.#groups.values()].map((group) => group.release()));
+  }
+
+  #of(group: string): GroupMonitor {
+    let known = this.#groups.get(group);
+    if (!known) {
+      known = new GroupMonitor(this.#settings, this.#options, {
+        trip: (evidence) => this.#onTrip({ group, ...evidence }),
+        rearm: (evidence) => this.#onRearm({ group, ...evidence }),
+      });
+      if (this.#control) known.attach(this.#control);
+      this.#groups.set(group, known);
+    }
+    return known;
+  }
+}
+
+interface Listeners {
+  trip(evidence: Omit<Evidence, 'group'>): void;
+  rearm(evidence: Omit<Evidence, 'group'>): void;
+}
+
+/**
+ * Tests the promise of each setting separately: items that ran in full or in a more careful setting would hide the errors
+ * of a bold one. A trip means that the images differ from those of the calibration, so no setting's promise holds. Then the setting is on
+ * trial: once its losses are below the promise with confidence, the promises hold again. Equal items count once.
+ */
+class GroupMonitor {
+  readonly watches: ReadonlyMap<Setting, Watch>;
+  readonly #byPolicy: Map<unknown, Watch>;
+  readonly #options: MonitorOptions;
+  readonly #confidence: number;
+  readonly #listeners: Listeners;
+  #control: SessionControl | undefined;
+  #trial: Trial | undefined;
+
+  constructor(settings: readonly Setting[], options: MonitorOptions, listeners: Listeners) {
+    this.#options = options;
+    this.#listeners = listeners;
+    this.#confidence = 1 - (1 - CONFIDENCE) / settings.length;
+    this.watches = new Map(settings.map((setting) => [setting, this.#watchOf(setting, options.shadow)]));
+    this.#byPolicy = new Map([...this.watches].map(([{ policy }, one]) => [policy, one]));
+    for (const [setting, one] of this.watches) {
+      one.on('trip', ({ checks, disagreements }) => {
+        if (!this.#trial) this.#try(setting);
+        listeners.trip({ setting, checks, disagreements });
+      });
+    }
+  }
+
+  attach(control: SessionControl): void {
+    this.#control = control;
+    for (const [{ policy }, one] of this.watches) one.onAttach(controlFor(policy, control));
+  }
+
+  onRun(event: RunEvent): void {
+    this.#byPolicy.get(event.context.policy)?.onRun(event);
+  }
+
+  try(
+    feeds: TensorMap,
+    items: number,
+    runIn: (setting: Setting, feeds: TensorMap) => Promise<unknown>,
+  ): void {
     const trial = this.#trial;
     if (!trial) return;
     for (let item = 0; item < items; item++) {
@@ -127,7 +213,7 @@ export class PromiseMonitor implements RunObserver {
     }
   }
 
-  async onRelease(): Promise<void> {
+  async release(): Promise<void> {
     const all = [...this.watches.values(), ...(this.#trial ? [this.#trial.watch] : [])];
     await Promise.all(all.map((one) => one.onRelease()));
   }
@@ -157,7 +243,7 @@ export class PromiseMonitor implements RunObserver {
       own.rearm();
       this.#byPolicy.set(policy, own);
     }
-    this.#onRearm({ setting, checks, disagreements });
+    this.#listeners.rearm({ setting, checks, disagreements });
   }
 }
 

@@ -243,9 +243,8 @@ export class JobQueue<T> {
   }
 
   #catchUp({ model, caller: { client } }: Job<T>): void {
-    const waits = this.#waiting.map(({ job }) => job);
-    if (!waits.some((job) => job.model === model)) this.#models.enter(model);
-    if (!waits.some((job) => job.caller.client === client)) this.#clients.enter(client);
+    if (!this.#waiting.some(({ job }) => job.model === model)) this.#models.enter(model);
+    if (!this.#waiting.some(({ job }) => job.caller.client === client)) this.#clients.enter(client);
   }
 
   async #start(taken: readonly Waiting<T>[]): Promise<void> {

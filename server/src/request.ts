@@ -34,40 +34,53 @@ export function checkClasses(
 /** Undefined: the model's when the request runs. Otherwise requests that wait when it changes would still run in the old one. */
 export function settingFor(
   model: ServedModel,
+  group: string,
   policy: Parameters[string] | undefined,
   maxDisagreement: Parameters[string] | undefined,
 ): Setting | undefined {
   if (maxDisagreement === undefined)
-    return policy === undefined ? undefined : model.settingCalled(String(policy));
+    return policy === undefined ? undefined : model.settingCalled(String(policy), group);
   if (policy !== undefined || typeof maxDisagreement !== 'number' || !(maxDisagreement >= 0)) {
     throw new ServerError(
       'INVALID_ARGUMENT',
       `parameters.max_disagreement: expected a share, such as 0.01, and no policy beside it, received ${maxDisagreement}`,
     );
   }
-  return model.settingWithin(maxDisagreement);
+  return model.settingWithin(maxDisagreement, group);
 }
 
-/** Feeds of each text, or of all items. */
-export async function feedsOf(
+/** Feeds of each text, or of all items; a promise if there is something to decode. */
+export function feedsOf(
   model: ServedModel,
   { inputs }: InferRequest,
   caller: Caller,
   hold: Hold,
-): Promise<TensorMap[]> {
+): TensorMap[] | Promise<TensorMap[]> {
   const [first] = inputs;
   if (model.text && inputs.length === 1 && !(first!.content instanceof Tensor)) {
     if (first!.content.length === 0)
       throw new ServerError('INVALID_ARGUMENT', `input '${first!.name}': it has no texts; send one or more`);
     return first!.content.map((text, i) => model.tokens(text, `texts[${i}]`));
   }
+  if (!inputs.every(({ content }) => content instanceof Tensor))
+    return decoded(model, inputs, caller, hold).then((feeds) => [feeds]);
+  // Not by assignment: an input may be called __proto__.
+  return [Object.fromEntries(inputs.map(({ name, content }) => [name, content as Tensor]))];
+}
+
+async function decoded(
+  model: ServedModel,
+  inputs: readonly RequestInput[],
+  caller: Caller,
+  hold: Hold,
+): Promise<TensorMap> {
   const feeds: [string, Tensor][] = [];
   for (const { name, content } of inputs) {
     const tensor =
       content instanceof Tensor ? content : await imagesAsTensor(model, name, content, caller, hold);
     feeds.push([name, tensor]);
   }
-  return [Object.fromEntries(feeds)];
+  return Object.fromEntries(feeds);
 }
 
 export function bytesIn(inputs: readonly RequestInput[]): number {

@@ -160,16 +160,19 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     const { from, to, promise, reason } = change;
     log?.({ event: 'setting', model: model.name, from, to, promise, reason });
   };
-  const onTrip: ModelOptions['onTrip'] = (model, from, { setting, checks, disagreements }) => {
+  const onTrip: ModelOptions['onTrip'] = (model, from, { group, setting, checks, disagreements }) => {
     const limit = setting.promise?.limit;
-    log?.({ event: 'trip', model: model.name, setting: setting.name, limit, checks, disagreements });
+    const of = { model: model.name, ...(group && { group }), setting: setting.name };
+    log?.({ event: 'trip', ...of, limit, checks, disagreements });
     const saw = `${disagreements} of ${checks} checked answers of ${setting.name} were changed`;
-    if (from !== model.setting) report(model, settingChange(model, from, saw));
+    // What a group has by itself is no change of the model's.
+    if (group === '' && from !== model.setting) report(model, settingChange(model, from, saw));
   };
-  const onRearm: ModelOptions['onRearm'] = (model, from, { setting, checks, disagreements }) => {
-    log?.({ event: 'rearm', model: model.name, setting: setting.name, checks, disagreements });
+  const onRearm: ModelOptions['onRearm'] = (model, from, { group, setting, checks, disagreements }) => {
+    const of = { model: model.name, ...(group && { group }), setting: setting.name };
+    log?.({ event: 'rearm', ...of, checks, disagreements });
     const saw = `${disagreements} of ${checks} answers of ${setting.name} on trial were changed`;
-    if (from !== model.setting) report(model, settingChange(model, from, saw));
+    if (group === '' && from !== model.setting) report(model, settingChange(model, from, saw));
   };
   const onLoad: ModelOptions['onLoad'] = (model) => {
     if (policies?.includes('full') === false && model.settings.length === 1)

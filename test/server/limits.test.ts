@@ -174,7 +174,7 @@ describe('Decodes', () => {
     const running = new Map<string, () => void>();
     const order: string[] = [];
     const all = given.map(([name, bytes, client = '']) =>
-      gate.run(name, bytes, new Caller({ client, rights: new Set() }), () => {
+      gate.run(name, bytes, new Caller({ client, group: '', rights: new Set() }), () => {
         order.push(name);
         return new Promise<void>((end) => running.set(name, end));
       }),

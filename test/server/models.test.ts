@@ -135,14 +135,17 @@ describe('a policy that promises the answers of another network', () => {
     log?: (entry: object) => void,
     limit = 0.01,
     audit?: { folder: string; inputs: 'store' },
+    tokens?: string,
   ) => {
     const folder = folderOf({
       'own/model.onnx': own,
       'other/model.onnx': other,
       'policy.json': JSON.stringify(promising(limit, { ...named, ...guards })),
+      tokens: tokens ?? '',
     });
     return createServer({
       folders: [join(folder, 'own')],
+      ...(tokens !== undefined && { tokenFile: join(folder, 'tokens') }),
       ...{ port: 0, grpcPort: null, policies: [join(folder, 'policy.json')], shadow: 1, log, audit },
       ...(originals && { originals: [join(folder, 'other')] }),
     });
@@ -232,6 +235,53 @@ describe('a policy that promises the answers of another network', () => {
     while (log.length === events) await client.infer('own', { input: unlike(1) });
     expect(log[events]).toMatchObject({ event: 'trip', setting: '0.2' });
     await running.close();
+  });
+
+  test('a group of clients trips, and comes back, by itself', async () => {
+    const log: Record<string, unknown>[] = [];
+    const folder = folderOf({});
+    const running = await start(
+      {},
+      true,
+      (entry) => 'setting' in entry && log.push(entry as Record<string, unknown>),
+      0.2,
+      { folder, inputs: 'store' },
+      'one group=yard\ntwo group=yard\nthird group=gate\nfourth\n',
+    );
+    let answers = 0;
+    const ask = async (token: string, input: Tensor, options: { policy?: string } = {}) => {
+      const answer = await new Client(running.url, { token }).infer('own', { input }, options);
+      answers++;
+      return answer.policy;
+    };
+    for (let sent = 0; log.length === 0 && sent < 2000; sent++) await ask('one', unlike(1));
+    expect(log).toMatchObject([{ event: 'trip', model: 'own', group: 'yard', setting: '0.2', limit: 0.2 }]);
+    const settings = async () => {
+      const all: string[] = [];
+      for (const token of ['one', 'two', 'third', 'fourth']) all.push(await ask(token, alike(1)));
+      return all;
+    };
+    expect(await settings()).toEqual(['original', 'original', '0.2', '0.2']);
+    await expect(ask('two', alike(1), { policy: '0.2' })).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+    expect(await ask('third', alike(1), { policy: '0.2' })).toBe('0.2');
+    const authorization = { headers: { authorization: 'Bearer fourth' } };
+    const metrics = await (await fetch(`${running.url}/metrics`, authorization)).text();
+    const tripped = [...metrics.matchAll(/monitor_tripped\{.*setting="0.2"(?:,group="(\w+)")?\} (\d)/g)];
+    expect(tripped.map(([, group = '', count]) => [group, count])).toEqual([
+      ...[
+        ['', '0'],
+        ['yard', '1'],
+        ['gate', '0'],
+      ],
+    ]);
+    for (let sent = 0; log.length === 1 && sent < 2000; sent++) await ask('two', alike(1));
+    expect(log[1]).toMatchObject({ event: 'rearm', group: 'yard', setting: '0.2' });
+    expect(log).toHaveLength(2);
+    expect(await settings()).toEqual(Array(4).fill('0.2'));
+    await running.close();
+    // Trials, of which no answer is sent, aren't recorded.
+    const { entries } = await readAudit(join(folder, 'own', '1'));
+    expect(entries).toHaveLength(answers);
   });
 
   test('a worker of a queue needs it for guards', async () => {

@@ -108,7 +108,7 @@ describe('clients', () => {
   });
   afterEach(() => jest.restoreAllMocks());
 
-  const callerOf = (client: string) => new Caller({ client, rights: new Set() });
+  const callerOf = (client: string) => new Caller({ client, group: '', rights: new Set() });
 
   test('have equal shares of the engine, by the items that they run', async () => {
     const { calls, push, endAll } = heldQueue({ maxItems: 1 });
