@@ -53,7 +53,7 @@ function packageOf(commit) {
       execFileSync(process.execPath, args, { cwd: tree, stdio: ['ignore', 'ignore', 'inherit'] });
     console.log(`building ${commit}, which takes a minute or two`);
     run(
-      'node_modules/typescript/bin/tsc',
+      'node_modules/typescript-7/bin/tsc',
       '-p',
       'tsconfig.build.json',
       '--noCheck',

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes models, policies and audit logs, sessions of open lengths, and the crafted files: always the same cases, which take a
-# minute and a half on two cores; the time limits are for slow machines. First checks that the fuzzer finds faults that are made on purpose.
+# minute on two cores; the time limits are for slow machines. First checks that the fuzzer finds faults that are made on purpose.
 set -euo pipefail
 node node_modules/typescript-7/bin/tsc -p test/fuzz --noCheck
 export NODE_PATH=build-fuzz
@@ -15,7 +15,7 @@ if ! grep -q 'difference: length' <<<"$unproven"; then
   echo 'the fuzzer does not find programs that are interpolated without proof'
   exit 1
 fi
-node build-fuzz/test/fuzz/run.js --cases 40000 --seconds 120 --jobs 2
-node build-fuzz/test/fuzz/run.js --lengths --cases 1200 --seconds 60 --jobs 2
+node build-fuzz/test/fuzz/run.js --cases 20000 --seconds 90 --jobs 2
+node build-fuzz/test/fuzz/run.js --lengths --cases 600 --seconds 45 --jobs 2
 # With more time than they may take: the machine may be slow, and both processes share its memory.
 node build-fuzz/test/fuzz/run.js --crafted --jobs 2 --cpu 6

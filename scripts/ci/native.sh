@@ -64,7 +64,7 @@ fuzz() {
 
 if [[ $kind == fuzz ]]; then
   # CI always uses the same seed, so that it finds the same things everywhere; the time limit is for slow machines.
-  if [[ -n ${2:-} ]]; then fuzz -max_total_time="$2"; else fuzz -seed=1 -runs=60000 -max_total_time=120; fi
+  if [[ -n ${2:-} ]]; then fuzz -max_total_time="$2"; else fuzz -seed=1 -runs=30000 -max_total_time=60; fi
   exit
 fi
 case $kind in

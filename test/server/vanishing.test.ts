@@ -10,7 +10,7 @@ const MODEL = 'cifar10-resnet14-exits';
 const CAT = readFileSync(resolve('examples/images/cat-0000.jpg'));
 const PATH = `/v2/models/${MODEL}/infer`;
 /** Of each half. RSKIP_VANISHING=100000 makes it a test of some minutes. */
-const CLIENTS = Number(process.env.RSKIP_VANISHING ?? 2000) / 2;
+const CLIENTS = Number(process.env.RSKIP_VANISHING ?? 1000) / 2;
 const AT_A_TIME = 32;
 const GROWTH_MIB = 64;
 

@@ -10,7 +10,7 @@ import { randomTexts, textNetwork, tokenizerOf } from '../../helpers/text-networ
 
 const LIMIT = 0.2;
 /** Layers differ in little, so that a front of one agrees with all of them where it is sure. */
-const model = textNetwork('classes', { layers: 40, scale: 0.004 });
+const model = textNetwork('classes', { layers: 20, scale: 0.004 });
 const front = textNetwork('classes', { layers: 1, scale: 0.004 });
 const texts = [...new Set(randomTexts(700, 5))];
 const OPTIONS = { maxDisagreement: LIMIT, threads: 1, seed: 2, onNote: () => {} } as const;
