@@ -5,7 +5,7 @@ import {
   type ItemRequest,
   type RunContext,
   type RunObserver,
-  Tensor,
+  type Tensor,
   type TensorMap,
   type TensorMetadata,
   type TextClassifier,
@@ -14,10 +14,10 @@ import {
 import type { Caller } from './caller.js';
 import { decodes } from './decodes.js';
 import { ServerError } from './errors.js';
-import { type OpenOptions, open } from './open.js';
+import { type ClassScores, type OpenOptions, open, prepare, promisedBy, scoresOfTexts } from './open.js';
 import { contextOfOriginal, eventOfOriginal } from './original.js';
 import type { Evidence, PromiseMonitor } from './promise-monitor.js';
-import { FULL, ORIGINAL, originalOf, type Setting } from './settings.js';
+import { ORIGINAL, originalOf, type Setting } from './settings.js';
 
 export interface ModelOptions extends OpenOptions {
   /** Called when the model is there. */
@@ -314,42 +314,4 @@ interface RunBy {
   readonly group?: string;
   readonly requests?: readonly ItemRequest[] | undefined;
   readonly signal?: AbortSignal | undefined;
-}
-
-/** Full depth promises nothing where policies promise the answers of another network. */
-function promisedBy(settings: readonly Setting[]): (setting: Setting) => Setting {
-  const ofOther = settings.some((setting) => originalOf(setting) !== undefined);
-  return (setting) => (ofOther && setting === FULL ? { ...FULL, promise: null } : setting);
-}
-
-/**
- * Compiles the program of every setting: otherwise the requests that wait when the setting changes would also wait for that.
- * Only where all inputs are floats of known shapes, as images are.
- */
-async function prepare(session: InferenceSession, settings: readonly Setting[]): Promise<void> {
-  const feeds: Record<string, Tensor> = {};
-  for (const { name, type, shape } of session.inputMetadata) {
-    const dims = shape.map((length, axis) => (typeof length === 'string' && axis === 0 ? 1 : length));
-    if (type !== 'float32' || !dims.every((length) => typeof length === 'number')) return;
-    const size = dims.reduce((product, length) => product * length, 1);
-    feeds[name] = new Tensor(type, new Float32Array(size), dims);
-  }
-  for (const { policy } of settings) await session.run(feeds, { policy });
-}
-
-/** The class scores in a model's outputs. */
-interface ClassScores {
-  readonly labels: readonly string[];
-  /** Name of the output that has them. */
-  readonly output: string;
-  scoresOf(outputs: { readonly [name: string]: Tensor }, items: number): Float32Array[];
-}
-
-function scoresOfTexts({ labels, output }: TextClassifier): ClassScores {
-  const scoresOf = (outputs: { readonly [name: string]: Tensor }, items: number) => {
-    const data = outputs[output]!.data as Float32Array;
-    const each = data.length / items;
-    return Array.from({ length: items }, (_, i) => data.subarray(i * each, (i + 1) * each));
-  };
-  return { labels, output, scoresOf };
 }

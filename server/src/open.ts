@@ -4,10 +4,11 @@ import {
   InferenceSession,
   locateModel,
   type RunObserver,
+  Tensor,
   TextClassifier,
 } from 'residual-skip';
 import { PromiseMonitor } from './promise-monitor.js';
-import { modelOf, originalOf, type Setting, settingsOf } from './settings.js';
+import { FULL, modelOf, originalOf, type Setting, settingsOf } from './settings.js';
 
 export interface OpenOptions {
   /**
@@ -117,4 +118,42 @@ function unless(codes: readonly string[]): (error: unknown) => null {
     if (codes.includes(String((error as { code?: unknown } | null)?.code))) return null;
     throw error;
   };
+}
+
+/** Full depth promises nothing where policies promise the answers of another network. */
+export function promisedBy(settings: readonly Setting[]): (setting: Setting) => Setting {
+  const ofOther = settings.some((setting) => originalOf(setting) !== undefined);
+  return (setting) => (ofOther && setting === FULL ? { ...FULL, promise: null } : setting);
+}
+
+/**
+ * Compiles the program of every setting: otherwise the requests that wait when the setting changes would also wait for that.
+ * Only where all inputs are floats of known shapes, as images are.
+ */
+export async function prepare(session: InferenceSession, settings: readonly Setting[]): Promise<void> {
+  const feeds: Record<string, Tensor> = {};
+  for (const { name, type, shape } of session.inputMetadata) {
+    const dims = shape.map((length, axis) => (typeof length === 'string' && axis === 0 ? 1 : length));
+    if (type !== 'float32' || !dims.every((length) => typeof length === 'number')) return;
+    const size = dims.reduce((product, length) => product * length, 1);
+    feeds[name] = new Tensor(type, new Float32Array(size), dims);
+  }
+  for (const { policy } of settings) await session.run(feeds, { policy });
+}
+
+/** The class scores in a model's outputs. */
+export interface ClassScores {
+  readonly labels: readonly string[];
+  /** Name of the output that has them. */
+  readonly output: string;
+  scoresOf(outputs: { readonly [name: string]: Tensor }, items: number): Float32Array[];
+}
+
+export function scoresOfTexts({ labels, output }: TextClassifier): ClassScores {
+  const scoresOf = (outputs: { readonly [name: string]: Tensor }, items: number) => {
+    const data = outputs[output]!.data as Float32Array;
+    const each = data.length / items;
+    return Array.from({ length: items }, (_, i) => data.subarray(i * each, (i + 1) * each));
+  };
+  return { labels, output, scoresOf };
 }
