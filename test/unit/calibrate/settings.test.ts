@@ -1,5 +1,6 @@
 import { exitsOf, measure, summarise, type Thresholds } from 'lib/calibrate/order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest, usefulExits } from 'lib/calibrate/order/settings.js';
+import { mean } from 'lib/numeric/statistics.js';
 import { NEVER } from 'lib/skip/scores.js';
 import { tableFrom } from '../../helpers/tables.js';
 
@@ -27,6 +28,31 @@ test('scores are what the exits of tables say of items', () => {
   // Wrong where it is unsure.
   expect(risks[301]).toBeGreaterThan(0.1);
   expect(risks[299]).toBeLessThan(0.05);
+});
+
+test('where right answers are counted, those that are gained set off those that are lost', () => {
+  const signed = (sign: (i: number) => number) => {
+    const [exit] = table.exits;
+    return { ...table, exits: [{ ...exit!, losses: exit!.losses.map((loss, i) => sign(i) * loss) }] };
+  };
+  const riskOf = (some: typeof table, options?: Parameters<typeof exitScoresOf>[2]) => {
+    const [{ risks }] = exitScoresOf([some], [0.5], options) as [{ risks: ArrayLike<number> }];
+    return mean(Array.from(risks));
+  };
+  const changed = riskOf(table);
+  const risks = [() => 1, (i: number) => (i % 2 === 0 ? 1 : -1), () => -1].map((sign) =>
+    riskOf(signed(sign), { metric: 'accuracy' }),
+  );
+  expect(risks[0]).toBeCloseTo(changed, 2);
+  expect(Math.abs(risks[1]!)).toBeLessThan(changed / 4);
+  expect(risks[2]).toBeLessThan(-changed / 2);
+  // Any other metric counts changes alone.
+  expect(
+    riskOf(
+      signed(() => -1),
+      { metric: 'disagreement' },
+    ),
+  ).toBe(changed);
 });
 
 test('settings go from careful to bold, each with other thresholds than the one before', () => {
