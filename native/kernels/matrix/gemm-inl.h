@@ -48,17 +48,20 @@ RSKIP_INLINE void weights_of(const GemmTile& t, const float*& w) { w = t.w; }
 RSKIP_INLINE void weights_of(const GemmTile& t, const uint16_t*& w) { w = t.halves; }
 RSKIP_INLINE void weights_of(const GemmTile& t, const int32_t*& w) { w = t.words; }
 
-using Words = decltype(load_words(nullptr));
-
 // acc += x * weights for byte J of N words.
 template <int J, bool kScaled, int N>
-RSKIP_INLINE void step_of_bytes(Vec (&acc)[1][N], const float* x, const Words (&words)[N], const float* scales) {
-  Vec weight[N];
+RSKIP_INLINE void step_of_bytes(Vec (&acc)[1][N], const float* x, const int32_t* w, ptrdiff_t w_block, const float* scales) {
+#if defined(__GNUC__)
+  // The compiler would keep words from step to step, even where there are too few registers for them beside the sums.
+  if constexpr (2 * N > kTilePixels * kTileBlocks) __asm__ volatile("" : "+r"(w));
+#endif
+  // One after the other: all weights together would take too many, too.
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-    weight[n] = to_float(byte_on_top<J>(words[n]));
-    if constexpr (kScaled) weight[n] = weight[n] * splat(scales[J]);
+    Vec weight[1] = {to_float(byte_on_top<J>(load_words(w + n * w_block)))}, sum[1] = {acc[0][n]};
+    if constexpr (kScaled) weight[0] = weight[0] * splat(scales[J]);
+    add_products(sum, x + J, weight);
+    acc[0][n] = sum[0];
   }
-  add_products(acc[0], x + J, weight);
 }
 
 // As tile_sum, for one row by weights that are whole numbers times a scale, which is exactly what they are as floats.
@@ -66,15 +69,11 @@ template <bool kScaled, int N>
 RSKIP_INLINE void tile_sum_of_bytes(Vec (&acc)[1][N], const float* x, const int32_t* w, ptrdiff_t w_block, const float* scales,
                                     int k) {
   for (; k > 0; k -= kWordBytes, x += kWordBytes, scales += kScaled ? kWordBytes : 0, w += kLanes) {
-    Words words[N];
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      words[n] = load_words(w + n * w_block);
-      __builtin_prefetch(w + n * w_block + kPrefetch / 2, 0, 2);
-    }
-    step_of_bytes<0, kScaled>(acc, x, words, scales);
-    if (k > 1) step_of_bytes<1, kScaled>(acc, x, words, scales);
-    if (k > 2) step_of_bytes<2, kScaled>(acc, x, words, scales);
-    if (k > 3) step_of_bytes<3, kScaled>(acc, x, words, scales);
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) __builtin_prefetch(w + n * w_block + kPrefetch / 2, 0, 2);
+    step_of_bytes<0, kScaled>(acc, x, w, w_block, scales);
+    if (k > 1) step_of_bytes<1, kScaled>(acc, x, w, w_block, scales);
+    if (k > 2) step_of_bytes<2, kScaled>(acc, x, w, w_block, scales);
+    if (k > 3) step_of_bytes<3, kScaled>(acc, x, w, w_block, scales);
   }
 }
 
