@@ -59,7 +59,7 @@ export function checkProgram(program: Program, anyway: boolean): void {
 /** What is promised: by which metric, of which outputs. */
 export interface Promisable extends Pick<Promised, 'outputs' | 'notPromised' | 'boxes'> {
   readonly metric: Metric;
-  /** Limits by several metrics, the first of which is `metric`; undefined where there is one. */
+  /** As they were asked for; by metric, with the thresholds that were left out, and the first of them is `metric`. */
   readonly limits: CalibrateOptions['limits'];
   /** Indices of the outputs that are promised, among the program's. */
   readonly indices: readonly number[];

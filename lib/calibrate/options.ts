@@ -62,7 +62,8 @@ const byMetric = z
   .record(metricSchema, fraction)
   .refine((all) => Object.keys(all).length > 0, { error: 'expected at least one limit' });
 const limits = z.unknown().superRefine((value, context) => {
-  const { error } = (Array.isArray(value) ? listed : byMetric).safeParse(value, { error: expectation });
+  const schema = typeof value === 'object' && !Array.isArray(value) ? byMetric : listed;
+  const { error } = schema.safeParse(value, { error: expectation });
   for (const { message, path } of error?.issues ?? []) context.addIssue({ code: 'custom', message, path });
 }) as unknown as z.ZodType<Limits, Limits>;
 

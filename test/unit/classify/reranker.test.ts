@@ -130,6 +130,24 @@ describe('calibration', () => {
     expect(changed).toBeLessThan(12);
   });
 
+  test('keeps the best ten of lists of 100 with three fifths of the work', async () => {
+    const long = (count: number, seed: number): RankingList[] =>
+      Array.from({ length: count }, (_, i) => ({
+        query: `word${i % 60}`,
+        documents: randomTexts(100, seed + i, 6),
+      }));
+    await using reranker = await Reranker.from(model, { threads: 1, policy: POLICY });
+    const found = await calibrateRanking(reranker, long(90, 2000), { topK: 10, maxDisagreement: 0.05 });
+    expect(found.lists).toBeGreaterThanOrEqual(59);
+    expect(found.events).toBeLessThanOrEqual(allowedEvents(found.lists, 0.05, 0.05));
+    expect(found.multiplyAddsSkipped).toBeGreaterThan(0.4);
+    // What is counted is what `rank` does: half of the blocks are left out, and few pairs run again.
+    const [{ query, documents }] = long(1, 5000) as [RankingList];
+    const ranked = await reranker.rank(query, documents, { topK: 10, margin: found.margin!, trace: true });
+    expect(ranked).toHaveLength(10);
+    expect(ranked.filter(({ trace }) => trace!.multiplyAddsSkipped > 0).length).toBeGreaterThan(0);
+  });
+
   test('refuses too few lists', async () => {
     await using reranker = await Reranker.from(model, { threads: 1 });
     await expect(calibrateRanking(reranker, lists.slice(0, 20), { topK: 3 })).rejects.toMatchObject({
