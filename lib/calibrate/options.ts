@@ -49,7 +49,8 @@ export function flagged<T extends z.ZodType>(
   return schema;
 }
 
-export const number = (text: string) => (text.trim() === '' ? Number.NaN : Number(text));
+export const number = (text: string): unknown =>
+  text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text);
 const fraction = z.number().refine((value) => value > 0 && value < 1, {
   error: ({ input }) => `expected a number between 0 and 1, received ${input}`,
 });

@@ -1,9 +1,13 @@
 /** Outputs with a score for each class, and what they say. */
+import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { InferenceSession } from '../session/session.js';
 import { topClasses } from '../skip/scores.js';
 import { isFloatType } from '../tensor/tensor.js';
+
+/** Labels by class index, as a caller gives them. */
+export const labelsSchema = z.array(z.string()).optional();
 
 /** One class of an answer. */
 export interface Prediction {

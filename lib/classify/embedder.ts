@@ -8,7 +8,7 @@ import type { SessionOptions } from '../session/options.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloatType, type Tensor } from '../tensor/tensor.js';
-import { parseStrict } from '../util/validation.js';
+import { checkOptions, parseStrict } from '../util/validation.js';
 import {
   resultsOf,
   type TextInput,
@@ -96,6 +96,7 @@ export class Embedder extends TextNetwork {
    * used, MISSING_DEPENDENCY, and what InferenceSession.create throws
    */
   static async from(path: string, options: EmbedderOptions = {}): Promise<Embedder> {
+    checkOptions(options);
     const { pooling, normalize, ...sessionOptions } = options;
     const own = parseStrict(
       ownSchema,

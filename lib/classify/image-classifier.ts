@@ -12,12 +12,18 @@ import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
-import { parseStrict, refuseMisspelt } from '../util/validation.js';
-import { type answerOutput, classOutput, type Prediction, predictions } from './class-scores.js';
+import { checkOptions, parseStrict, refuseMisspelt } from '../util/validation.js';
+import {
+  type answerOutput,
+  classOutput,
+  labelsSchema,
+  type Prediction,
+  predictions,
+} from './class-scores.js';
 import { checkMaxPixels, imageInput, preprocessorOf } from './image-input.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 import { guessOf } from './pixel-doubt.js';
-import { makeNote, type WorkOptions } from './work.js';
+import { makeNote, type WorkOptions, workShape } from './work.js';
 
 /** Options of `ImageClassifier.from`: those of a session, and options for images and labels. */
 export interface ImageClassifierOptions extends SessionOptions {
@@ -120,7 +126,6 @@ export class ImageClassifier {
    */
   static async from(path: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
     const sessionOptions = sessionPart(options);
-    refuseMisspelt(sessionOptions, OWN_OPTIONS, 'options', 'INVALID_ARGUMENT');
     checkMaxPixels(options.maxPixels);
     const files = await findModel(path);
     const session = await InferenceSession.create(path, sessionOptions);
@@ -141,6 +146,7 @@ export class ImageClassifier {
   ): Promise<ImageClassifier> {
     try {
       const maxPixels = checkMaxPixels(ownLimit);
+      checkOwn({ labels: ownLabels, onNote });
       const known = ownLabels ?? files.labels;
       const image = imageInput(session.inputMetadata, files.name);
       const { output, classes } = outputOf(session.outputMetadata, known?.length, files.name, {
@@ -314,8 +320,20 @@ function joined(tensors: readonly Tensor<'float32'>[]): Tensor<'float32'> {
   return new Tensor('float32', data, [tensors.length, ...first!.dims.slice(1)]);
 }
 
-/** The options of a session among those of a classifier. */
-export function sessionPart(options: ImageClassifierOptions): SessionOptions {
+/**
+ * The options of a session among those of a classifier.
+ * @param own names of further options, which are not among these
+ * @throws ResidualSkipError INVALID_ARGUMENT for what is no object, and for a misspelt name
+ */
+export function sessionPart(options: ImageClassifierOptions, own: readonly string[] = []): SessionOptions {
+  checkOptions(options);
   const { labels: _, preprocessor: __, maxPixels: ___, onNote: ____, ...rest } = options;
+  refuseMisspelt(rest, [...OWN_OPTIONS, ...own], 'options', 'INVALID_ARGUMENT');
   return rest;
+}
+
+const ownSchema = z.object({ labels: labelsSchema, onNote: workShape.onNote });
+
+function checkOwn(options: Pick<ImageClassifierOptions, 'labels' | 'onNote'>): void {
+  parseStrict(ownSchema, options, { code: 'INVALID_ARGUMENT', subject: 'options', known: [] });
 }

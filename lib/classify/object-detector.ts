@@ -7,7 +7,7 @@ import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import { partsTogether } from '../skip/parts.js';
 import { BOX_FORMS, type Boxes } from '../skip/promise.js';
-import { parseStrict } from '../util/validation.js';
+import { checkOptions, parseStrict } from '../util/validation.js';
 import { firstOutput } from './class-scores.js';
 import { ImageClassifier, type ImageClassifierOptions, sessionPart } from './image-classifier.js';
 import { type ImageSource, isImageSource, nameOf } from './image-source.js';
@@ -84,11 +84,13 @@ export class ObjectDetector {
    * configuration file that can't be used, and what InferenceSession.create throws
    */
   static async from(path: string, options: ObjectDetectorOptions = {}): Promise<ObjectDetector> {
+    checkOptions(options);
     const { boxes, ...rest } = options;
+    const sessionOptions = sessionPart(rest, ['boxes']);
     const about = { code: 'INVALID_ARGUMENT', subject: 'options.boxes', known: BOX_FORMS } as const;
     const form = parseStrict(formSchema, boxes, about);
     const files = await findModel(path);
-    const session = await InferenceSession.create(path, sessionPart(rest));
+    const session = await InferenceSession.create(path, sessionOptions);
     const images = await ImageClassifier.over(session, files, rest, firstOutput);
     try {
       return ObjectDetector.over(images, form);

@@ -4,7 +4,7 @@ import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloatType } from '../tensor/tensor.js';
-import { parseStrict } from '../util/validation.js';
+import { checkOptions, parseStrict } from '../util/validation.js';
 import { TextModel, TextNetwork, type TextRunOptions, textRunShape } from './text-model.js';
 
 /** Options of `Reranker.rank`. */
@@ -74,6 +74,7 @@ export class Reranker extends TextNetwork {
    * used, MISSING_DEPENDENCY, and what InferenceSession.create throws
    */
   static async from(path: string, options: SessionOptions = {}): Promise<Reranker> {
+    checkOptions(options);
     return TextModel.use(path, options, async (model) => {
       const { files, session } = model;
       return new Reranker(model, scoreOutput(session.outputMetadata, files.name).name);

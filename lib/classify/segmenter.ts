@@ -81,8 +81,9 @@ export class Segmenter {
    * can't be used, and what InferenceSession.create throws
    */
   static async from(path: string, options: ImageClassifierOptions = {}): Promise<Segmenter> {
+    const sessionOptions = sessionPart(options);
     const files = await findModel(path);
-    const session = await InferenceSession.create(path, sessionPart(options));
+    const session = await InferenceSession.create(path, sessionOptions);
     const images = await ImageClassifier.over(session, files, options, answerOutput);
     try {
       return Segmenter.over(images);

@@ -3,8 +3,8 @@ import type { SessionOptions } from '../session/options.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { parseStrict } from '../util/validation.js';
-import { classOutput, type Prediction, predictions } from './class-scores.js';
+import { checkOptions, parseStrict } from '../util/validation.js';
+import { classOutput, labelsSchema, type Prediction, predictions } from './class-scores.js';
 import {
   resultsOf,
   type TextInput,
@@ -66,7 +66,9 @@ export class TextClassifier extends TextNetwork {
    * can't be used, MISSING_DEPENDENCY, and what InferenceSession.create throws
    */
   static async from(path: string, options: TextClassifierOptions = {}): Promise<TextClassifier> {
+    checkOptions(options);
     const { labels: own, ...sessionOptions } = options;
+    parseStrict(labelsSchema, own, { code: 'INVALID_ARGUMENT', subject: 'options.labels', known: [] });
     return TextModel.use(path, sessionOptions, async (model) => TextClassifier.over(model, own));
   }
 

@@ -75,7 +75,9 @@ async function openImage(file: string | Uint8Array, { name, maxPixels = MAX_PIXE
   const sharp = loadSharp();
   const what = `image ${name ?? (typeof file === 'string' ? file : 'bytes')}: it can't be decoded`;
   const { head, source } = await headOf(file).catch((cause: Error) => {
-    throw invalid(what, cause.message, cause);
+    const isAddress = typeof file === 'string' && /^https?:\/\//.test(file);
+    const wayOut = isAddress ? '; download it, or give a URL object in code' : '';
+    throw invalid(what, `${cause.message}${wayOut}`, cause);
   });
   if (head.length === 0) throw invalid(what, 'it is empty');
   const signature = head.toString('hex', 0, SIGNATURE_BYTES);

@@ -11,7 +11,7 @@ import {
 } from '../model/program/program.js';
 import { range, sizeOf } from '../numeric/shapes.js';
 import { ARRAY_OF } from '../tensor/tensor.js';
-import { type Part, type RowFeatures, WINDOWS, widthOf } from './head.js';
+import { asMap, type Part, type RowFeatures, WINDOWS, widthOf } from './head.js';
 
 /** Steps that compute the features of the value `from`, which is readable; [N, widthOf]. */
 export function featureSteps(growth: Growth, what: string, features: RowFeatures, from: ValueId): Part {
@@ -38,15 +38,19 @@ function mapFeatures(
   growth: Growth,
   what: string,
   features: 'mean' | 'grid' | 'pyramid',
-  from: ValueId,
+  given: ValueId,
 ): Part {
-  const { shape, dtype, term } = growth.valueOf(from);
+  const { shape: own, dtype, term } = growth.valueOf(given);
+  const shape = asMap(own);
+  const from = shape === own ? given : growth.value(`${what}/map`, 'float32', shape);
+  const opening: Step[] =
+    from === given ? [] : [{ op: 'reshape', inputs: [given], outputs: [from], attrs: {} }];
   const pools = dtype === 'float32' || !term ? new FloatPools(from) : new BytePools(growth, what, from, term);
   const [items = 0, channels = 0, height = 0, width = 0] = shape;
   const flat = (name: string, size: number) => growth.value(`${what}/${name}`, 'float32', [items, size]);
   if (features === 'mean') {
     const mean = flat('mean', channels);
-    return { steps: pools.mean(mean), result: mean };
+    return { steps: [...opening, ...pools.mean(mean)], result: mean };
   }
   const sides = [height, width].map((side) =>
     features === 'grid' ? halves(side) : windows(side, Math.min(WINDOWS, side)),
@@ -62,6 +66,7 @@ function mapFeatures(
     dilations: [1, 1],
   };
   const steps: Step[] = [
+    ...opening,
     ...pools.averages(window, cells),
     { op: 'reshape', inputs: [cells], outputs: [averages], attrs: {} },
     ...pools.maxima(maxima),
@@ -72,7 +77,7 @@ function mapFeatures(
     steps.push(...pools.meanSquares(meanSquares));
     seen.push(meanSquares);
   }
-  const result = flat('features', widthOf(features, growth.valueOf(from).shape));
+  const result = flat('features', widthOf(features, shape));
   steps.push({ op: 'concat', inputs: seen, outputs: [result], attrs: { axis: 1 } });
   return { steps, result };
 }

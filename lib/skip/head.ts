@@ -4,12 +4,12 @@ import { NO_ACTIVATION, NONE, type Step, type Value, type ValueId } from '../mod
 import { sizeOf } from '../numeric/shapes.js';
 
 /**
- * The inputs of a head, computed from a feature map [N, C, height, width].
+ * The inputs of a head, computed from a feature map [N, C, height, width], or from one of a sound, [N, C, length], whose height is 1.
  * - `mean`: the averages over height and width; C numbers
  * - `grid`: the averages of the four quarters (which overlap by a row or column if a side is odd), channel by
  * channel, then the maxima over height and width; 5 C numbers
  * - `pyramid`: the averages of a grid of 4 x 4 windows, channel by channel, then the maxima and the mean squares over
- * height and width; 18 C numbers. Windows overlap if a side is not a multiple of 4; a side below 4 has one window per
+ * height and width; 18 C numbers, of a sound 6 C. Windows overlap if a side is not a multiple of 4; a side below 4 has one window per
  * row or column.
  *
  * Or from tokens [N, tokens, C], or a map with channels last, [N, height, width, C]:
@@ -59,6 +59,8 @@ export function isReadable(features: RowFeatures, { shape, dtype, term }: Value)
   if (features === 'tokens') return shape.length === 3;
   if (features === 'rows') return shape.length === 3 || shape.length === 4;
   const sides = shape.slice(2);
+  if (sides.length === 1)
+    return dtype === 'float32' && (features === 'mean' || (features === 'pyramid' && sides[0]! > 1));
   return sides.length === 2 && (features === 'mean' || sides.every((side) => side > 1));
 }
 
@@ -66,11 +68,15 @@ export function isReadable(features: RowFeatures, { shape, dtype, term }: Value)
 export function widthOf(features: RowFeatures, shape: readonly number[]): number {
   if (features === 'rows') return shape.at(-1) ?? 0;
   if (features === 'tokens') return 2 * (shape.at(-1) ?? 0);
-  const [, channels = 0, height = 0, width = 0] = shape;
+  const [, channels = 0, height = 0, width = 0] = asMap(shape);
   if (features === 'mean') return channels;
   if (features === 'grid') return 5 * channels;
   return channels * (Math.min(WINDOWS, height) * Math.min(WINDOWS, width) + 2);
 }
+
+/** The lengths of a map, for one of a sound too. */
+export const asMap = (shape: readonly number[]) =>
+  shape.length === 3 ? [shape[0]!, shape[1]!, 1, shape[2]!] : shape;
 
 /** Multiply-adds of evaluating the head for one item, on a value of that shape. */
 export function multiplyAddsOf({ features, layers, score = [] }: Head, shape: readonly number[]): number {

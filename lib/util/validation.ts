@@ -171,3 +171,12 @@ export function refuseMisspelt(
     throw new ResidualSkipError(code, `${subject}: unknown key '${key}'; ${hint}`);
   }
 }
+
+/**
+ * Checks the options of a caller before any is looked at.
+ * @throws ResidualSkipError INVALID_ARGUMENT unless they are an object
+ */
+export function checkOptions(options: unknown): void {
+  const about = { code: 'INVALID_ARGUMENT', subject: 'options', known: [] } as const;
+  parseStrict(z.looseObject({}), options, about);
+}

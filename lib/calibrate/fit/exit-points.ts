@@ -46,6 +46,8 @@ function featuresOf(
     const rows = reading.first ? 'tokens' : 'rows';
     return isReadable(rows, value) ? rows : undefined;
   }
+  // Of three axes, only how they are read says which one is the channels'.
+  if (shape.length === 3 && (reading?.rank !== 3 || reading.axis !== 1)) return undefined;
   return (['pyramid', 'grid', 'mean'] as const).find(
     (features) =>
       isReadable(features, value) && (features === 'mean' || widthOf(features, shape) <= maxWidth),

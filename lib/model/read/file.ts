@@ -2,10 +2,12 @@
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
+import { z } from 'zod';
 import { codeOfReading, ResidualSkipError } from '../../errors.js';
 import { rereadable, WeightFile } from '../../tensor/recall.js';
 import type { Sliced } from '../../util/slices.js';
 import { nearNames } from '../../util/suggest.js';
+import { parseStrict } from '../../util/validation.js';
 import { type ExternalData, tensorsOf } from './external.js';
 import type { Constant } from './graph.js';
 import type { ModelProto, TensorProto } from './proto.js';
@@ -51,9 +53,10 @@ export async function locateModel(path: string): Promise<ModelLocation | undefin
 
 /**
  * The same for a model that must be there.
- * @throws ResidualSkipError MODEL_NOT_FOUND, READ_FAILED
+ * @throws ResidualSkipError MODEL_NOT_FOUND, READ_FAILED, INVALID_ARGUMENT for what is no path
  */
 export async function requireModel(path: string): Promise<ModelLocation> {
+  parseStrict(z.string(), path, { code: 'INVALID_ARGUMENT', subject: 'model', known: [] });
   const found = await locateModel(path);
   if (found) return found;
   const isFolder = (await kindOf(path)) === 'folder';

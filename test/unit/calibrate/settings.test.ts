@@ -36,8 +36,8 @@ test('where right answers are counted, those that are gained set off those that 
     return { ...table, exits: [{ ...exit!, losses: exit!.losses.map((loss, i) => sign(i) * loss) }] };
   };
   const riskOf = (some: typeof table, options?: Parameters<typeof exitScoresOf>[2]) => {
-    const [{ risks }] = exitScoresOf([some], [0.5], options) as [{ risks: ArrayLike<number> }];
-    return mean(Array.from(risks));
+    const [scores] = exitScoresOf([some], [0.5], options);
+    return mean(Array.from(scores!.risks));
   };
   const changed = riskOf(table);
   const risks = [() => 1, (i: number) => (i % 2 === 0 ? 1 : -1), () => -1].map((sign) =>
