@@ -309,8 +309,7 @@ export type ParsedOptions = Omit<CalibrationOptions, 'metric' | 'limits'> &
  */
 export function parseOptions(options: CalibrationOptions): ParsedOptions {
   checkConflicts({ ...options });
-  const about = { code: 'INVALID_ARGUMENT', subject: 'options', known: [] } as const;
-  const parsed = parseStrict(z.looseObject(shape), options, about);
+  const parsed = parseStrict(z.looseObject(shape), options);
   const { limits = [parsed.maxDisagreement ?? DEFAULT_LIMIT], metric = 'disagreement' } = parsed;
   return { ...options, ...parsed, limits, metric };
 }

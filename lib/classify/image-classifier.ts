@@ -166,11 +166,7 @@ export class ImageClassifier {
     images: ImageSource | readonly ImageSource[],
     options: ClassifyOptions = {},
   ): Promise<ImageClassification | ImageClassification[]> {
-    const parsed = parseStrict(classifySchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(classifySchema.shape),
-    });
+    const parsed = parseStrict(classifySchema, options);
     if (isImageSource(images)) return (await this.#classifyAll([images as ImageSource], parsed))[0]!;
     if (Array.isArray(images)) return this.#classifyAll(images, parsed);
     throw new ResidualSkipError('INVALID_ARGUMENT', 'classify: expected an image or an array of images');

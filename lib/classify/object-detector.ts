@@ -82,8 +82,7 @@ export class ObjectDetector {
    */
   static async from(path: string, options: ObjectDetectorOptions = {}): Promise<ObjectDetector> {
     const { boxes, ...rest } = options;
-    const about = { code: 'INVALID_ARGUMENT', subject: 'options.boxes', known: BOX_FORMS } as const;
-    const form = parseStrict(formSchema, boxes, about);
+    const form = parseStrict(formSchema, boxes, { subject: 'options.boxes' });
     const { labels: _, preprocessor: __, maxPixels: ___, ...sessionOptions } = rest;
     const files = await findModel(path);
     const session = await InferenceSession.create(path, sessionOptions);
@@ -121,11 +120,7 @@ export class ObjectDetector {
     images: ImageSource | readonly ImageSource[],
     options: DetectOptions = {},
   ): Promise<DetectedObject[] | DetectedObject[][]> {
-    const parsed = parseStrict(detectSchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(detectSchema.shape),
-    });
+    const parsed = parseStrict(detectSchema, options);
     if (isImageSource(images)) return this.#detect(images as ImageSource, 0, parsed);
     if (!Array.isArray(images))
       throw new ResidualSkipError('INVALID_ARGUMENT', 'detect: expected an image or an array of images');

@@ -93,11 +93,7 @@ export class TextClassifier extends TextNetwork {
     texts: TextInput | readonly TextInput[],
     options: ClassifyTextOptions = {},
   ): Promise<TextClassification | TextClassification[]> {
-    const { topK = TOP_K, ...rest } = parseStrict(classifySchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(classifySchema.shape),
-    });
+    const { topK = TOP_K, ...rest } = parseStrict(classifySchema, options);
     const { list, one } = textsOf('classify', texts);
     const answers = (await this.model.run(list, this.output, rest)).map(({ data, trace }) => {
       const top = this.predict(data, topK);
