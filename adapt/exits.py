@@ -155,7 +155,7 @@ class Exits(nn.ModuleList):
 
     def __init__(self, points: list[ExitPoint], classifier: Classifier, classes: int, budget: float, tail: nn.Module | None = None):
         exits, previous = [], 0
-        for place in places:
+        for point in points:
             exits.append(Exit(point, previous, classifier, classes, budget))
             previous = exits[-1].hidden
         super().__init__([*exits, *([tail] if tail else [])])

@@ -59,9 +59,9 @@ def fast_bf16() -> bool:
 
 
 def observe(network: OnnxNetwork, points: list[ExitPoint], classifier: Classifier, images: torch.Tensor) -> Seen:
-    names = [place.tensor for place in places] + [classifier.features, classifier.logits]
+    names = [point.tensor for point in points] + [classifier.features, classifier.logits]
     values = network(images, names)
-    summaries = [place.summary(values[place.tensor]).float() for place in places]
+    summaries = [point.summary(values[point.tensor]).float() for point in points]
     return Seen(summaries, values[classifier.features].float().flatten(1), values[classifier.logits].float().flatten(1))
 
 

@@ -64,12 +64,7 @@ const optionsSchema = z.strictObject({
 
 /** @throws ResidualSkipError INVALID_ARGUMENT */
 export function parseLogOptions(options: AuditLogOptions) {
-  const known = Object.keys(optionsSchema.shape);
-  const parsed = parseStrict(optionsSchema, options, {
-    code: 'INVALID_ARGUMENT',
-    subject: 'auditLog options',
-    known,
-  });
+  const parsed = parseStrict(optionsSchema, options, { subject: 'auditLog options' });
   const defaults = { sample: 1, inputs: 'hash' as const, maxBytes: 2 ** 26, top: 3 };
   return { ...defaults, ...parsed, labels: parsed.labels ?? null };
 }

@@ -54,11 +54,7 @@ export async function renderAudit(
   log: string | AuditTrace,
   options: RenderAuditOptions = {},
 ): Promise<string> {
-  parseStrict(optionsSchema, options, {
-    code: 'INVALID_ARGUMENT',
-    subject: 'options',
-    known: Object.keys(optionsSchema.shape),
-  });
+  parseStrict(optionsSchema, options);
   const work = new Work('report', options);
   work.check();
   const { entries, problems, energy } = typeof log === 'string' ? await readAudit(log) : log;

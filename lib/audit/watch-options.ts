@@ -93,12 +93,7 @@ const optionsSchema = z.strictObject({
 
 /** @throws ResidualSkipError INVALID_ARGUMENT */
 export function parseWatchOptions(options: WatchOptions) {
-  const known = Object.keys(optionsSchema.shape);
-  const parsed = parseStrict(optionsSchema, options, {
-    code: 'INVALID_ARGUMENT',
-    subject: 'watch options',
-    known,
-  });
+  const parsed = parseStrict(optionsSchema, options, { subject: 'watch options' });
   const defaults = { shadow: 0.01, confidence: 0.95, distinct: false, onTrip: 'full', window: 500 } as const;
   return { ...defaults, ...parsed };
 }

@@ -235,7 +235,7 @@ function* runProgram(arena: Arena, request: RunRequest, item: number): Generator
   }
 }
 
-/** Whether the item takes an exit. A NaN score doesn't. */
+/** An exit is decided here: whether the item takes it. A NaN score doesn't. */
 function leaves(arena: Arena, request: RunRequest, item: number, exit: number): boolean {
   const decision = arena.program.blocks.length + exit;
   const entry = item * decisionsIn(arena.program) + decision;
@@ -278,7 +278,7 @@ function gateOpens({ compare }: Gate, score: number, threshold: number): boolean
   }
 }
 
-/** Passes the stream around the block: no work if the block's output shares memory with its input. */
+/** A block is skipped here: the stream passes around it, which is no work if the block's output shares memory with its input. */
 function skip(arena: Arena, { input, output, skipActivation, skipTable }: Block): void {
   if (skipTable !== undefined) {
     runStep(

@@ -354,8 +354,7 @@ export type ParsedOptions = Omit<CalibrationOptions, 'metric' | 'limits'> &
  */
 export function parseOptions(options: CalibrationOptions): ParsedOptions {
   checkConflicts({ ...options });
-  const about = { code: 'INVALID_ARGUMENT', subject: 'options', known: [] } as const;
-  const parsed = parseStrict(z.looseObject(shape), options, about);
+  const parsed = parseStrict(z.looseObject(shape), options);
   const several = limitsByMetric(parsed.limits);
   if (several) {
     const [{ metric, limit }] = several;

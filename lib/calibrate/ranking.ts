@@ -75,18 +75,8 @@ export async function calibrateRanking(
   lists: readonly RankingList[],
   options: RankingOptions,
 ): Promise<RankingCalibration> {
-  const about = { code: 'INVALID_ARGUMENT', known: Object.keys(schema.shape) } as const;
-  const {
-    topK,
-    maxDisagreement: limit,
-    confidence,
-    seed,
-    signal,
-  } = parseStrict(schema, options, {
-    ...about,
-    subject: 'options',
-  });
-  const given = parseStrict(listsSchema, lists, { ...about, known: [], subject: 'lists' });
+  const { topK, maxDisagreement: limit, confidence, seed, signal } = parseStrict(schema, options);
+  const given = parseStrict(listsSchema, lists, { subject: 'lists' });
   const delta = 1 - confidence;
   const byPart = { order: [] as RankingList[], certify: [] as RankingList[] };
   const distinct = new Map(given.map((list) => [hashOf(seed, list), list]));

@@ -98,15 +98,7 @@ export class Embedder extends TextNetwork {
   static async from(path: string, options: EmbedderOptions = {}): Promise<Embedder> {
     checkOptions(options);
     const { pooling, normalize, ...sessionOptions } = options;
-    const own = parseStrict(
-      ownSchema,
-      { pooling, normalize },
-      {
-        code: 'INVALID_ARGUMENT',
-        subject: 'options',
-        known: [],
-      },
-    );
+    const own = parseStrict(ownSchema, { pooling, normalize });
     return TextModel.use(path, sessionOptions, (model) => Embedder.over(model, own));
   }
 
@@ -136,11 +128,7 @@ export class Embedder extends TextNetwork {
     texts: TextInput | readonly TextInput[],
     options: EmbedOptions = {},
   ): Promise<Embedding | Embedding[]> {
-    const parsed = parseStrict(embedSchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(embedSchema.shape),
-    });
+    const parsed = parseStrict(embedSchema, options);
     const { list, one } = textsOf('embed', texts);
     const results = await this.model.run(list, this.output, parsed);
     const answers = results.map((result) => ({ vector: this.#pooled(result), trace: result.trace }));

@@ -183,11 +183,7 @@ export class ImageClassifier {
     images: ImageSource | readonly ImageSource[],
     options: ClassifyOptions = {},
   ): Promise<ImageClassification | ImageClassification[]> {
-    const parsed = parseStrict(classifySchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(classifySchema.shape),
-    });
+    const parsed = parseStrict(classifySchema, options);
     if (isImageSource(images)) return (await this.#classifyAll([images as ImageSource], parsed))[0]!;
     if (Array.isArray(images)) return this.#classifyAll(images, parsed);
     throw new ResidualSkipError('INVALID_ARGUMENT', 'classify: expected an image or an array of images');
@@ -335,5 +331,5 @@ export function sessionPart(options: ImageClassifierOptions, own: readonly strin
 const ownSchema = z.object({ labels: labelsSchema, onNote: workShape.onNote });
 
 function checkOwn(options: Pick<ImageClassifierOptions, 'labels' | 'onNote'>): void {
-  parseStrict(ownSchema, options, { code: 'INVALID_ARGUMENT', subject: 'options', known: [] });
+  parseStrict(ownSchema, options, { subject: 'options' });
 }

@@ -63,9 +63,5 @@ export function preprocessorOf(
 }
 
 export function checkMaxPixels(value: unknown): number | undefined {
-  return parseStrict(z.int().positive().optional(), value, {
-    code: 'INVALID_ARGUMENT',
-    subject: 'options.maxPixels',
-    known: [],
-  });
+  return parseStrict(z.int().positive().optional(), value, { subject: 'options.maxPixels' });
 }

@@ -87,8 +87,7 @@ export class ObjectDetector {
     checkOptions(options);
     const { boxes, ...rest } = options;
     const sessionOptions = sessionPart(rest, ['boxes']);
-    const about = { code: 'INVALID_ARGUMENT', subject: 'options.boxes', known: BOX_FORMS } as const;
-    const form = parseStrict(formSchema, boxes, about);
+    const form = parseStrict(formSchema, boxes, { subject: 'options.boxes' });
     const files = await findModel(path);
     const session = await InferenceSession.create(path, sessionOptions);
     const images = await ImageClassifier.over(session, files, rest, firstOutput);
@@ -125,11 +124,7 @@ export class ObjectDetector {
     images: ImageSource | readonly ImageSource[],
     options: DetectOptions = {},
   ): Promise<DetectedObject[] | DetectedObject[][]> {
-    const parsed = parseStrict(detectSchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(detectSchema.shape),
-    });
+    const parsed = parseStrict(detectSchema, options);
     if (isImageSource(images)) return this.#detect(images as ImageSource, 0, parsed);
     if (!Array.isArray(images))
       throw new ResidualSkipError('INVALID_ARGUMENT', 'detect: expected an image or an array of images');

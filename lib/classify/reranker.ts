@@ -90,11 +90,7 @@ export class Reranker extends TextNetwork {
     documents: readonly string[],
     options: RankOptions = {},
   ): Promise<RankedDocument[]> {
-    const { topK, margin, trace, ...rest } = parseStrict(rankSchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(rankSchema.shape),
-    });
+    const { topK, margin, trace, ...rest } = parseStrict(rankSchema, options);
     checkList(query, documents);
     const all = documents.map((_, index) => index);
     const scores = await this.score(query, documents, all, rest);

@@ -125,11 +125,7 @@ export class Segmenter {
     images: ImageSource | readonly ImageSource[],
     options: SegmentOptions = {},
   ): Promise<Segmentation | Segmentation[]> {
-    const parsed = parseStrict(segmentSchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(segmentSchema.shape),
-    });
+    const parsed = parseStrict(segmentSchema, options);
     if (isImageSource(images)) return this.#segment(images as ImageSource, 0, parsed);
     if (!Array.isArray(images))
       throw new ResidualSkipError('INVALID_ARGUMENT', 'segment: expected an image or an array of images');

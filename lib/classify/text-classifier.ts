@@ -68,7 +68,7 @@ export class TextClassifier extends TextNetwork {
   static async from(path: string, options: TextClassifierOptions = {}): Promise<TextClassifier> {
     checkOptions(options);
     const { labels: own, ...sessionOptions } = options;
-    parseStrict(labelsSchema, own, { code: 'INVALID_ARGUMENT', subject: 'options.labels', known: [] });
+    parseStrict(labelsSchema, own, { subject: 'options.labels' });
     return TextModel.use(path, sessionOptions, async (model) => TextClassifier.over(model, own));
   }
 
@@ -95,11 +95,7 @@ export class TextClassifier extends TextNetwork {
     texts: TextInput | readonly TextInput[],
     options: ClassifyTextOptions = {},
   ): Promise<TextClassification | TextClassification[]> {
-    const { topK = TOP_K, ...rest } = parseStrict(classifySchema, options, {
-      code: 'INVALID_ARGUMENT',
-      subject: 'options',
-      known: Object.keys(classifySchema.shape),
-    });
+    const { topK = TOP_K, ...rest } = parseStrict(classifySchema, options);
     const { list, one } = textsOf('classify', texts);
     const answers = (await this.model.run(list, this.output, rest)).map(({ data, trace }) => {
       const top = this.predict(data, topK);

@@ -313,12 +313,7 @@ function readConfig(file: string): Record<string, unknown> {
       },
     );
   }
-  const known = Object.keys(serveConfigSchema.shape);
-  return parseStrict(serveConfigSchema, value, {
-    code: 'INVALID_ARGUMENT',
-    subject: `config ${file}`,
-    known,
-  });
+  return parseStrict(serveConfigSchema, value, { subject: `config ${file}` });
 }
 
 /** @param given a text of the environment, or a value of the file */

@@ -59,5 +59,5 @@ export async function readJson<T>(file: string, schema: z.ZodType<T>): Promise<T
   } catch (cause) {
     throw new ResidualSkipError('INVALID_DATA', `file ${file}: it is not valid JSON`, { cause });
   }
-  return parseStrict(schema, json, { code: 'INVALID_DATA', subject: file, known: [] });
+  return parseStrict(schema, json, { code: 'INVALID_DATA', subject: file });
 }

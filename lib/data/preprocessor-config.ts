@@ -55,7 +55,7 @@ export type PreprocessorConfig = { [Key in keyof Parsed as string extends Key ? 
  * @throws ResidualSkipError with `code`
  */
 export function parsePreprocessor(value: unknown, subject: string, code: ErrorCode): PreprocessorConfig {
-  const config = parseStrict(preprocessorConfigSchema, value, { code, subject, known: [] });
+  const config = parseStrict(preprocessorConfigSchema, value, { code, subject });
   refuseMisspelt(config, Object.keys(preprocessorConfigSchema.shape), subject, code);
   return config;
 }

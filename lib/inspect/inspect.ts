@@ -85,11 +85,7 @@ const optionsSchema = z.strictObject({ shapes: z.union([dims, z.record(z.string(
  * don't fit the model, INVALID_ARGUMENT when a dimension remains open
  */
 export async function inspect(source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
-  const { shapes = {} } = parseStrict(optionsSchema, options, {
-    code: 'INVALID_ARGUMENT',
-    subject: 'options',
-    known: Object.keys(optionsSchema.shape),
-  });
+  const { shapes = {} } = parseStrict(optionsSchema, options);
   const checked = checkSource(source);
   const files = typeof checked === 'string' ? await findModel(checked) : undefined;
   const bytes = checked instanceof Blob ? new Uint8Array(await checked.arrayBuffer()) : checked;

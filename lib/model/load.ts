@@ -48,6 +48,7 @@ export async function loadModel(
   try {
     return await load(source, options);
   } catch (error) {
+    // A bad file ends here: what its checks have found is thrown as it is, and anything else is a defect.
     if (error instanceof ResidualSkipError) throw error;
     const model = typeof source === 'string' ? `model '${source}'` : 'model';
     const message = `${model}: reading it failed (${error}), which is a defect; please report it with the model`;

@@ -209,11 +209,10 @@ const runSchema = runSyncSchema.extend({
 /** Names of the options of `run`. */
 export const RUN_OPTIONS: readonly string[] = Object.keys(runSchema.shape);
 
-function parseOptions<T>(schema: z.ZodType<T> & { shape: object }, value: unknown): T {
+function parseOptions<T>(schema: z.ZodType<T>, value: unknown): T {
   // Every run calls this, usually without options.
   if (value === undefined) return {} as T;
-  const known = Object.keys(schema.shape);
-  return parseStrict(schema, value ?? {}, { code: 'INVALID_ARGUMENT', subject: 'options', known });
+  return parseStrict(schema, value ?? {});
 }
 
 const warned = new Set<string>();

@@ -54,7 +54,6 @@ const optionsSchema = z.strictObject({
   resizedHeight: resized,
   resizedWidth: resized,
 });
-const KNOWN = ['tensorFormat', 'dataType', 'tensorLayout', 'norm'];
 
 const [MEAN, BIAS, OPAQUE] = [255, 0, 255];
 const CHANNELS = 'RGBA';
@@ -104,11 +103,7 @@ export function tensorPartsOf(
       'fromImage: expected pixels, { width, height, data }; ImageClassifier.prepare takes files, URLs and encoded images',
     );
   }
-  const parsed = parseStrict(optionsSchema, options, {
-    code: 'INVALID_ARGUMENT',
-    subject: 'options',
-    known: KNOWN,
-  });
+  const parsed = parseStrict(optionsSchema, options);
   const { tensorFormat = 'RGB', dataType: type = 'float32', tensorLayout = 'NCHW', norm } = parsed;
   if (type === 'uint8' && norm) {
     throw new ResidualSkipError(

@@ -114,15 +114,15 @@ function kindOf(issue: z.core.$ZodRawIssue): string {
 /**
  * `value` parsed by a strict schema; all that is wrong in one message.
  * @param subject what the value is, for messages
- * @param known the keys that the schema knows at its top, to suggest from
  */
 export function parseStrict<T>(
   schema: z.ZodType<T>,
   value: unknown,
-  { code, subject, known }: { code: ErrorCode; subject: string; known: readonly string[] },
+  { code = 'INVALID_ARGUMENT', subject = 'options' }: { code?: ErrorCode; subject?: string } = {},
 ): T {
   const result = schema.safeParse(value, { error: expectation });
   if (result.success) return result.data;
+  const known = schema instanceof z.ZodObject ? Object.keys(schema.shape) : [];
   throw new ResidualSkipError(
     code,
     problemsOf(result.error.issues)
@@ -146,7 +146,7 @@ export function parsePart<S extends z.ZodRawShape, O extends object>(
   const isOwn = ([name]: [string, unknown]) => Object.hasOwn(shape, name);
   const entries = Object.entries(options);
   const own = Object.fromEntries(entries.filter(isOwn));
-  parseStrict(z.strictObject(shape), own, { code: 'INVALID_ARGUMENT', subject: 'options', known: [] });
+  parseStrict(z.strictObject(shape), own);
   const rest = Object.fromEntries(entries.filter((entry) => !isOwn(entry)));
   refuseMisspelt(rest, Object.keys(shape), 'options', 'INVALID_ARGUMENT');
   return { own: own as Pick<O, keyof S & keyof O>, rest: rest as Omit<O, keyof S> };

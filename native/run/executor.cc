@@ -63,6 +63,7 @@ Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
     const float score = *frame.at<float>(place);
     return score == score ? score : std::numeric_limits<float>::quiet_NaN();
   };
+  // A block is skipped here: what follows is all that happens instead of its body.
   const auto skip = [&](const PlanBlock& block) {
     for (const InstructionPtr& instruction : block.on_skip) {
       instruction->run(frame, workspace, 0, 1);
@@ -107,6 +108,7 @@ Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
         at = runs ? block.body : skip(block);
         break;
       }
+      // An exit is decided here.
       case Code::Kind::kExit: {
         const PlanExit& exit = plan.exits[static_cast<size_t>(code.exit)];
         const size_t decision = plan.blocks.size() + static_cast<size_t>(code.exit);
