@@ -11,6 +11,8 @@ export interface FirstLayer {
   readonly variance?: Float64Array;
 }
 
+/** Of images. */
+const MOST_CHANNELS = 4;
 /** What changes no element. */
 const COPIES: ReadonlySet<string> = new Set(['Identity', 'Cast']);
 /** Names that PyTorch's and TensorFlow's exporters give to the weights that a normalisation was folded into. */
@@ -33,23 +35,27 @@ export function firstLayerOf(graph: Graph): FirstLayer | undefined {
   }
   if (user?.op === 'BatchNormalization') {
     const found = statisticsOf(graph, user);
-    return found && { ...found, ...identity(found.mean.length) };
+    return found && found.mean.length <= MOST_CHANNELS
+      ? { ...found, ...identity(found.mean.length) }
+      : undefined;
   }
   const filters = user?.op === 'Conv' && filtersOf(graph.constants.get(user.inputs[1]!));
   if (!user || !filters || (user.attributes.get('group') ?? 1) !== 1) return undefined;
+  const [count] = filters.shape;
   const bias = numbersOf(graph, user.inputs[2]);
   const next = soleUser(graph, user.outputs[0]!);
   if (next?.op === 'BatchNormalization') {
     const found = statisticsOf(graph, next);
     const mean = found?.mean.map((one, c) => one - (bias?.[c] ?? 0));
-    return found && { ...found, ...filters, mean: mean! };
+    return found && mean?.length === count ? { ...found, ...filters, mean } : undefined;
   }
-  if (!bias || !FOLDED.test(user.inputs[1]!)) return undefined;
+  if (bias?.length !== count || !FOLDED.test(user.inputs[1]!)) return undefined;
   return { ...filters, mean: bias.map((one) => -one) };
 }
 
 function soleUser({ nodes, outputs }: Graph, value: string): Node | undefined {
-  const users = nodes.filter(({ inputs }) => inputs.includes(value));
+  // An absent value has no name.
+  const users = value === '' ? [] : nodes.filter(({ inputs }) => inputs.includes(value));
   return users.length === 1 && outputs.every(({ name }) => name !== value) ? users[0] : undefined;
 }
 
@@ -66,7 +72,8 @@ function statisticsOf(
 ): Omit<FirstLayer, keyof Filters> | undefined {
   const [mean, variance] = [numbersOf(graph, inputs[3]), numbersOf(graph, inputs[4])];
   const epsilon = Number(attributes.get('epsilon') ?? 1e-5);
-  return mean && variance && { mean, variance: variance.map((one) => one + epsilon) };
+  if (!mean || mean.length !== variance?.length) return undefined;
+  return { mean, variance: variance.map((one) => one + epsilon) };
 }
 
 function numbersOf({ constants }: Graph, name: string | undefined): Float64Array | undefined {
