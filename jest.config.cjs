@@ -25,6 +25,7 @@ const LONG = [
   'test/unit/calibrate/tasks-simulation.test.ts',
   'test/unit/memory.test.ts',
   'test/unit/speedup/simulation.test.ts',
+  'test/unit/speedup/texts.test.ts',
 ];
 
 /** A global is slow to reach from the context in which tests run: these are parameters of every module instead. */

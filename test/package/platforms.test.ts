@@ -65,10 +65,8 @@ describe('what require loads', () => {
     const text = execFileSync('tar', ['-xzOf', installed.tarball, 'package/dist/third-party-licences.txt'], {
       encoding: 'utf8',
     });
-    // Declarations import types of the first.
-    expect(Object.keys(dependencies)).toContain('zod');
-    expect(Object.keys(dependencies)).not.toContain('@protobuf-ts/runtime');
     for (const name of ['zod', '@protobuf-ts/runtime']) {
+      expect(Object.keys(dependencies)).not.toContain(name);
       expect(text).toMatch(new RegExp(`^${name} \\d+\\.\\d+\\.\\d+`, 'm'));
     }
   });
