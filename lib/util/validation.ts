@@ -177,6 +177,5 @@ export function refuseMisspelt(
  * @throws ResidualSkipError INVALID_ARGUMENT unless they are an object
  */
 export function checkOptions(options: unknown): void {
-  const about = { code: 'INVALID_ARGUMENT', subject: 'options', known: [] } as const;
-  parseStrict(z.looseObject({}), options, about);
+  parseStrict(z.looseObject({}), options);
 }
