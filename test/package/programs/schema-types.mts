@@ -16,7 +16,7 @@ export type Checked = Each<
     Same<keyof packed.CalibrateOptions, keyof checkout.CalibrateOptions>,
     Same<packed.FrontSpec, checkout.FrontSpec>,
     Same<packed.Guard, checkout.Guard>,
-    Same<packed.ScoreProfile, checkout.ScoreProfile>,
+    Same<packed.ScoreDistribution, checkout.ScoreDistribution>,
     Same<packed.SkipPolicy['expected'], checkout.SkipPolicy['expected']>,
     Same<packed.SkipPolicy['heads'], checkout.SkipPolicy['heads']>,
     Same<packed.SkipPolicy['promise'], checkout.SkipPolicy['promise']>,

@@ -33,7 +33,7 @@ test.each<[string, Readonly<Record<string, unknown>>]>([
 ])('sees the losses of vectors that are pooled to %s', async (_, files) => {
   const model = textNetwork('tokens', { layers: 6, scale: 0.06, files });
   const { policy } = await calibrate(model, TEXTS, {
-    ...{ metric: 'cosine', maxDisagreement: 0.05, settings: 6, threads: 1 },
+    ...{ metric: 'cosine', maxDisagreement: 0.05, penalties: 6, threads: 1 },
   });
   const monitor = watch({ shadow: 1, onTrip: 'warn' });
   await using embedder = await Embedder.from(model, { policy, threads: 1, observers: [monitor] });
@@ -53,7 +53,7 @@ test.each<[string, Readonly<Record<string, unknown>>]>([
 test('a session alone does not know how its tokens are pooled, and says so', async () => {
   const model = textNetwork('tokens', { layers: 6, scale: 0.06 });
   const { policy } = await calibrate(model, TEXTS, {
-    ...{ metric: 'cosine', maxDisagreement: 0.05, settings: 6, threads: 1 },
+    ...{ metric: 'cosine', maxDisagreement: 0.05, penalties: 6, threads: 1 },
   });
   const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
   const monitor = watch({ shadow: 1 });

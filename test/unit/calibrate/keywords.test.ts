@@ -41,7 +41,7 @@ test('the promise holds on sounds that it has not seen, and each leaves at a dep
       feeds: { samples: new Tensor('float32', samples, [1, 1, samples.length]) },
       label: word,
     }));
-  const options = { settings: 8, threads: 1 };
+  const options = { penalties: 8, threads: 1 };
   const { policy } = await calibrate(folder, items(700, 2), { ...options, maxDisagreement: LIMIT });
   expect(policy.promise).toMatchObject({ metric: 'disagreement', limit: LIMIT });
   expect(JSON.stringify(policy.heads)).toMatch(/"features":"pyramid"/);
@@ -67,7 +67,7 @@ test('the commands go from folders of WAV files to an answer for each', async ()
       policy,
       '--max-disagreement',
       '0.08',
-      '--settings',
+      '--penalties',
       '6',
     ],
   );
