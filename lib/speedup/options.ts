@@ -16,6 +16,8 @@ export const speedupShape = {
   int8: flagged(z.boolean().default(true), '--no-int8', 'keep to float'),
   /** Whether the network is tried in bfloat16, where the processor has instructions for it. */
   bfloat16: flagged(z.boolean().default(true), '--no-bfloat16', "don't try bfloat16"),
+  /** Whether exits are fitted, in the network and in fronts; those that a file brings are used anyway. */
+  exits: flagged(z.boolean().default(true), '--no-exits', 'fit no exits'),
   /** What to minimise: the mean time or the 95th percentile. The energy of one core goes with the mean. */
   for: flagged(
     z.enum(['mean', 'p95', 'energy'], { error: "expected 'mean', 'p95' or 'energy'" }).default('mean'),

@@ -43,6 +43,8 @@ export interface Setup {
   readonly programs: Programs;
   readonly float: Network;
   readonly given: readonly GivenFront[];
+  /** Whether exits are fitted. */
+  readonly exits: boolean;
   /** Nothing new is started after this time, by performance.now(). */
   readonly end: number;
 }
@@ -75,12 +77,22 @@ export class PoolMaker {
   constructor(private readonly setup: Setup) {
     const { float, read } = setup;
     const task = this.#taskOf(setup.programs, float);
-    this.split = splitItems(read.items, task, setup.prepared.fit ? 'order' : 'fit');
+    this.split = splitItems(read.items, task, this.#hasFolds ? 'fit' : 'order');
   }
 
   /** Whether nothing new may be started. */
   isLate(): boolean {
     return performance.now() > this.setup.end;
+  }
+
+  /** Whether exits are fitted on items that also order. */
+  get #hasFolds(): boolean {
+    return this.setup.exits && !this.setup.prepared.fit;
+  }
+
+  /** Whether exits may be fitted now. */
+  #fits(): boolean {
+    return this.setup.exits && !this.isLate();
   }
 
   #taskOf(programs: Programs, network: Network): Task {
@@ -144,12 +156,12 @@ export class PoolMaker {
     for (const each of fitted) {
       // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
       const isOwn = ownNames(this.setup.float).includes(each.candidate.network.name);
-      const fitter = isOwn || this.isLate() ? undefined : this.#fitterOf(each.front);
+      const fitter = isOwn || !this.#fits() ? undefined : this.#fitterOf(each.front);
       fronts.push({ ...each, fitter, chains: (await fitter?.fit()) ?? [[]] });
     }
     const task = this.#taskOf(plain, network);
     const own = modelExits(plain.main.ownExits).map(({ after }): AnyExit => ({ after }));
-    const fitter = own.length > 0 || this.isLate() ? undefined : new Fitter(task, this.split);
+    const fitter = own.length > 0 || !this.#fits() ? undefined : new Fitter(task, this.split);
     const chains = fitter ? await fitter.fit() : [own];
     this.made.push({ pool: await this.#pool(network, fronts, chains), network, fronts, fitter, chains });
   }
@@ -170,8 +182,8 @@ export class PoolMaker {
     fronts: readonly Joined[],
     chains: readonly (readonly AnyExit[])[],
   ): Promise<Pool> {
-    const { prepared, engine } = this.setup;
-    const folds = prepared.fit ? [this.split.order] : foldsOf(this.split);
+    const { engine } = this.setup;
+    const folds = this.#hasFolds ? foldsOf(this.split) : [this.split.order];
     const tables: Table[] = [];
     let last: Parameters<typeof timesOf>[1] | undefined;
     let networks: (readonly AnyExit[])[] = [];

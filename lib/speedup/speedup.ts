@@ -60,7 +60,8 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     const prepared = await itemOptions(opened, read, asked, promised!, programs, work, unusable);
     const backend = own.state === undefined ? engine : await ResumableBackend.open(engine, own.state);
     const end = start + 60_000 * (own.minutes ?? Number.POSITIVE_INFINITY);
-    const search = new Search({ opened, read, work, engine, backend, prepared, programs, float, given, end });
+    const setup = { opened, read, work, engine, backend, prepared, programs, float, given, end };
+    const search = new Search({ ...setup, exits: own.exits ?? true });
     const result = await search.run(own, rest);
     const { calibration } = result;
     return {

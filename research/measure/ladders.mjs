@@ -1,5 +1,6 @@
-// Ladders of the protocol's networks: cascades of two plain networks, 8-bit networks and cascades of them, and ladders with exits behind
-// plain networks. `speedup` makes all of them on the validation part, for the data set's first limit and by the time of this machine.
+// Ladders of the protocol's networks. Rivals are what needs nothing of this package: cascades of plain networks and 8-bit networks, without
+// exits. Ours have exits, fitted in the twin and in its fronts. `speedup` makes all of them on the validation part, for the data set's first
+// limit and by the time of this machine.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, openOnnxruntime } from '../../bench/networks.mjs';
@@ -8,33 +9,33 @@ import { argMax, softmax } from '../../dist/numeric/softmax.js';
 import { mean } from '../../dist/numeric/statistics.js';
 import { isText, LIMITS, validationPath } from './runs.mjs';
 
-/** The names of ladders that have exits of the protocol's networks; all others are rivals, which need no training of exits. */
+/** The names of ladders with exits; all others are rivals. */
 export const OURS = { float: 'ladder', int8: 'ladder, 8 bits' };
 /** The rival of the second: the plain networks in 8 bits, alone or one before the other, whatever is the fastest. */
 export const PLAIN_INT8 = 'plain, 8 bits';
 
 const byCost = (a, b) => a.result.multiplyAdds - b.result.multiplyAdds;
 
-/** Plans of the ladders of one seed's networks: [{ name, model, fronts, int8 }], of finished runs alone. */
+/** Plans of the ladders of one seed's networks: [{ name, model, fronts, int8, exits }], of finished runs alone. */
 function planned(runs) {
   const plain = runs.filter(({ role }) => role !== 'gated').sort(byCost);
-  const [twin, gated] = ['twin', 'gated'].map((role) => runs.find((run) => run.role === role));
+  const twin = runs.find(({ role }) => role === 'twin');
   const pairs = plain.flatMap((large, i) =>
     plain.slice(0, i).map((small) => ({
       name: `${small.role} before ${large.role}`,
-      ...{ model: large, fronts: [small], int8: false },
+      ...{ model: large, fronts: [small], int8: false, exits: false },
     })),
   );
   const smaller = plain.filter((run) => run !== twin);
-  const behindAll = (name, model, int8) => model && { name, model, fronts: smaller, int8 };
-  const ladders = [
+  if (!twin) return pairs;
+  const behindAll = (name, int8, exits) => ({ name, model: twin, fronts: smaller, int8, exits });
+  return [
     ...pairs,
-    behindAll(OURS.float, gated, false),
+    behindAll(OURS.float, false, true),
     ...(isText(runs[0].dataset)
       ? []
-      : [behindAll(PLAIN_INT8, twin, true), behindAll(OURS.int8, gated, true)]),
+      : [behindAll(PLAIN_INT8, true, false), behindAll(OURS.int8, true, true)]),
   ];
-  return ladders.filter(Boolean);
 }
 
 /** The ladders of a data set's finished runs, in folders beside theirs. */
@@ -54,11 +55,11 @@ export function laddersOf(runs) {
 }
 
 /** Makes a ladder; where nothing pays, none is written, and the full network is what is compared. */
-export async function makeLadder({ dataset, model, fronts, int8, folder, name, seed }, trainings) {
+export async function makeLadder({ dataset, model, fronts, int8, exits, folder, name, seed }, trainings) {
   if (existsSync(folder)) return;
   const [limit] = LIMITS[dataset];
   const result = await speedup(model.folder, validationPath(trainings, dataset), {
-    ...{ front: fronts.map((front) => front.folder), int8, bfloat16: false },
+    ...{ front: fronts.map((front) => front.folder), int8, exits, bfloat16: false },
     ...{ metric: 'accuracy', labelsFrom: 'data' },
     ...{
       maxDisagreement: limit,

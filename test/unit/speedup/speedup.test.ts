@@ -202,6 +202,15 @@ test('where nothing pays, there is no ladder and a note says so', async () => {
   });
 });
 
+test('exits are fitted unless the caller wants none', async () => {
+  const names = async (exits: boolean) => {
+    const options = { ...OPTIONS, int8: false, bfloat16: false, front: [front], exits };
+    return (await speedup(small, items, options)).parts.map(({ name }) => name);
+  };
+  expect(await names(false)).toEqual(['small']);
+  expect(await names(true)).toEqual(['small', 'block0', 'block1', 'block2']);
+});
+
 describe('fronts that are refused, or left out with a note', () => {
   const trying = (path: string, onNote: (note: string) => void = () => {}) =>
     speedup(model, items, { ...QUICK, int8: false, front: [path], onNote });
