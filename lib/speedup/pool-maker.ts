@@ -77,17 +77,12 @@ export class PoolMaker {
   constructor(private readonly setup: Setup) {
     const { float, read } = setup;
     const task = this.#taskOf(setup.programs, float);
-    this.split = splitItems(read.items, task, this.#hasFolds ? 'fit' : 'order');
+    this.split = splitItems(read.items, task, setup.prepared.fit ? 'order' : 'fit');
   }
 
   /** Whether nothing new may be started. */
   isLate(): boolean {
     return performance.now() > this.setup.end;
-  }
-
-  /** Whether exits are fitted on items that also order. */
-  get #hasFolds(): boolean {
-    return this.setup.exits && !this.setup.prepared.fit;
   }
 
   /** Whether exits may be fitted now. */
@@ -182,8 +177,8 @@ export class PoolMaker {
     fronts: readonly Joined[],
     chains: readonly (readonly AnyExit[])[],
   ): Promise<Pool> {
-    const { engine } = this.setup;
-    const folds = this.#hasFolds ? foldsOf(this.split) : [this.split.order];
+    const { prepared, engine } = this.setup;
+    const folds = prepared.fit ? [this.split.order] : foldsOf(this.split);
     const tables: Table[] = [];
     let last: Parameters<typeof timesOf>[1] | undefined;
     let networks: (readonly AnyExit[])[] = [];
