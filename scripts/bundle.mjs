@@ -9,7 +9,7 @@ const ROOT = resolve(import.meta.dirname, '..');
 const LIB = join(ROOT, 'lib');
 
 /** Asynchronous functions by the file that exports them: for these importers, a file loads when one of its functions is called. */
-const IMPORTERS = ['index', 'session/session', 'session/fronts'].map((name) => join(LIB, `${name}.ts`));
+const IMPORTERS = ['index', 'session/parts', 'session/fronts'].map((name) => join(LIB, `${name}.ts`));
 const LATE = {
   'audit/render': ['renderAudit'],
   'audit/replay': ['replayAudit'],

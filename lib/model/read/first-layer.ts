@@ -12,7 +12,7 @@ export interface FirstLayer {
 }
 
 /** Of images. */
-const MOST_CHANNELS = 4;
+const MAX_CHANNELS = 4;
 /** What changes no element. */
 const COPIES: ReadonlySet<string> = new Set(['Identity', 'Cast']);
 /** Names that PyTorch's and TensorFlow's exporters give to the weights that a normalisation was folded into. */
@@ -35,7 +35,7 @@ export function firstLayerOf(graph: Graph): FirstLayer | undefined {
   }
   if (user?.op === 'BatchNormalization') {
     const found = statisticsOf(graph, user);
-    return found && found.mean.length <= MOST_CHANNELS
+    return found && found.mean.length <= MAX_CHANNELS
       ? { ...found, ...identity(found.mean.length) }
       : undefined;
   }
@@ -63,6 +63,8 @@ type Filters = Pick<FirstLayer, 'weights' | 'shape'>;
 
 function filtersOf(constant: Constant | undefined): Filters | undefined {
   if (!(constant?.data instanceof Float32Array) || constant.shape.length !== 4) return undefined;
+  // Other weights may be large, and are read nowhere else.
+  if (constant.shape[1]! > MAX_CHANNELS) return undefined;
   return { weights: constant.data.slice(), shape: constant.shape as FirstLayer['shape'] };
 }
 
