@@ -3,7 +3,7 @@
 import { itemsNeeded } from '../calibrate/certify/p-values.js';
 import type { CalibrateOptions } from '../calibrate/options.js';
 import type { Calibration } from '../calibrate/report/result.js';
-import { wordConfidence, wordEvents, wordPromise } from '../calibrate/report/wording.js';
+import { settingCells, wordConfidence, wordEvents, wordPromise } from '../calibrate/report/wording.js';
 import { latencyReduction } from '../calibrate/run/latency.js';
 import { enoughItems } from '../calibrate/split.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -82,20 +82,13 @@ export function drawEstimate(
 }
 
 function settingRows({ settings, chosen, bolder }: Calibration, io: Io): string[][] {
-  return settings.map(
-    ({ events, gained, items, risk, upperBound, also = [], worstPValue, latency, ...skipped }, i) => [
-      i === chosen || bolder.includes(i) ? paint(io, 'green', '→') : '',
-      wordEvents(`${events} of ${items}`, gained),
-      percent(risk, 2),
-      percent(upperBound, 2),
-      ...also.map((other) => percent(other.risk, 2)),
-      worstPValue.toPrecision(2),
-      percent(skipped.multiplyAddsSkipped),
-      percent(skipped.blocksSkipped),
-      milliseconds(latency.policyMs.p50),
-      percent(latencyReduction(latency)),
-    ],
-  );
+  return settings.map(({ events, gained, items, latency, ...result }, i) => [
+    i === chosen || bolder.includes(i) ? paint(io, 'green', '→') : '',
+    wordEvents(`${events} of ${items}`, gained),
+    ...settingCells(result),
+    milliseconds(latency.policyMs.p50),
+    percent(latencyReduction(latency)),
+  ]);
 }
 
 function groupRows({ policy }: Calibration): string[][] {

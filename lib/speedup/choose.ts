@@ -188,7 +188,7 @@ export function ranked(ladders: readonly Ladder[], goal: Goal): Ladder[] {
   return [...ladders].sort((a, b) => time(a, goal) - time(b, goal) || time(a, 'mean') - time(b, 'mean'));
 }
 
-/** The subsets of up to `most` elements, each in the order given; the empty one is first. */
+/** The subsets of up to `max` elements, each in the order given; the empty one is first. */
 function subsets(elements: readonly number[], max: number): number[][] {
   const sets: number[][] = [[]];
   for (const element of elements) {

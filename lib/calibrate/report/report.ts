@@ -13,7 +13,7 @@ import {
 import { latencyReduction } from '../run/latency.js';
 import { contributions, curves } from './charts.js';
 import type { Calibration, Example } from './result.js';
-import { wordConfidence, wordEvents, wordPromise } from './wording.js';
+import { settingCells, wordConfidence, wordEvents, wordPromise } from './wording.js';
 
 /** Options of `renderCalibration`. */
 export interface RenderCalibrationOptions {
@@ -91,20 +91,13 @@ export function figuresOf({ policy }: Calibration): Figure[] {
 
 function settings({ settings: tested, chosen, bolder, policy }: Calibration): Section | undefined {
   if (tested.length === 0) return undefined;
-  const rows = tested.map(
-    ({ events, gained, risk, upperBound, also = [], worstPValue, latency, ...skipped }, i) => [
-      i === chosen ? 'chosen' : bolder.includes(i) ? 'bolder' : '',
-      wordEvents(whole(events), gained),
-      percent(risk, 2),
-      percent(upperBound, 2),
-      ...also.map((other) => percent(other.risk, 2)),
-      worstPValue.toPrecision(2),
-      percent(skipped.multiplyAddsSkipped),
-      percent(skipped.blocksSkipped),
-      latency.policyMs.p50.toFixed(3),
-      percent(latencyReduction(latency)),
-    ],
-  );
+  const rows = tested.map(({ events, gained, latency, ...result }, i) => [
+    i === chosen ? 'chosen' : bolder.includes(i) ? 'bolder' : '',
+    wordEvents(whole(events), gained),
+    ...settingCells(result),
+    latency.policyMs.p50.toFixed(3),
+    percent(latencyReduction(latency)),
+  ]);
   const columns = [
     '',
     '#with loss',

@@ -1,5 +1,6 @@
 import { percent } from '../../report/page.js';
 import { type Promised, partsOf } from '../../skip/promise.js';
+import type { SettingResult } from './result.js';
 
 /** The promise as a sentence without its full stop. */
 export function wordPromise({ also = [], confidence, ...first }: Promised): string {
@@ -59,4 +60,26 @@ export function wordConfidence(confidence: number): string {
 /** How many items had a loss, and of accuracy how many were gained. */
 export function wordEvents(events: string, gained: number | undefined): string {
   return gained === undefined ? events : `${events}, ${gained} gained`;
+}
+
+/** Cells of a tested setting: its risk and bound, the risk by each further metric, its p-value, and what it skips. */
+export function settingCells({
+  risk,
+  upperBound,
+  also = [],
+  worstPValue,
+  multiplyAddsSkipped,
+  blocksSkipped,
+}: Pick<
+  SettingResult,
+  'risk' | 'upperBound' | 'also' | 'worstPValue' | 'multiplyAddsSkipped' | 'blocksSkipped'
+>): string[] {
+  return [
+    percent(risk, 2),
+    percent(upperBound, 2),
+    ...also.map((other) => percent(other.risk, 2)),
+    worstPValue.toPrecision(2),
+    percent(multiplyAddsSkipped),
+    percent(blocksSkipped),
+  ];
 }
