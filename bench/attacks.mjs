@@ -1,14 +1,15 @@
 // What an honest client and the server's memory feel of attacks with few bytes, each on a server of its own. Build first.
-//   node bench/attacks.mjs [ATTACK...] [--seconds 10] [--json]
-// The honest client sends a photograph at a time. It is measured alone and then beside each attack, which a process of its own
-// repeats all the time from several clients. Within: the share of the honest answers that came within 5 times the p99 alone. Peak: the
-// most memory that the server ever had. Live: the slowest answer of /v2/health/live.
+//   node bench/attacks.mjs [ATTACK...] [--seconds 10] [--rounds 4] [--json]
+// The honest client sends a photograph at a time, alone and beside each attack in turn, so that other work of the machine slows both.
+// A process of its own attacks from several clients, again and again. It has the lowest priority (nice 19): on the server's cores it would
+// otherwise take the time that attackers elsewhere don't. Within: the share of the honest answers beside that came within 5 times
+// the p99 of all those alone. Peak: the most memory that the server ever had. Live: the slowest answer of /v2/health/live.
 import { fork, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { connect as connectHttp2 } from 'node:http2';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
+import { constants, setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -135,21 +136,26 @@ const ATTACKS = {
     Promise.all(Array.from({ length: 24 }, (_, i) => halfOpen(address, [undefined, ...ATTACKERS][i % 4]))),
 };
 
-/** Of the process that attacks: until it is told to stop. */
+/** Of the process that attacks: from each `begin` to the `pause` behind it, until it is told to end. */
 async function attack(name, url, grpcAddress) {
+  setPriority(constants.priority.PRIORITY_LOW);
   const statuses = {};
   const once = await ATTACKS[name]();
   const seen = (status) => {
     statuses[status] = (statuses[status] ?? 0) + 1;
   };
-  let over = false;
-  process.once('message', () => {
-    over = true;
-  });
-  process.send('begun');
   let turns = 0;
-  for (; !over; turns++) await once(url, seen, grpcAddress);
-  process.send({ statuses, turns }, () => process.exit());
+  let begun = false;
+  const repeat = async () => {
+    for (; begun; turns++) await once(url, seen, grpcAddress);
+    process.send({ statuses, turns });
+  };
+  process.on('message', (message) => {
+    if (message === 'end') process.exit();
+    begun = message === 'begin';
+    if (begun) void repeat();
+  });
+  process.send('ready');
 }
 
 async function serve() {
@@ -187,7 +193,7 @@ async function honest(url, over) {
     await sleep(5);
   }
   agent.destroy();
-  return { times: times.sort((a, b) => a - b), failed };
+  return { times, failed };
 }
 
 /** The slowest answer of the probe until `over`, in milliseconds. */
@@ -208,24 +214,41 @@ const after = (seconds) => {
 };
 const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
 
-async function measure(name, seconds) {
+/** Until what an attack has left behind is worked off. */
+const SETTLE_MS = 1000;
+
+async function measure(name, seconds, rounds) {
   const server = await serve();
   const { url, grpcAddress } = server;
   await honest(url, after(Math.min(3, seconds)));
-  const alone = await honest(url, after(seconds));
-  const usualMs = quantile(alone.times, 0.99);
   const attacker = fork(import.meta.filename, ['--attack', name, url, grpcAddress]);
-  const answerOf = () => new Promise((resolve) => attacker.once('message', resolve));
-  await answerOf();
-  const over = after(seconds);
-  const [beside, liveMs] = await Promise.all([honest(url, over), probed(url, over)]);
-  attacker.send('stop');
-  const { statuses, turns } = await answerOf();
+  const told = () => new Promise((resolve) => attacker.once('message', resolve));
+  await told();
+  const alone = [];
+  const beside = [];
+  let done;
+  for (let round = 0; round < rounds; round++) {
+    alone.push(await honest(url, after(seconds / rounds)));
+    attacker.send('begin');
+    const over = after(seconds / rounds);
+    const [seen, liveMs] = await Promise.all([honest(url, over), probed(url, over)]);
+    beside.push({ ...seen, liveMs });
+    const paused = told();
+    attacker.send('pause');
+    done = await paused;
+    await sleep(SETTLE_MS);
+  }
+  attacker.send('end');
   const peakMiB = server.peakMiB();
   const code = await server.stop();
-  const within = beside.times.filter((ms) => ms <= 5 * usualMs).length / beside.times.length;
-  const [p50Ms, p95Ms] = [0.5, 0.95].map((q) => quantile(beside.times, q));
-  const counts = { answers: beside.times.length, failed: alone.failed + beside.failed, turns, statuses };
+  const sorted = (turns) => turns.flatMap(({ times }) => times).sort((a, b) => a - b);
+  const [usual, times] = [sorted(alone), sorted(beside)];
+  const usualMs = quantile(usual, 0.99);
+  const within = times.filter((ms) => ms <= 5 * usualMs).length / times.length;
+  const [p50Ms, p95Ms] = [0.5, 0.95].map((q) => quantile(times, q));
+  const failed = [...alone, ...beside].reduce((sum, turn) => sum + turn.failed, 0);
+  const liveMs = Math.max(...beside.map((turn) => turn.liveMs));
+  const counts = { answers: times.length, failed, ...done };
   return { attack: name, ...counts, peakMiB, code, liveMs, usualMs, p50Ms, p95Ms, within };
 }
 
@@ -233,6 +256,7 @@ const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
     seconds: { type: 'string', default: '10' },
+    rounds: { type: 'string', default: '4' },
     json: { type: 'boolean', default: false },
     attack: { type: 'boolean', default: false },
   },
@@ -241,7 +265,7 @@ if (values.attack) await attack(...positionals);
 else {
   const results = [];
   for (const name of positionals.length > 0 ? positionals : Object.keys(ATTACKS))
-    results.push(await measure(name, Number(values.seconds)));
+    results.push(await measure(name, Number(values.seconds), Number(values.rounds)));
   const ms = (value) => value.toFixed(1);
   const rows = results.map((one) => [
     one.attack,

@@ -13,8 +13,15 @@ const STEP_BYTES = 16 << 10;
 const ALIGNED_BYTES = 8;
 /** JSON of more bytes is parsed in a turn of the event loop of its own. */
 const LONG_JSON = 64 << 10;
+/** The JSON of longer bodies is checked before the rest is read. */
+const LONG_BODY = 1 << 20;
 /** Unfinished bodies may take this many times the limit on one of them. */
 const MAX_UNFINISHED = 2;
+/**
+ * Bytes of bodies that are read in one turn of the event loop: the others wait for the next, so that long ones leave time for what else
+ * was received.
+ */
+const TURN_BYTES = 512 << 10;
 
 /** Of requests whose clients wait to be asked for their bodies (`Expect: 100-continue`): what asks for them. */
 export const awaitingContinue = new WeakMap<IncomingMessage, () => void>();
@@ -24,6 +31,18 @@ export interface BodyLimits {
   readonly bodyLimit: number;
   /** Maximum size of its JSON. */
   readonly jsonLimit: number;
+}
+
+/** A body to read. */
+interface Expected {
+  readonly client: string;
+  /**
+   * Length of the JSON at its start, behind which it will be aligned for elements of any type; undefined if the whole body is
+   * JSON.
+   */
+  readonly json: number | undefined;
+  /** Is given the JSON at the start of a long body when it has come, and may throw: nothing more is read then. */
+  readonly checkHead?: (json: Uint8Array) => void;
 }
 
 /** A body that is being received, or whose JSON waits for its turn. */
@@ -43,6 +62,9 @@ export class Bodies {
   readonly #unfinished = new Set<Unfinished>();
   #unfinishedBytes = 0;
   readonly #turns = new Turns();
+  /** What is left of TURN_BYTES, and what waits for more. */
+  #turnBytes = TURN_BYTES;
+  readonly #paused: IncomingMessage[] = [];
   /** Free memory by its size. */
   readonly #free = new Map<number, ArrayBuffer[]>();
   #kept = 0;
@@ -113,15 +135,10 @@ export class Bodies {
     if (this.#unfinished.delete(body)) this.#unfinishedBytes -= body.bytes;
   }
 
-  /**
-   * Calls `done` with the body, or with TOO_LARGE, BUSY or CANCELLED.
-   * @param json length of the JSON at the start of the body, behind which it will be aligned for elements of any type;
-   * undefined if the whole body is JSON
-   */
+  /** Calls `done` with the body, or with TOO_LARGE, BUSY, CANCELLED or the error of `checkHead`. */
   read(
     message: IncomingMessage,
-    client: string,
-    json: number | undefined,
+    { client, json, checkHead }: Expected,
     done: (error: Error | null, body?: Uint8Array) => void,
   ): void {
     const { bodyLimit, jsonLimit } = this.#limits;
@@ -139,14 +156,26 @@ export class Bodies {
     let whole: Uint8Array | undefined;
     const chunks: Uint8Array[] = [];
     let received = 0;
+    const isPacked = (message.headers['content-encoding'] ?? 'identity') !== 'identity';
+    let check = isPacked || length <= LONG_BODY ? undefined : checkHead;
     const onData = (chunk: Buffer) => {
       received += chunk.length;
       if (received > limit) return end(tooLarge());
+      // All of a body that has come ends in this turn.
+      if (!(received >= length)) this.#count(message, chunk.length);
       if (length >= received) {
         // Memory for all of it: parts would be joined, which takes twice as much.
         if (!whole) unfinished.add(length);
         whole ??= this.#take(length, json ?? 0);
         whole.set(chunk, received - chunk.length);
+        if (check && received >= json!) {
+          try {
+            check(whole.subarray(0, json));
+            check = undefined;
+          } catch (error) {
+            end(error as Error);
+          }
+        }
       } else {
         unfinished.add(chunk.length);
         chunks.push(chunk);
@@ -171,12 +200,26 @@ export class Bodies {
   }
 
   /** The body, unpacked. Errors as `read` and `unpacked`. */
-  async receive(message: IncomingMessage, client: string, json: number | undefined): Promise<Uint8Array> {
+  async receive(message: IncomingMessage, expected: Expected): Promise<Uint8Array> {
     const body = await new Promise<Uint8Array>((resolve, reject) => {
-      this.read(message, client, json, (error, received) => (error ? reject(error) : resolve(received!)));
+      this.read(message, expected, (error, received) => (error ? reject(error) : resolve(received!)));
     });
     const encoding = message.headers['content-encoding'] ?? 'identity';
-    return encoding === 'identity' ? body : unpacked(body, encoding, this.#limitOf(json));
+    return encoding === 'identity' ? body : unpacked(body, encoding, this.#limitOf(expected.json));
+  }
+
+  /** Counts what was read in this turn of the event loop. */
+  #count(message: IncomingMessage, bytes: number): void {
+    if (this.#turnBytes === TURN_BYTES) setImmediate(() => this.#beginTurn());
+    this.#turnBytes -= bytes;
+    if (this.#turnBytes > 0) return;
+    message.pause();
+    this.#paused.push(message);
+  }
+
+  #beginTurn(): void {
+    this.#turnBytes = TURN_BYTES;
+    for (const message of this.#paused.splice(0)) message.resume();
   }
 
   /** `bytes`, or a copy that is aligned for elements of any type and may be given back. */

@@ -125,6 +125,16 @@ export class Inference {
     return retryAfter;
   }
 
+  /** Refuses a long request for what its JSON announces, before its tensors are read. Errors as `infer`. */
+  checkAnnounced(client: string, model: ServedModel | undefined, bytes: number, items: number): void {
+    try {
+      this.#checkMemory(client, bytes, bytes);
+      if (model?.itemwise) this.#checkItems(items);
+    } catch (error) {
+      throw this.#failed(model ?? null, error, null, performance.now());
+    }
+  }
+
   #failed(
     model: ServedModel | null,
     cause: unknown,

@@ -13,7 +13,7 @@ export interface Job<T> {
   readonly items: number;
   readonly work: T;
   readonly caller: Caller;
-  /** Its request has several jobs, and keeps its place in the queue meanwhile. */
+  /** It is a part: its request has several jobs, and keeps its place in the queue meanwhile. */
   readonly more?: boolean;
   /** It isn't the first job of its request. */
   readonly later?: boolean;
@@ -49,7 +49,7 @@ export interface QueueOptions {
 }
 
 /** A request with more items runs in parts that probably take this many milliseconds, so that others come between. */
-const PART_MS = 10;
+const PART_MS = 5;
 /** A part has at least this many items for each call at a time. */
 const MIN_PART = 2;
 
@@ -58,7 +58,7 @@ const MIN_PART = 2;
  * once. Jobs are joined only when more of them wait than calls are free, and only into short calls: that saves part of
  * the time that handing a call to the engine takes, but the first job then waits for the last. Jobs are ordered by priority,
  * then by the engine time that their model and then their client have used so far, least first. Jobs of one client on one model keep
- * their order. When the queue is full, the client with the most requests in it gives places to the others.
+ * their order. Parts of long requests leave one call free, so that a request with a single job needn't wait for the end of one. When the queue is full, the client with the most requests in it gives places to the others.
  */
 export class JobQueue<T> {
   readonly #options: QueueOptions;
@@ -195,13 +195,24 @@ export class JobQueue<T> {
   }
 
   #fill(): void {
-    while (this.#waiting.length > 0 && this.#running < this.#options.concurrency)
-      void this.#start(this.#take());
+    for (let first = this.#next(); first; first = this.#next()) void this.#start(this.#take(first));
   }
 
-  /** The next job, together with compatible ones if more jobs wait than calls are free. */
-  #take(): Waiting<T>[] {
-    const first = this.#waiting.reduce((best, other) => (this.#before(other.job, best.job) ? other : best));
+  /** The job that runs next; undefined if there is none, or no call for it. */
+  #next(): Waiting<T> | undefined {
+    const { concurrency } = this.#options;
+    const free = concurrency - this.#running;
+    if (free <= 0) return undefined;
+    let next: Waiting<T> | undefined;
+    for (const one of this.#waiting) {
+      if (one.job.more && free === 1 && concurrency > 1) continue;
+      if (!next || this.#before(one.job, next.job)) next = one;
+    }
+    return next;
+  }
+
+  /** `first`, together with compatible jobs if more of them wait than calls are free. */
+  #take(first: Waiting<T>): Waiting<T>[] {
     const { key, model, priority } = first.job;
     const { concurrency, maxItems, longestJoinedMs } = this.#options;
     const each = this.#itemMs.get(model) ?? 0;

@@ -75,6 +75,14 @@ export interface ParsedRequest {
   readonly binary: (output: string) => boolean;
 }
 
+/** The items that the JSON in front of a long body announces, by the first axis of its first input. Errors as parseInferBody. */
+export function itemsIn(json: Uint8Array): number {
+  const { inputs } = fieldsOf(parseJson(json), 'body');
+  const [first] = listOf(inputs, 'inputs', MAX_PORTS);
+  const [items = 1] = shapeOf(fieldsOf(first, 'inputs.0').shape, 'inputs.0.shape');
+  return items;
+}
+
 /**
  * @param headerLength length of the JSON at the start of the body (Inference-Header-Content-Length), which binary tensors
  * follow. Undefined if the whole body is JSON.

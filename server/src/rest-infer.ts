@@ -13,7 +13,7 @@ import type { ReportFailure } from './failures.js';
 import { BUSY, type Inference } from './infer.js';
 import { QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
-import { type Formatted, formatInferResponse, parseInferBody, rawRequest } from './rest-format.js';
+import { type Formatted, formatInferResponse, itemsIn, parseInferBody, rawRequest } from './rest-format.js';
 
 const HEADER_LENGTH = 'inference-header-content-length';
 const PATH = /^\/v2\/models\/([^/?]+)(?:\/versions\/([^/?]+))?\/infer(?:\?|$)/;
@@ -61,7 +61,15 @@ export function restInference(context: InferContext): (call: InferCall) => Promi
     }
     const { headers } = request;
     const length = jsonLength(headers);
-    const received = await bodies.receive(request, access.client, length);
+    const checkHead = (json: Uint8Array) => {
+      const bytes = Number(headers['content-length']) - json.length;
+      inference.checkAnnounced(access.client, repository.find(model, version), bytes, itemsIn(json));
+    };
+    const received = await bodies.receive(request, {
+      client: access.client,
+      json: length,
+      ...(length && { checkHead }),
+    });
     if (received.length === 0)
       throw new ServerError('INVALID_ARGUMENT', 'body: it is missing; send JSON with inputs');
     const caller = new Caller(access, id);

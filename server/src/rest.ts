@@ -37,7 +37,7 @@ export function addRestRoutes(app: FastifyInstance, context: RestContext): void 
   // Fastify's own would read other types, such as plain text, without these limits.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', ({ access }: FastifyRequest, message: IncomingMessage) =>
-    bodies.receive(message, access?.client ?? '', undefined),
+    bodies.receive(message, { client: access?.client ?? '', json: undefined }),
   );
   const control = ({ access, raw }: FastifyRequest) => {
     checkOrigin(raw);

@@ -4,21 +4,34 @@ import { Bodies } from '../../server/src/bodies.js';
 
 const LIMIT = 100_000;
 const LIMITS = { bodyLimit: LIMIT, jsonLimit: 1000 };
+const LONG = { bodyLimit: 8 << 20, jsonLimit: 1 << 20 };
+const CHUNK = 64 << 10;
+
+interface Body {
+  readonly json?: number;
+  readonly length?: number;
+  readonly checkHead?: (json: Uint8Array) => void;
+  /** Is given the length of each part that is read. */
+  readonly onRead?: (bytes: number) => void;
+}
 
 /** Reads a body that arrives in these chunks. */
 function read(
   bodies: Bodies,
   chunks: readonly Uint8Array[],
-  { json = 0, length }: { json?: number | undefined; length?: number } = {},
+  { json = 0, length, checkHead, onRead }: Body = {},
 ): Promise<Uint8Array> {
   const headers = length === undefined ? {} : { 'content-length': String(length) };
   const message = Object.assign(new PassThrough(), { headers });
   for (const chunk of chunks) message.write(chunk);
   message.end();
   return new Promise((resolve, reject) => {
-    bodies.read(message as unknown as IncomingMessage, 'client', json, (error, body) =>
+    const expected = { client: 'client', json, ...(checkHead && { checkHead }) };
+    bodies.read(message as unknown as IncomingMessage, expected, (error, body) =>
       error ? reject(error) : resolve(body!),
     );
+    // The reader's own listener comes first.
+    if (onRead) message.on('data', (chunk: Uint8Array) => onRead(chunk.length));
   });
 }
 
@@ -64,4 +77,44 @@ test('bytes that are not aligned are copied into memory that is used again', () 
 test.each([LIMIT + 1, undefined])('refuses what is too long, with length %s', async (length) => {
   const body = read(new Bodies(LIMITS), [part(1, LIMIT), part(1, 1)], length === undefined ? {} : { length });
   await expect(body).rejects.toMatchObject({ code: 'TOO_LARGE' });
+});
+
+test('long bodies are read over many turns of the event loop', async () => {
+  const bodies = new Bodies(LONG);
+  const chunks = Array.from({ length: 100 }, (_, i) => part(i, CHUNK));
+  const length = 100 * CHUNK;
+  let inTurn = 0;
+  let most = 0;
+  let turns = 0;
+  const beginTurn = () => {
+    turns++;
+    inTurn = 0;
+    if (turns < 1000) setImmediate(beginTurn);
+  };
+  beginTurn();
+  const onRead = (bytes: number) => {
+    inTurn += bytes;
+    most = Math.max(most, inTurn);
+  };
+  const read2 = [read(bodies, chunks, { length, onRead }), read(bodies, chunks, { length, onRead })];
+  for (const body of await Promise.all(read2)) expect(Buffer.concat(chunks).equals(body)).toBe(true);
+  // Of each body, a part may be under way when it is paused.
+  expect(most).toBeLessThanOrEqual(10 * CHUNK);
+  expect(turns).toBeGreaterThan(20);
+});
+
+test('a long body can be refused for its JSON, which is seen once', async () => {
+  const chunks = Array.from({ length: 100 }, (_, i) => part(i, CHUNK));
+  const options = { json: CHUNK + 200, length: 100 * CHUNK };
+  const seen: number[] = [];
+  const checkHead = (json: Uint8Array) => void seen.push(json.length, json.at(-1)!);
+  await read(new Bodies(LONG), chunks, { ...options, checkHead });
+  expect(seen).toEqual([CHUNK + 200, 1]);
+  const refused = read(new Bodies(LONG), chunks, {
+    ...options,
+    checkHead: () => {
+      throw new Error('too many');
+    },
+  });
+  await expect(refused).rejects.toThrow('too many');
 });

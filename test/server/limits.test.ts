@@ -397,7 +397,7 @@ describe('JSON', () => {
 /** The head of a request whose body follows. */
 const headOf = (length: number) =>
   `POST ${PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/octet-stream\r\n` +
-  `inference-header-content-length: 2\r\ncontent-length: ${length}\r\n\r\n`;
+  `inference-header-content-length: 0\r\ncontent-length: ${length}\r\n\r\n`;
 
 test('bodies that are being received have a common limit: the oldest is dropped', async () => {
   const unfinished = watchUnfinished();
@@ -422,6 +422,28 @@ test('bodies that are being received have a common limit: the oldest is dropped'
   await Promise.all(sockets.map(({ gone }) => gone));
   // What their heads announce counts as soon as a part of it is there.
   expect(unfinished.most).toBe(8 * MIB);
+});
+
+test('a long body is refused for what its JSON announces, before the rest is sent', async () => {
+  const port = Number(new URL(server.url).port);
+  const announced = async (items: number, length: number) => {
+    const shape = [items, 3, 32, 32];
+    const parameters = { binary_data_size: length };
+    const json = JSON.stringify({ inputs: [{ name: 'input', datatype: 'UINT8', shape, parameters }] });
+    const socket = connect(port, '127.0.0.1');
+    socket.write(
+      `POST ${PATH} HTTP/1.1\r\nhost: a\r\ninference-header-content-length: ${json.length}\r\n` +
+        `content-length: ${json.length + length}\r\n\r\n${json}`,
+    );
+    const answer = await new Promise<string>((done) => socket.on('data', (part) => done(String(part))));
+    socket.destroy();
+    return answer;
+  };
+  expect(await announced(1025, 1025 * 3072)).toMatch(
+    /^HTTP\/1.1 413 [\s\S]*connection: close[\s\S]*1025 items/i,
+  );
+  expect(entries).toMatchObject([{ event: 'refusal', code: 'TOO_LARGE' }]);
+  await expectServed();
 });
 
 describe('what fails in the server is logged with its cause', () => {

@@ -47,6 +47,19 @@ describe('the queue', () => {
     expect(calls).toEqual([['1'], ['2', '4'], ['3'], ['5']]);
   });
 
+  test('parts of long requests leave a call to requests with one job', async () => {
+    const { calls, push, endAll } = heldQueue({ concurrency: 3, maxItems: 1 });
+    const long = [0, 1].map(() => new Caller());
+    const jobs = long.flatMap((caller, i) => [1, 2].map((at) => push(`${i}.${at}`, { caller, more: true })));
+    expect(calls).toHaveLength(2);
+    jobs.push(push('single'));
+    expect(calls).toHaveLength(3);
+    expect(calls[2]).toEqual(['single']);
+    await endAll();
+    await Promise.all(jobs);
+    expect(calls).toHaveLength(5);
+  });
+
   test('has as many requests waiting as have not begun, however many jobs they have', async () => {
     const { queue, push, endAll } = heldQueue();
     const [long, short] = [new Caller(), new Caller()];
