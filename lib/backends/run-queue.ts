@@ -1,6 +1,9 @@
 /** A run whose longest path takes at most this long, in milliseconds, may block the event loop. */
 const SHORT_RUN_MS = 2;
 
+/** To hand a longer run to a worker takes less CPU time than the run. */
+const TINY_RUN_MS = 0.03;
+
 /** If a run should end within this many milliseconds, the calling thread waits for it before it executes another. */
 const SOON_MS = 0.1;
 
@@ -45,12 +48,17 @@ export interface Workers {
  * in its place would only compete with the calling thread for a core. A run that is about to end is waited for first,
  * because its worker would be idle meanwhile.
  *
+ * Tiny runs share such a turn, as many as take no longer than one short run.
+ *
  * Workers execute the other runs.
  */
 export class RunQueue {
   #underway = 0;
   #handOver: (() => void) | undefined;
   #callerExpected = false;
+  /** Tiny runs that wait for their turn, and how long they take together. */
+  #tiny: (() => void)[] = [];
+  #tinyMs = 0;
   /** When the runs on workers should end. */
   readonly #ends = new Set<{ readonly at: number }>();
   readonly #ended = () => {
@@ -70,18 +78,43 @@ export class RunQueue {
     return running;
   }
 
-  /** Gives the run that waits for its turn, if any, to the workers. */
+  /** Gives the run that waits for its turn, if any, to the workers, and executes the tiny ones. */
   handOver(): void {
     this.#handOver?.();
+    this.#runTiny();
   }
 
   #start(run: QueuedRun): Promise<void> {
+    const { longestMs, mayBeHere } = run;
+    if (mayBeHere && longestMs <= TINY_RUN_MS && this.#tinyMs + longestMs <= SHORT_RUN_MS)
+      return this.#withOthers(run);
     const { threads, spareCore } = this.workers;
     const oneOfSeveral = !spareCore && threads > 1 && threads <= FEW_WORKERS;
-    if (this.#underway > 1 && !oneOfSeveral) this.handOver();
-    else if (!turnTaken && run.mayBeHere && run.longestMs <= SHORT_RUN_MS) return this.#inTurn(run);
+    if (this.#underway > 1 && !oneOfSeveral) this.#handOver?.();
+    else if (!turnTaken && mayBeHere && longestMs <= SHORT_RUN_MS) return this.#inTurn(run);
     if (this.#handOver) this.#expectCaller(true);
     return this.#there(run);
+  }
+
+  #withOthers(run: QueuedRun): Promise<void> {
+    if (this.#tiny.length === 0) setImmediate(() => this.#runTiny());
+    this.#tinyMs += run.longestMs;
+    return new Promise((resolve, reject) => {
+      this.#tiny.push(() => {
+        try {
+          resolve(run.here());
+        } catch (error) {
+          reject(error);
+        }
+      });
+    });
+  }
+
+  #runTiny(): void {
+    const all = this.#tiny;
+    this.#tiny = [];
+    this.#tinyMs = 0;
+    for (const run of all) run();
   }
 
   #inTurn(run: QueuedRun): Promise<void> {

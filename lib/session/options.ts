@@ -239,6 +239,16 @@ export function parseSessionOptions(value: unknown): SessionOptions {
   return intraOpNumThreads ? { threads: intraOpNumThreads, ...rest } : rest;
 }
 
+/** Whether it has a policy and nothing else, as the runs of a server do: the schema would take longer than a small layer. */
+function isPolicyAlone(value: unknown): value is { policy: PolicySource } {
+  if (typeof value !== 'object' || value === null) return false;
+  for (const name in value) if (name !== 'policy') return false;
+  const { policy } = value as RunSyncOptions;
+  return typeof policy === 'string' || (typeof policy === 'object' && policy !== null);
+}
+
 /** Both throw ResidualSkipError INVALID_ARGUMENT naming all unknown or malformed options. */
-export const parseRunOptions = (value: unknown): RunOptions => parseOptions(runSchema, value);
-export const parseRunSyncOptions = (value: unknown): RunSyncOptions => parseOptions(runSyncSchema, value);
+export const parseRunOptions = (value: unknown): RunOptions =>
+  isPolicyAlone(value) ? value : parseOptions(runSchema, value);
+export const parseRunSyncOptions = (value: unknown): RunSyncOptions =>
+  isPolicyAlone(value) ? value : parseOptions(runSyncSchema, value);

@@ -8,7 +8,7 @@ import type { ControlPlane } from './control.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import type { ParsedOptions } from './options.js';
-import { type InferCall, isInference } from './rest-infer.js';
+import { type InferCall, namedIn } from './rest-infer.js';
 import type { Pem } from './tls.js';
 
 declare module 'fastify' {
@@ -119,10 +119,7 @@ export function createApp(
   const framework = app.server.listeners('request') as RequestListener[];
   app.server.removeAllListeners('request');
   app.server.on('request', (request, response) => {
-    const began = performance.now();
-    const asked = request.headers['x-request-id'];
     let id = '';
-    let access: Access | undefined;
     const fail = (error: unknown) => {
       if (response.headersSent || response.destroyed) return;
       const { status, headers, body } = failed(error, request, id);
@@ -132,14 +129,20 @@ export function createApp(
       response.end(text);
     };
     try {
-      if (!isInference(request)) {
+      const named = namedIn(request);
+      if (!named) {
         for (const listener of framework) listener(request, response);
         return;
       }
+      const asked = request.headers['x-request-id'];
       id = typeof asked === 'string' && asked !== '' ? asked : randomUUID();
-      if (accessLog) response.once('close', () => logAccess(response, id, access, performance.now() - began));
+      let access: Access | undefined;
+      if (accessLog) {
+        const began = performance.now();
+        response.once('close', () => logAccess(response, id, access, performance.now() - began));
+      }
       access = admit(request, response)!;
-      infer({ request, response, access, id }).catch(fail);
+      infer({ request, response, access, named, id }).catch(fail);
     } catch (error) {
       fail(error);
     }

@@ -156,9 +156,11 @@ export class Bodies {
     let whole: Uint8Array | undefined;
     const chunks: Uint8Array[] = [];
     let received = 0;
+    let over = false;
     const isPacked = (message.headers['content-encoding'] ?? 'identity') !== 'identity';
     let check = isPacked || length <= LONG_BODY ? undefined : checkHead;
     const onData = (chunk: Buffer) => {
+      if (over) return;
       received += chunk.length;
       if (received > limit) return end(tooLarge());
       // All of a body that has come ends in this turn.
@@ -185,12 +187,14 @@ export class Bodies {
     const onError = (cause: Error) =>
       end(new ServerError('CANCELLED', 'request: its client disconnected', { cause }));
     const end = (error: Error | null) => {
+      // To take the listeners off would take longer than the rest of this.
+      if (over) return;
+      over = true;
       unfinished.end();
-      message.off('data', onData);
-      message.off('end', onEnd);
-      message.off('error', onError);
-      if (error) done(error);
-      else done(null, whole ?? Buffer.concat(chunks));
+      if (!error) return done(null, whole ?? Buffer.concat(chunks));
+      whole = undefined;
+      chunks.length = 0;
+      done(error);
     };
     const unfinished = this.begin(client, end);
     awaitingContinue.get(message)?.();
@@ -200,12 +204,13 @@ export class Bodies {
   }
 
   /** The body, unpacked. Errors as `read` and `unpacked`. */
-  async receive(message: IncomingMessage, expected: Expected): Promise<Uint8Array> {
-    const body = await new Promise<Uint8Array>((resolve, reject) => {
+  receive(message: IncomingMessage, expected: Expected): Promise<Uint8Array> {
+    const body = new Promise<Uint8Array>((resolve, reject) => {
       this.read(message, expected, (error, received) => (error ? reject(error) : resolve(received!)));
     });
     const encoding = message.headers['content-encoding'] ?? 'identity';
-    return encoding === 'identity' ? body : unpacked(body, encoding, this.#limitOf(expected.json));
+    if (encoding === 'identity') return body;
+    return body.then((packed) => unpacked(packed, encoding, this.#limitOf(expected.json)));
   }
 
   /** Counts what was read in this turn of the event loop. */

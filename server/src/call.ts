@@ -55,44 +55,50 @@ function slice(tensor: Tensor, from: number, end: number, items: number): Tensor
 const JOBS_AT_A_TIME = 2;
 
 /**
- * Runs a request's work through the queue. If its items run one by one anyway, many of them run in parts, so that other clients'
- * requests come between.
+ * Runs a request's work through the queue; then it has its result. If its items run one by one anyway, many of them run in parts, so
+ * that other clients' requests come between.
  * @param feeds of each text, which have lengths of their own; otherwise of all items together
  * @throws ServerError as JobQueue.push
  */
-export async function runQueued(
+export function runQueued(
   queue: JobQueue<Work>,
-  request: Omit<Work, 'feeds'>,
+  work: Work,
   feeds: readonly TensorMap[],
-  job: Pick<Job<Work>, 'priority' | 'caller'>,
-): Promise<Result> {
-  const { model } = request;
-  const size = queue.partOf(model.name);
-  const parts = feeds.flatMap((one) => partsOf(model, one, size));
-  const push = async (part: TensorMap, more: Pick<Work, 'setting' | 'queued'> & { later?: boolean }) => {
-    const { later = false, ...changed } = more;
-    const work: Work = { ...request, ...changed, feeds: part };
-    const items = model.itemsOf(part);
+  { priority, caller }: Pick<Job<Work>, 'priority' | 'caller'>,
+): Promise<void> {
+  const model = work.model.name;
+  const size = queue.partOf(model);
+  const parts = feeds.flatMap((one) => partsOf(work.model, one, size));
+  if (parts.length === 1) {
+    const items = work.model.itemsOf(work.feeds);
     const key = joinKey(work, items);
-    const { priority, caller } = job;
-    const several = parts.length > 1;
-    await queue.push({ priority, caller, more: several, later, model: model.name, key, items, work });
-    return work.result!;
-  };
-  const { setting, queued } = request;
-  if (parts.length === 1) return push(parts[0]!, { setting, queued });
+    return queue.push({ priority, caller, more: false, later: false, model, key, items, work });
+  }
+  return runParts(work, parts, (part, later) => {
+    const items = part.model.itemsOf(part.feeds);
+    const key = joinKey(part, items);
+    return queue.push({ priority, caller, more: true, later, model, key, items, work: part });
+  });
+}
+
+async function runParts(
+  work: Work,
+  parts: readonly TensorMap[],
+  push: (part: Work, later: boolean) => Promise<void>,
+): Promise<void> {
   // One answer names one setting.
-  const common = setting ?? model.settingFor(request.request.group);
-  const results: Result[] = [];
+  const { setting = work.model.settingFor(work.request.group) } = work;
+  const done: Work[] = [];
   const rest = parts.entries();
   const next = async () => {
-    for (const [i, part] of rest)
-      results[i] = await push(part, {
-        ...{ setting: common, queued: i === 0 ? queued : performance.now(), later: i > 0 },
-      });
+    for (const [i, feeds] of rest) {
+      const queued = i === 0 ? work.queued : performance.now();
+      done[i] = { ...work, setting, feeds, queued };
+      await push(done[i], i > 0);
+    }
   };
   await Promise.all(Array.from({ length: JOBS_AT_A_TIME }, next));
-  return joined(results);
+  work.result = joined(done.map(({ result }) => result!));
 }
 
 function partsOf(model: ServedModel, feeds: TensorMap, size: number): TensorMap[] {
@@ -157,34 +163,30 @@ export async function runTogether(
   jobs: readonly Job<Work>[],
   expectedMs?: number,
 ): Promise<readonly unknown[]> {
+  const [{ work, caller, more }] = jobs as [Job<Work>];
+  const { model, fetches } = work;
+  const { group } = work.request;
+  const short = expectedMs !== undefined && expectedMs <= SHORT_MS;
   try {
-    await runOnce(jobs, expectedMs !== undefined && expectedMs <= SHORT_MS);
+    const { setting = model.settingFor(group) } = work;
+    const feeds = jobs.length === 1 ? work.feeds : batchOf(jobs);
+    const start = performance.now();
+    // A shared call continues when one of its callers leaves, a part of a request too.
+    const signal = jobs.length === 1 && !short && !more ? signalOf(caller) : undefined;
+    const requests =
+      model.audit || group !== ''
+        ? jobs.flatMap(({ work, items }) => Array<GroupedRequest>(items).fill(work.request))
+        : undefined;
+    const { outputs, trace } = await model.run(setting, feeds, fetches, { group, signal, requests });
+    share(jobs, { setting, outputs, trace, start, callMs: performance.now() - start });
     return [];
   } catch (error) {
-    if (jobs.length === 1) return [jobs[0]!.caller.reason ?? error];
+    if (jobs.length === 1) return [caller.reason ?? error];
     // One job may have caused the error: run each alone, so that the others succeed.
     const alone: unknown[] = [];
     for (const job of jobs) alone.push((await runTogether([job]))[0]);
     return alone;
   }
-}
-
-async function runOnce(jobs: readonly Job<Work>[], short: boolean): Promise<void> {
-  const [{ work, caller, more }] = jobs as [Job<Work>];
-  const { model, fetches } = work;
-  const { group } = work.request;
-  const { setting = model.settingFor(group) } = work;
-  const feeds = jobs.length === 1 ? work.feeds : batchOf(jobs);
-  const start = performance.now();
-  // A shared call continues when one of its callers leaves, a part of a request too.
-  const signal = jobs.length === 1 && !short && !more ? signalOf(caller) : undefined;
-  const requests =
-    model.audit || group !== ''
-      ? jobs.flatMap(({ work, items }) => Array<GroupedRequest>(items).fill(work.request))
-      : undefined;
-  const { outputs, trace } = await model.run(setting, feeds, fetches, { group, signal, requests });
-  const callMs = performance.now() - start;
-  share(jobs, { setting, outputs, trace, start, callMs });
 }
 
 function batchOf(jobs: readonly Job<Work>[]): TensorMap {

@@ -69,6 +69,7 @@ export class Inference {
   async infer(request: InferRequest, caller: Caller): Promise<InferResponse> {
     const started = performance.now();
     let model: ServedModel | null = null;
+    let entered = false;
     let held = 0;
     const { client } = caller;
     const hold: Hold = (bytes) => {
@@ -81,10 +82,13 @@ export class Inference {
       hold(bytesIn(request.inputs));
       const found = this.#repository.get(request.model, request.version);
       model = found;
-      return await found.use(() => this.#inferOn(found, request, caller, started, hold));
+      found.enter();
+      entered = true;
+      return await this.#inferOn(found, request, caller, started, hold);
     } catch (error) {
       throw this.#failed(model, error, request, started);
     } finally {
+      if (entered) model!.leave();
       this.#count(client, -held);
       this.#inFlight--;
     }
@@ -177,7 +181,7 @@ export class Inference {
       const inputMs = queued - prepared;
       model.counts.inputNs += inputMs * 1e6;
       const work: Work = { model, setting, feeds: feeds[0]!, fetches, request: asked, queued, inputMs };
-      work.result = await runQueued(this.queue, work, feeds, { priority, caller });
+      await runQueued(this.queue, work, feeds, { priority, caller });
       return this.#answer(request, work, started, trace === true);
     } finally {
       clearTimeout(deadline);
@@ -206,22 +210,35 @@ export class Inference {
     counts.queueNs += queueMs * 1e6;
     counts.computeNs += callMs * share * 1e6;
     counts.lastMs = Date.now();
+    const { feeds, inputMs } = work;
     this.#options.onFinished?.({
-      ...{ request, started, model, setting, items, multiplyAdds, queueMs, callMs, callItems, outputs },
-      ...{ feeds: work.feeds, inputMs: work.inputMs },
+      request,
+      started,
+      model,
+      setting,
+      items,
+      multiplyAdds,
+      inputMs,
+      queueMs,
+      callMs,
+      callItems,
+      feeds,
+      outputs,
     });
-    const skippedBlocks = items.reduce((sum, { blocks }) => sum + blocks.filter(({ ran }) => !ran).length, 0);
-    const saved = items.reduce((sum, { multiplyAddsSkipped }) => sum + multiplyAddsSkipped, 0);
+    let [skippedBlocks, saved] = [0, 0];
+    for (const { blocks, multiplyAddsSkipped } of items) {
+      for (const { ran } of blocks) if (!ran) skippedBlocks++;
+      saved += multiplyAddsSkipped;
+    }
+    const parameters = settingParameters(setting, model.isWatched(setting));
+    parameters.blocks_skipped = skippedBlocks;
+    parameters.multiply_adds_skipped = saved > 0 ? saved / (items.length * multiplyAdds) : 0;
+    if (traced) parameters.trace = JSON.stringify(items);
     return {
       model: model.name,
       version: model.version,
       id: request.id,
-      parameters: {
-        ...settingParameters(setting, model.isWatched(setting)),
-        blocks_skipped: skippedBlocks,
-        multiply_adds_skipped: saved > 0 ? saved / (items.length * multiplyAdds) : 0,
-        ...(traced && { trace: JSON.stringify(items) }),
-      },
+      parameters,
       outputs: work.fetches.map((name) => this.#output(request, model, name, outputs[name]!)),
     };
   }

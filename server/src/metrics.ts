@@ -1,7 +1,9 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { performance } from 'node:perf_hooks';
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { WatchStats } from 'residual-skip';
 import type { AuditLogs } from './audit.js';
 import type { Failures } from './failures.js';
+import { Histogram } from './histogram.js';
 import type { Inference } from './infer.js';
 import type { Failed, Finished } from './messages.js';
 import type { ServedModel } from './model.js';
@@ -21,6 +23,16 @@ class Tally {
   readonly outcomes = new Map<string, number>();
   readonly items = new Map<string, number>();
   readonly blocks = new Map<string, { ran: number; skipped: number }>();
+}
+
+type Times = Record<'request' | 'input' | 'queue' | 'compute' | 'call', ReturnType<Histogram['series']>>;
+
+/** What a model did. */
+class Seen {
+  /** Undefined before it has done anything since the last scrape. */
+  tally: Tally | undefined;
+  /** Undefined before its first answer. */
+  times: Times | undefined;
 
   constructor(readonly labels: { readonly model: string; readonly version: string }) {}
 }
@@ -28,7 +40,8 @@ class Tally {
 /** Prometheus metrics of a server. Names follow Prometheus's naming guide, labels follow Triton. */
 export class Metrics {
   readonly registry = new Registry();
-  readonly #tallies = new Map<string, Tally>();
+  /** By version of a model. */
+  readonly #seen = new Map<string, Seen>();
   readonly #requests = new Counter({
     name: 'residual_skip_requests_total',
     help: 'Requests answered, by outcome: ok, or the code of the error.',
@@ -115,6 +128,15 @@ export class Metrics {
       labelNames: ['version', 'node'],
       registers: [registry],
     }).set({ version: packageVersion(), node: process.versions.node }, 1);
+    const busy: Counter = new Counter({
+      name: 'residual_skip_event_loop_busy_seconds_total',
+      help: 'Time in which the thread that reads and answers requests had work: with the requests, what each takes of it.',
+      registers: [registry],
+      collect: () => {
+        busy.reset();
+        busy.inc(performance.eventLoopUtilization().active / 1000);
+      },
+    });
     if (audits) {
       const lost: Gauge = new Gauge({
         name: 'residual_skip_audit_lost_total',
@@ -206,13 +228,15 @@ export class Metrics {
 
   finished(finished: Finished): void {
     const { model, setting, items, multiplyAdds, started, inputMs, queueMs, callMs, callItems } = finished;
-    const tally = this.#tallyOf(model);
-    const { labels } = tally;
-    this.#request.observe(labels, (performance.now() - started) / 1000);
-    this.#input.observe(labels, inputMs / 1000);
-    this.#queue.observe(labels, queueMs / 1000);
-    this.#compute.observe(labels, callMs / 1000);
-    this.#call.observe(labels, callItems);
+    const seen = this.#seenOf(model);
+    seen.times ??= this.#timesOf(seen.labels);
+    seen.tally ??= new Tally();
+    const { times, tally } = seen;
+    times.request.observe((performance.now() - started) / 1000);
+    times.input.observe(inputMs / 1000);
+    times.queue.observe(queueMs / 1000);
+    times.compute.observe(callMs / 1000);
+    times.call.observe(callItems);
     add(tally.outcomes, 'ok', 1);
     add(tally.items, setting.name, items.length);
     tally.full += items.length * multiplyAdds;
@@ -227,7 +251,9 @@ export class Metrics {
   }
 
   failed({ model, error }: Failed): void {
-    add(this.#tallyOf(model).outcomes, error.code, 1);
+    const seen = this.#seenOf(model);
+    seen.tally ??= new Tally();
+    add(seen.tally.outcomes, error.code, 1);
   }
 
   settingChanged({ name, version, setting }: ServedModel): void {
@@ -236,12 +262,17 @@ export class Metrics {
 
   /** All metrics in the text format of Prometheus. */
   text(): Promise<string> {
-    const tallies = [...this.#tallies.values()];
-    this.#tallies.clear();
-    for (const { labels, outcomes, saved, full, items, blocks } of tallies) {
+    for (const seen of this.#seen.values()) {
+      const { labels, tally } = seen;
+      if (!tally) continue;
+      seen.tally = undefined;
+      const { outcomes, saved, full, items, blocks } = tally;
       for (const [outcome, count] of outcomes) this.#requests.inc({ ...labels, outcome }, count);
       // Items that climb a ladder in vain cost more than in full, and a counter can't fall: what is owed counts against later items.
-      if (saved < 0) this.#tallyOf({ name: labels.model, version: labels.version }).saved = saved;
+      if (saved < 0) {
+        seen.tally = new Tally();
+        seen.tally.saved = saved;
+      }
       if (items.size === 0) continue;
       this.#saved.inc(labels, Math.max(0, saved));
       this.#full.inc(labels, full);
@@ -255,16 +286,26 @@ export class Metrics {
     return this.registry.metrics();
   }
 
-  #tallyOf(of: Pick<ServedModel, 'name' | 'version'> | null): Tally {
+  #seenOf(of: Pick<ServedModel, 'name' | 'version'> | null): Seen {
     const model = of?.name ?? '';
     const version = of?.version ?? '';
     const key = `${model}/${version}`;
-    let tally = this.#tallies.get(key);
-    if (!tally) {
-      tally = new Tally({ model, version });
-      this.#tallies.set(key, tally);
+    let seen = this.#seen.get(key);
+    if (!seen) {
+      seen = new Seen({ model, version });
+      this.#seen.set(key, seen);
     }
-    return tally;
+    return seen;
+  }
+
+  #timesOf(labels: Seen['labels']): Times {
+    return {
+      request: this.#request.series(labels),
+      input: this.#input.series(labels),
+      queue: this.#queue.series(labels),
+      compute: this.#compute.series(labels),
+      call: this.#call.series(labels),
+    };
   }
 
   #counter(name: string, help: string): Counter<(typeof OF_MODEL)[number]> {
@@ -276,14 +317,8 @@ export class Metrics {
     });
   }
 
-  #histogram(name: string, help: string, buckets: number[]): Histogram<(typeof OF_MODEL)[number]> {
-    return new Histogram({
-      name: `residual_skip_${name}`,
-      help,
-      labelNames: OF_MODEL,
-      buckets,
-      registers: [this.registry],
-    });
+  #histogram(name: string, help: string, bounds: readonly number[]): Histogram {
+    return new Histogram(`residual_skip_${name}`, help, bounds, this.registry);
   }
 }
 

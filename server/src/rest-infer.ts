@@ -23,17 +23,23 @@ export interface InferCall {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly access: Access;
+  /** What its path names; see `namedIn`. */
+  readonly named: Named;
   /** Of the request. */
   readonly id: string;
 }
 
-export function isInference({ method, url }: IncomingMessage): boolean {
-  return method === 'POST' && PATH.test(url!);
+/** A model and its version, if one is named, as they are encoded in a path. */
+type Named = RegExpExecArray;
+
+/** Null for all requests but those for inference. */
+export function namedIn({ method, url }: IncomingMessage): Named | null {
+  return method === 'POST' ? PATH.exec(url!) : null;
 }
 
 /** The model and its version, if one is named. */
-function targetOf({ url }: IncomingMessage): { readonly model: string; readonly version: string } {
-  const [, model = '', version = ''] = PATH.exec(url!)!;
+function targetOf([, model = '', version = '']: Named, { url }: IncomingMessage) {
+  if (!url!.includes('%')) return { model, version };
   try {
     return { model: decodeURIComponent(model), version: decodeURIComponent(version) };
   } catch {
@@ -51,8 +57,8 @@ interface InferContext {
 /** Answers inference requests; throws ServerError for most of those that fail. */
 export function restInference(context: InferContext): (call: InferCall) => Promise<void> {
   const { bodies, inference, repository, reportFailure } = context;
-  return async ({ request, response, access, id }) => {
-    const { model, version } = targetOf(request);
+  return async ({ request, response, access, named, id }) => {
+    const { model, version } = targetOf(named, request);
     // Before the body is read.
     const retryAfter = inference.refuses(access.client, model, version);
     if (retryAfter !== undefined) {
@@ -82,9 +88,11 @@ export function restInference(context: InferContext): (call: InferCall) => Promi
     const { request: parsed, binary } =
       length === 0 ? rawRequest(received, repository.get(model, version)) : parseInferBody(received, length);
     const { traceparent } = headers as { traceparent?: string };
-    const answer = await inference.infer({ ...parsed, model, version, traceparent }, caller);
+    const { id: own, parameters, inputs, outputs } = parsed;
+    const asked = { model, version, id: own, parameters, inputs, outputs, traceparent };
+    const answer = await inference.infer(asked, caller);
     // Files may still be read by decoders after one of them has failed.
-    if (parsed.inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
+    if (inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
     const formatted = formatInferResponse(answer, binary);
     const encoding = wantedEncoding(headers['accept-encoding'] as string | undefined);
     if (encoding === undefined) return send(response, id, formatted);

@@ -47,15 +47,15 @@ export async function settingsOf(sources: readonly string[]): Promise<readonly S
  * @param watched whether the promise is tested; undefined if there is nothing to test
  */
 export function settingParameters({ name, promise }: Setting, watched: boolean | undefined) {
-  return {
-    policy: name,
-    ...(promise && {
-      promise_limit: promise.limit,
-      promise_confidence: promise.confidence,
-      promise_metric: promise.metric,
-    }),
-    ...(watched !== undefined && { promise_watched: watched }),
-  };
+  // Every answer has them, and spreading objects takes several times as long.
+  const parameters: Record<string, string | number | boolean> = { policy: name };
+  if (promise) {
+    parameters.promise_limit = promise.limit;
+    parameters.promise_confidence = promise.confidence;
+    parameters.promise_metric = promise.metric;
+  }
+  if (watched !== undefined) parameters.promise_watched = watched;
+  return parameters;
 }
 
 /** The settings of one source, the policy's own first; none for `full`. */

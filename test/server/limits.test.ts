@@ -442,7 +442,7 @@ test('a long body is refused for what its JSON announces, before the rest is sen
   expect(await announced(1025, 1025 * 3072)).toMatch(
     /^HTTP\/1.1 413 [\s\S]*connection: close[\s\S]*1025 items/i,
   );
-  expect(entries).toMatchObject([{ event: 'refusal', code: 'TOO_LARGE' }]);
+  expect(entries).toContainEqual(expect.objectContaining({ event: 'refusal', code: 'TOO_LARGE' }));
   await expectServed();
 });
 

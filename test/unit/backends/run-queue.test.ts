@@ -47,6 +47,30 @@ describe('a run queue without a spare core', () => {
     expect(log).toEqual(['a here']);
   });
 
+  it('executes tiny runs together in one turn, up to the time of a short run', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(workers(2, false));
+    const tiny = Array.from({ length: 100 }, (_, i) => recorded(log, `${i}`, { longestMs: 0.03 }));
+    const runs = tiny.map(({ run }) => queue.run(run));
+    const after = turn().then(() => log.push('turn'));
+    await Promise.resolve();
+    // One as usual, in a turn of its own; the others are left to workers.
+    expect(log).toEqual(Array.from({ length: 33 }, (_, i) => `${67 + i} there`));
+    await after;
+    expect(log.slice(33)).toEqual([...Array.from({ length: 67 }, (_, i) => `${i} here`), 'turn']);
+    for (const { end } of tiny) end();
+    await Promise.all(runs);
+  });
+
+  it('executes tiny runs before the program is released', async () => {
+    const log: string[] = [];
+    const queue = new RunQueue(workers(2, false));
+    const done = queue.run(recorded(log, 'a', { longestMs: 0.01 }).run);
+    queue.handOver();
+    expect(log).toEqual(['a here']);
+    await done;
+  });
+
   it.each([{ longestMs: 5 }, { longestMs: Number.POSITIVE_INFINITY }, { mayBeHere: false }])(
     'leaves others to the workers, at once: %j',
     async (options) => {
