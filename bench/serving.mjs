@@ -1,37 +1,29 @@
 // Measures the server's capacity and the gain from elastic depth; writes docs/serving.svg and the measurements in
 // docs/serving.md.
 //
-//   node bench/serving.mjs DATA           DATA: a folder of CIFAR-10 images that the network wasn't trained on
+//   node bench/serving.mjs DATA           DATA: a folder of CIFAR-10 images
 //   node bench/serving.mjs DATA --short   a trial of a minute that writes no page
 //   node bench/serving.mjs DATA --only resnet18   one part, which writes no page: cifar, ramp or resnet18
 //
-// Build first; bench/export_models.py makes bench/models/resnet18.onnx. If bench/serving-policy.json is missing, it is
-// calibrated on 70 % of the images; requests use the others. The load is generated on the same cores, by a program of
-// bench/serving that a C++ compiler builds.
+// Build first. The networks and the policy are those of models. The load is generated on the same cores, by a program of bench/serving
+// that a C++ compiler builds. What it and other programs take of the cores is counted out where answers are divided by the server's own
+// CPU time.
 import { spawn } from 'node:child_process';
-import {
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { ImageClassifier, InferenceSession, Tensor } from '../dist/index.js';
+import { median } from './harness.mjs';
 import { Load } from './serving/load.mjs';
 import { writePage } from './serving/page.mjs';
 
 const here = import.meta.dirname;
 const CLI = join(here, '..', 'dist', 'cli', 'main.js');
-const POLICY = join(here, 'serving-policy.json');
 const CIFAR = join(here, '..', 'models', 'cifar10-resnet14-exits');
-const RESNET18 = join(here, 'models', 'resnet18.onnx');
-const LIMITS = [0.005, 0.01, 0.02, 0.05];
+const POLICY = join(CIFAR, 'policy.json');
+const RESNET18 = join(here, '..', 'models', 'imagenette-resnet18');
 const THREADS = availableParallelism();
 const TARGET_MS = 50;
 /** Queue length when latency is measured against a target; a longer queue would only add to the latency. */
@@ -46,10 +38,8 @@ const { values: flags, positionals } = parseArgs({
 const PARTS = ['cifar', 'ramp', 'resnet18'];
 const parts = PARTS.filter((part) => [part, undefined].includes(flags.only));
 const [data] = positionals;
-if (data === undefined || parts.length === 0 || !existsSync(RESNET18)) {
-  console.error(
-    `usage: node bench/serving.mjs DATA [--short] [--only ${PARTS.join('|')}]; bench/export_models.py makes bench/models/resnet18.onnx`,
-  );
+if (data === undefined || parts.length === 0) {
+  console.error(`usage: node bench/serving.mjs DATA [--short] [--only ${PARTS.join('|')}]`);
   process.exit(2);
 }
 const say = (text) => console.error(`${new Date().toISOString().slice(11, 19)} ${text}`);
@@ -63,32 +53,14 @@ const RAMPS = flags.short ? 1 : 3;
 /** Loads of the ramp, relative to the capacity at full depth. */
 const RAMP = { from: 0.2, to: 2, steps: flags.short ? 4 : 19 };
 
-function run(...args) {
-  return new Promise((done, fail) => {
-    const child = spawn(process.execPath, [CLI, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
-    child.on('exit', (code) => (code === 0 ? done() : fail(new Error(`${args[0]} ended with ${code}`))));
-  });
-}
+const IMAGES = 1000;
 
-/** Splits the images of a folder and its subfolders into those for calibration and those for requests. */
-function split() {
-  const files = readdirSync(data, { recursive: true })
-    .filter((name) => /\.(png|jpe?g)$/i.test(name))
+function imagesIn(folder) {
+  const files = readdirSync(folder, { recursive: true }).filter((name) => /\.(png|jpe?g)$/i.test(name));
+  return files
     .sort()
-    .map((name) => resolve(data, name));
-  return { calibrate: files.filter((_, i) => i % 10 >= 3), ask: files.filter((_, i) => i % 10 < 3) };
-}
-
-async function makePolicy(files) {
-  say(`calibrating on ${files.length} images`);
-  const folder = mkdtempSync(join(tmpdir(), 'serving-'));
-  try {
-    for (const [i, file] of files.entries())
-      symlinkSync(file, join(folder, `${i}${file.slice(file.lastIndexOf('.'))}`));
-    await run('calibrate', CIFAR, '--data', folder, '--limits', LIMITS.join(), '--output', POLICY);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+    .slice(0, flags.short ? 100 : IMAGES)
+    .map((name) => resolve(folder, name));
 }
 
 const nameOf = (model) => model.replace(/.*\/|\.onnx$/g, '');
@@ -158,10 +130,6 @@ function sum(values) {
   return values.reduce((total, value) => total + value, 0);
 }
 
-function median(values) {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
-}
-
 /** Starts a server at full depth and warms it up. */
 async function startFull(model, { input, dims, images, reference }) {
   const server = await serve(model, '--policy', 'full', '--max-waiting', String(QUEUE));
@@ -205,28 +173,47 @@ async function bears(model, title, { input, dims, images, reference }, session) 
   say(
     `half of that: p99 is ${half.p99Ms.toFixed(1)} ms, a run on one thread takes ${serviceMs.toFixed(1)} ms`,
   );
-  const memory = [];
-  const sampler = setInterval(() => memory.push(server.rssMiB()), 500);
-  const [over] = await load.open(3 * capacity, 3 * capacity, seconds.over);
-  clearInterval(sampler);
+  const { over, outcomes } = await overload(server, load, atMost, capacity);
   say(
-    `three times that: ${JSON.stringify(over.statuses)}, ${over.wrong} wrong, goodput ${over.perSecond.toFixed(0)}`,
+    `three times that: ${JSON.stringify(over.statuses)}, goodput ${over.goodput.toFixed(0)}, by the server's CPU time ${over.rounds.map((share) => share.toFixed(2))}`,
   );
   await stop();
-  const third = memory[Math.floor(memory.length / 3)];
+  const all = [...full, half, ...outcomes];
   return {
     title,
-    ...{ inProcess, capacity, rounds, cpuUs, serviceMs, halfP99Ms: half.p99Ms },
-    over: {
-      seconds: seconds.over,
-      statuses: over.statuses,
-      goodput: over.perSecond,
-      memoryMiB: { afterAThird: third, atTheEnd: memory.at(-1) },
-    },
-    requests: sum([...full, half, over].map(({ requests }) => requests)),
-    wrong: sum([...full, half, over].map(({ wrong }) => wrong)),
-    unanswered: sum([...full, half, over].map(({ statuses }) => statuses[0] ?? 0)),
+    ...{ inProcess, capacity, rounds, cpuUs, serviceMs, halfP99Ms: half.p99Ms, over },
+    requests: sum(all.map(({ requests }) => requests)),
+    wrong: sum(all.map(({ wrong }) => wrong)),
+    unanswered: sum(all.map(({ statuses }) => statuses[0] ?? 0)),
   };
+}
+
+/**
+ * Overload and the highest load that is served, in turn. `rounds`: answers for a second of the server's CPU time under overload, as
+ * a share of those without.
+ */
+async function overload(server, load, atMost, capacity) {
+  const memory = [];
+  const sampler = setInterval(() => memory.push(server.rssMiB()), 500);
+  const outcomes = [];
+  const rounds = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const before = server.cpuUs();
+    const [over] = await load.open(3 * capacity, 3 * capacity, seconds.over / ROUNDS);
+    const usOver = (server.cpuUs() - before) / over.answered;
+    const most = await atMost();
+    outcomes.push(over, most);
+    rounds.push(most.serverUs / usOver);
+  }
+  clearInterval(sampler);
+  const overloads = outcomes.filter((_, i) => i % 2 === 0);
+  const statuses = {};
+  for (const one of overloads)
+    for (const [status, count] of Object.entries(one.statuses))
+      statuses[status] = (statuses[status] ?? 0) + count;
+  const memoryMiB = { afterAThird: memory[Math.floor(memory.length / 3)], atTheEnd: memory.at(-1) };
+  const goodput = median(overloads.map(({ perSecond }) => perSecond));
+  return { over: { seconds: seconds.over, statuses, goodput, rounds, memoryMiB }, outcomes };
 }
 
 /** A ramp of load, followed by a calm period. */
@@ -260,47 +247,22 @@ async function ramp(capacity, feeds, ...args) {
   };
 }
 
-/** Share of the images for which each setting's answer differs from that at full depth. */
-function disagreements(reference) {
-  const best = (bytes) => {
-    const scores = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-    return scores.indexOf(Math.max(...scores));
-  };
-  const full = reference.full.map(best);
-  return Object.entries(reference)
-    .filter(([setting]) => setting !== 'full')
-    .map(([setting, answers]) => ({
-      limit: Number(setting),
-      changed: answers.filter((bytes, i) => best(bytes) !== full[i]).length,
-      images: answers.length,
-    }));
-}
-
-/** What happens with the CIFAR network: in full, and in each setting of a policy. */
+/** What happens with the CIFAR network: in full, and in the setting of its policy. */
 async function measureCifar() {
-  const { calibrate: forPolicy, ask } = split();
-  if (!existsSync(POLICY)) await makePolicy(forPolicy);
-  say(`answers of ${ask.length} images in each setting`);
+  const files = imagesIn(data);
+  say(`answers of ${files.length} images in each setting`);
   const classifier = await ImageClassifier.from(CIFAR, { threads: THREADS });
   const images = [];
-  for (const file of flags.short ? ask.slice(0, 100) : ask)
-    images.push((await classifier.prepare(file)).data);
-  const policies = { full: 'full' };
-  const { settings, ...careful } = JSON.parse(readFileSync(POLICY, 'utf8'));
-  for (const policy of [careful, ...settings]) policies[policy.promise.limit] = policy;
+  for (const file of files) images.push((await classifier.prepare(file)).data);
+  const policy = JSON.parse(readFileSync(POLICY, 'utf8'));
   const cifar = { input: classifier.session.inputNames[0], dims: [1, 3, 32, 32], images, reference: {} };
-  for (const [name, policy] of Object.entries(policies)) {
-    cifar.reference[name] = await answersOf(classifier.session, cifar.input, cifar.dims, images, policy);
-  }
+  for (const [name, one] of Object.entries({ full: 'full', [policy.promise.limit]: policy }))
+    cifar.reference[name] = await answersOf(classifier.session, cifar.input, cifar.dims, images, one);
   const measured = parts.includes('cifar')
-    ? [await bears(CIFAR, 'ResNet-14 (CIFAR)', cifar, classifier.session)]
+    ? [await bears(CIFAR, nameOf(CIFAR), cifar, classifier.session)]
     : [];
   await classifier.release();
-  return {
-    measured,
-    changed: disagreements(cifar.reference),
-    ramp: await measureRamp(measured[0]?.capacity, cifar),
-  };
+  return { measured, ramp: await measureRamp(measured[0]?.capacity, cifar) };
 }
 
 async function measureRamp(known, cifar) {
@@ -351,12 +313,14 @@ function combined(ramps) {
 
 async function measureResnet18() {
   const session = await InferenceSession.create(RESNET18, { threads: THREADS });
-  const photos = { input: session.inputNames[0], dims: [1, 3, 224, 224], reference: {} };
+  const [{ name: input, shape }] = session.inputMetadata;
+  const photos = { input, dims: [1, ...shape.slice(1)], reference: {} };
+  const size = photos.dims.reduce((product, length) => product * length, 1);
   photos.images = Array.from({ length: 8 }, (_, seed) =>
-    Float32Array.from({ length: 3 * 224 * 224 }, (_, i) => Math.sin(seed + i * 0.01)),
+    Float32Array.from({ length: size }, (_, i) => Math.sin(seed + i * 0.01)),
   );
   photos.reference.full = await answersOf(session, photos.input, photos.dims, photos.images, 'full');
-  const measured = await bears(RESNET18, 'ResNet-18 (224)', photos, session);
+  const measured = await bears(RESNET18, nameOf(RESNET18), photos, session);
   await session.release();
   return measured;
 }
