@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import { keepRecent } from '../util/maps.js';
 import { type RawImage, type ResizeRule, toGrey } from './image.js';
@@ -35,6 +36,9 @@ export interface Placement extends Size {
 
 /** Kernels by PIL's filter numbers. */
 const KERNELS: readonly ResizeKernel[] = ['nearest', 'lanczos3', 'linear', 'cubic', 'box', 'hamming'];
+
+/** Counted up whenever the same files and configuration give other pixels, so that policies tell which of them certified. */
+const VERSION = 1;
 
 /** How images of one size are drawn. */
 type Layout = Pick<Drawing, 'columns' | 'rows' | 'size' | 'left' | 'top'>;
@@ -199,6 +203,16 @@ export class Preprocessor {
       );
     }
     return size && { ...size, pixel: pad_value, centred: pad_center ?? false };
+  }
+
+  /**
+   * A hash of all that decides which tensor an image becomes: this configuration, and `VERSION`. Sixteen hexadecimal digits.
+   */
+  get id(): string {
+    const [resize, crop, padding] = [this.#resize, this.#crop, this.#padding].map((part) => part ?? null);
+    const made = [VERSION, this.#input.channels, resize, crop, padding, this.#kernel, this.#flip];
+    const text = JSON.stringify([...made, ...this.#tables]);
+    return createHash('sha256').update(text).digest('hex').slice(0, 16);
   }
 
   /** Of each channel, by pixel value (0 to 255): what it is multiplied by, and what is added then. */

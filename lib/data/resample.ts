@@ -71,24 +71,22 @@ export function tapsOf(from: number, to: number, kernel: ResizeKernel, begin = 0
   }
   const { reach, weight } = FILTERS[kernel];
   const stretch = Math.max(scale, 1);
-  const windowOf = (i: number) => {
+  const windows = Array.from({ length: end - begin }, (_, i) => {
     const centre = (begin + i + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - reach * stretch + 0.5));
     return { centre, first, stop: Math.min(from, Math.trunc(centre + reach * stretch + 0.5)) };
-  };
-  const each = Math.min(from, 2 * Math.ceil(reach * stretch) + 1);
-  const firsts = new Int32Array(end - begin);
-  const factors = new Int32Array(firsts.length * each);
+  });
+  const each = windows.reduce((most, { first, stop }) => Math.max(most, stop - first), 1);
+  // All factors are for elements of the input; those that are no part of a sum are 0.
+  const firsts = Int32Array.from(windows, ({ first }) => Math.min(first, from - each));
+  const factors = new Int32Array(windows.length * each);
   const weights = new Float64Array(each);
-  for (let i = 0; i < firsts.length; i++) {
-    const { centre, first, stop } = windowOf(i);
+  for (const [i, { centre, first, stop }] of windows.entries()) {
     let total = 0;
     for (let x = first; x < stop; x++) {
       weights[x - first] = weight((x - centre + 0.5) / stretch);
       total += weights[x - first]!;
     }
-    // All factors are for elements of the input; those that are no part of the sum are 0.
-    firsts[i] = Math.min(first, from - each);
     for (let x = first; x < stop; x++) {
       const factor = (weights[x - first]! / total) * ONE;
       factors[i * each + x - firsts[i]!] = Math.trunc(factor < 0 ? factor - 0.5 : factor + 0.5);
@@ -121,36 +119,61 @@ export async function draw(drawing: Drawing): Promise<void> {
 }
 
 /** What native code computes, in plain TypeScript. */
-export function drawHere({ image, columns, rows, channels, tables, output, size, left, top }: Drawing): void {
-  const [width, height] = [columns.firsts.length, rows.firsts.length];
+export function drawHere(drawing: Drawing): void {
+  const { columns, rows } = drawing;
+  const isPicked = columns.each === 1 && rows.each === 1;
+  for (const c of drawing.channels.keys()) {
+    if (isPicked) pick(drawing, c);
+    else weigh(drawing, c);
+  }
+}
+
+/** Fills in a plane with pixels as they are. */
+function pick({ image, columns, rows, channels, tables, output, size, left, top }: Drawing, c: number): void {
+  const { data, width, channels: step } = image;
+  const { firsts } = columns;
+  for (let y = 0; y < rows.firsts.length; y++) {
+    const from = rows.firsts[y]! * width * step + channels[c]!;
+    const to = (c * size.height + top + y) * size.width + left;
+    for (let x = 0; x < firsts.length; x++) {
+      output[to + x] = tables[256 * c + data[from + firsts[x]! * step]!]!;
+    }
+  }
+}
+
+/** Fills in a plane with sums. */
+function weigh(
+  { image, columns, rows, channels, tables, output, size, left, top }: Drawing,
+  c: number,
+): void {
+  const { data, channels: step } = image;
+  const width = columns.firsts.length;
   const firstRow = rows.firsts[0]!;
   const count = rows.firsts.at(-1)! + rows.each - firstRow;
   // Values outside of 0 to 255 become the nearest of these.
   const narrow = new Uint8ClampedArray(count * width);
+  for (let y = 0; y < count; y++) {
+    const row = (firstRow + y) * image.width * step + channels[c]!;
+    for (let x = 0; x < width; x++) {
+      let at = row + columns.firsts[x]! * step;
+      let sum = HALF;
+      for (let j = x * columns.each; j < (x + 1) * columns.each; j++, at += step) {
+        sum += data[at]! * columns.factors[j]!;
+      }
+      narrow[y * width + x] = sum >> FACTOR_BITS;
+    }
+  }
   const line = new Uint8ClampedArray(width);
-  for (const [c, channel] of channels.entries()) {
-    for (let y = 0; y < count; y++) {
-      const row = (firstRow + y) * image.width * image.channels + channel;
-      for (let x = 0; x < width; x++) {
-        let at = row + columns.firsts[x]! * image.channels;
-        let sum = HALF;
-        for (let j = x * columns.each; j < (x + 1) * columns.each; j++, at += image.channels) {
-          sum += image.data[at]! * columns.factors[j]!;
-        }
-        narrow[y * width + x] = sum >> FACTOR_BITS;
+  for (let y = 0; y < rows.firsts.length; y++) {
+    const from = (rows.firsts[y]! - firstRow) * width;
+    for (let x = 0; x < width; x++) {
+      let sum = HALF;
+      for (let j = 0; j < rows.each; j++) {
+        sum += narrow[from + j * width + x]! * rows.factors[y * rows.each + j]!;
       }
+      line[x] = sum >> FACTOR_BITS;
     }
-    for (let y = 0; y < height; y++) {
-      const above = (rows.firsts[y]! - firstRow) * width;
-      for (let x = 0; x < width; x++) {
-        let sum = HALF;
-        for (let j = 0; j < rows.each; j++) {
-          sum += narrow[above + j * width + x]! * rows.factors[y * rows.each + j]!;
-        }
-        line[x] = sum >> FACTOR_BITS;
-      }
-      const to = (c * size.height + top + y) * size.width + left;
-      for (let x = 0; x < width; x++) output[to + x] = tables[256 * c + line[x]!]!;
-    }
+    const to = (c * size.height + top + y) * size.width + left;
+    for (let x = 0; x < width; x++) output[to + x] = tables[256 * c + line[x]!]!;
   }
 }
