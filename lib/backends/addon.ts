@@ -26,9 +26,22 @@ interface NativeBinding {
   info(): NativeInfo;
   /** Writes 32 bytes for each message. Undefined if the processor has no instructions for it. */
   sha256?(messages: readonly TensorData[], digests: Uint8Array): void;
+  draw(...args: DrawArguments): Promise<void>;
   /** Undefined if `sha256` is. See native/addon/audit_lines.h. */
   auditLinesSync?(...args: Parameters<AuditLines>): Buffer;
 }
+
+/** See native/addon/drawing.h, and lib/data/resample.ts, which computes the same. */
+export type DrawArguments = [
+  pixels: Uint8Array,
+  numbers: Int32Array,
+  columnFirsts: Int32Array,
+  columnFactors: Int32Array,
+  rowFirsts: Int32Array,
+  rowFactors: Int32Array,
+  tables: Float32Array,
+  output: Float32Array,
+];
 
 export type CompileArguments = [
   words: Int32Array,
@@ -103,6 +116,17 @@ export function nativeInfo(): NativeInfo {
 export function nativeSha256(): ((messages: readonly TensorData[], digests: Uint8Array) => void) | undefined {
   const loaded = loadBinding();
   return 'problem' in loaded ? undefined : (loaded.exports as NativeBinding).sha256;
+}
+
+/** Draws an image on another thread; undefined without native code. */
+export function nativeDrawing(): ((...args: DrawArguments) => Promise<void>) | undefined {
+  const loaded = loadBinding();
+  if ('problem' in loaded) return undefined;
+  const { draw } = loaded.exports as NativeBinding;
+  return (...args) =>
+    draw(...args).catch((error) => {
+      throw translate(error);
+    });
 }
 
 let auditLinesSync: NativeBinding['auditLinesSync'] | null | undefined;

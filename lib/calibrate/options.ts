@@ -334,6 +334,8 @@ export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof 
   readonly lossOf?:
     | ((skipping: Float32Array, full: Float32Array, item: CalibrationItem) => number)
     | undefined;
+  /** What prepared the images, for the policy. */
+  readonly preprocessing?: string | undefined;
   /** What the promise says of the outputs. */
   readonly about?: Pick<Promised, 'outputs' | 'notPromised' | 'boxes'> | undefined;
   /** Called with the items done and the total, over all passes over the data. */

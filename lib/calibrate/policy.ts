@@ -24,7 +24,7 @@ export function policyOf(
   chosen: MeasuredSetting | undefined,
   promise: Promised,
 ): SkipPolicy {
-  const { original, guards, labels, choice } = options;
+  const { original, guards, labels, choice, preprocessing } = options;
   const { exits, omitted = new Set<number>() } = chosen?.setting ?? {};
   const fronts = choice?.fronts.flatMap((front) => inUse(front, exits ?? [])) ?? [];
   return {
@@ -32,6 +32,7 @@ export function policyOf(
     model: { sha256 },
     ...(original && { reference: { sha256: original.sha256 } }),
     ...(program.precision && { precision: program.precision }),
+    ...(preprocessing && { preprocessing }),
     blocks: skipping(program.blocks, omitted),
     // Where nothing is certified, gates of the model must not decide either.
     ...(!chosen && { default: 'run' }),

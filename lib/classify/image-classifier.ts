@@ -78,6 +78,10 @@ const TOP_K = 5;
 /** Of `from`, besides those of a session. */
 const OWN_OPTIONS = ['labels', 'preprocessor', 'maxPixels', 'onNote'];
 
+const PREPARED_OTHERWISE =
+  'policy: the images that certified it were prepared otherwise (sizes, filter, normalisation, or the version of this package), so that ' +
+  'its promise is about other tensors; prepare images as then, or calibrate again';
+
 const classifySchema = z.strictObject({
   topK: z.int().positive().optional(),
   trace: z.boolean().optional(),
@@ -152,6 +156,9 @@ export class ImageClassifier {
       const { output, classes } = outputOf(session.outputMetadata, known?.length, files.name, {
         labelsFrom: ownLabels ? 'options.labels' : 'config.json',
       });
+      const preprocessor = preprocessorOf(image, files, ownConfig);
+      const { preprocessing = preprocessor.id } = session.policy;
+      if (preprocessing !== preprocessor.id) makeNote(onNote, PREPARED_OTHERWISE);
       return new ImageClassifier(
         files.name,
         files.model,
@@ -159,7 +166,7 @@ export class ImageClassifier {
         known !== undefined,
         session,
         (ownConfig ?? files.preprocessor) !== undefined,
-        preprocessorOf(image, files, ownConfig),
+        preprocessor,
         image.name,
         output,
         maxPixels,
@@ -267,8 +274,13 @@ export class ImageClassifier {
     const { signal } = options;
     const answers: ImageClassification[] = [];
     let waiting: Tensor<'float32'>[] = [];
+    let running: Promise<ImageClassification[]> = Promise.resolve([]);
+    // The network runs on one batch while the next is prepared.
     const flush = async () => {
-      if (waiting.length > 0) answers.push(...(await this.#run(waiting, options)));
+      answers.push(...(await running));
+      running = waiting.length > 0 ? this.#run(waiting, options) : Promise.resolve([]);
+      // An error is reported when the answers are due.
+      running.catch(() => {});
       waiting = [];
     };
     const prepared = prefetch(
@@ -283,6 +295,7 @@ export class ImageClassifier {
       waiting.push(tensor);
     }
     await flush();
+    answers.push(...(await running));
     return answers;
   }
 

@@ -1,8 +1,9 @@
 import { open } from 'node:fs/promises';
-import type { Metadata, Sharp, SharpOptions } from 'sharp';
+import type { KernelEnum, Metadata, Sharp, SharpOptions } from 'sharp';
 import { ResidualSkipError } from '../errors.js';
 import { requirePackage } from '../util/packages.js';
 import { type DataLimits, MAX_PIXELS } from './limits.js';
+import type { ResizeKernel, Size } from './resize-rule.js';
 
 /** A decoded image: 8-bit samples, row-major, channels interleaved (1: grey, 3: sRGB). */
 export interface RawImage {
@@ -12,25 +13,25 @@ export interface RawImage {
   readonly data: Uint8Array;
 }
 
-/** Interpolation kernels; the names are sharp's. */
-export type ResizeKernel = 'nearest' | 'linear' | 'cubic' | 'lanczos3';
-
 /** The size of an upright image, and what makes it. */
-export interface Resized {
-  readonly width: number;
-  readonly height: number;
+export interface Resized extends Size {
   readonly kernel: ResizeKernel;
-  /** Whether colours are mixed to grey before. */
-  readonly grey: boolean;
 }
 /** What an upright image of this size is to become; undefined if it keeps its size. */
-export type ResizeRule = (size: { readonly width: number; readonly height: number }) => Resized | undefined;
+export type ResizeRule = (size: Size) => Resized | undefined;
 
 /**
- * How many times as long, in both directions, an image must be as its target for sharp to decode it at 1/2, 1/4 or 1/8 of its size:
- * without its fastShrinkOnLoad at least a factor of 2 is left to the kernel.
+ * A JPEG that is so many times as long as its target, in both directions, is decoded at 1/2, 1/4 or 1/8 of its size: decoding all of it
+ * takes most of the time then.
  */
 const SHRINKS_FROM = 4;
+/**
+ * How many times as long as its target it is at least left, as far as sharp leaves the choice: `fastShrinkOnLoad` leaves a factor of 1
+ * to 2, without it 2 to 4. Below, the result is several times as far from that of the whole image.
+ */
+const LEFT_AT_LEAST = 1.4;
+/** Filters that sharp has, and that look at every pixel. */
+const SHARPS: readonly (ResizeKernel & keyof KernelEnum)[] = ['linear', 'cubic', 'lanczos3'];
 
 type SharpModule = (input: string | Uint8Array, options?: SharpOptions) => Sharp;
 
@@ -41,7 +42,7 @@ function loadSharp(): SharpModule {
   } catch (cause) {
     throw new ResidualSkipError(
       'MISSING_DEPENDENCY',
-      'images: reading or resizing them needs the package "sharp", which can\'t be loaded here; install it with "npm install sharp"',
+      'images: reading them needs the package "sharp", which can\'t be loaded here; install it with "npm install sharp"',
       { cause },
     );
   }
@@ -172,8 +173,8 @@ function bytesPerPixel({ format, depth, channels, isProgressive }: Metadata): nu
  * Decodes an image file (JPEG, PNG, WebP, AVIF, GIF, TIFF): rotated by its EXIF orientation, in sRGB, without transparency. Of
  * an animation, the first frame is decoded.
  * @param file its path, or its bytes
- * @param options `resize`: what the image is to become. A JPEG is resized while it is decoded, and one that is much larger is decoded
- * at a part of its size; any other image keeps its size
+ * @param options `resize`: what the image is to become. A JPEG that is much larger is decoded at a part of its size, and resized; any
+ * other image keeps its size
  * @throws INVALID_DATA when the file can't be read, has another format, is damaged (even partly), or has more pixels than the
  * limit; MISSING_DEPENDENCY without sharp
  */
@@ -183,50 +184,48 @@ export async function decodeImage(
 ): Promise<RawImage> {
   const { image, head, failed } = await openImage(file, options);
   try {
-    const target = options.resize && (await resizedAtOnce(image, head, options.resize));
+    const target = options.resize && (await shrunkOnLoad(image, head, options.resize));
     if (!target) return await toRaw(image.rotate());
-    const { width, height, kernel } = target;
-    return await toRaw(
-      image.rotate().resize(width, height, { fit: 'fill', kernel, fastShrinkOnLoad: false }),
-    );
+    const { width, height, ...how } = target;
+    return await toRaw(image.rotate().resize(width, height, { fit: 'fill', ...how }));
   } catch (cause) {
     throw failed(cause as Error);
   }
 }
 
-/**
- * What a JPEG becomes that can be resized while it is decoded; undefined for any other image, and where that would change pixels
- * without saving much: sharp resizes before it turns images and mixes colours.
- */
-async function resizedAtOnce(image: Sharp, head: Buffer, rule: ResizeRule): Promise<Resized | undefined> {
+/** How sharp resizes a JPEG that it decodes at a part of its size; undefined for any other image. */
+async function shrunkOnLoad(image: Sharp, head: Buffer, rule: ResizeRule) {
   if (head[0] !== 0xff) return undefined;
-  const shape = await uprightShape(image, head);
-  if (!shape) return undefined;
-  const { width, height, channels, turned } = shape;
-  const target = rule({ width, height });
-  if (target === undefined || target.kernel === 'nearest') return undefined;
-  if (target.width === width && target.height === height) return undefined;
-  const min = Math.min(width / target.width, height / target.height);
-  const differs = turned || (target.grey && channels !== 1);
-  return differs && min < SHRINKS_FROM ? undefined : target;
-}
-
-/** Of a JPEG of grey or sRGB, and whether its EXIF data turn it; undefined for any other. */
-async function uprightShape(image: Sharp, head: Buffer) {
   const frame = frameOf(head);
+  const turned = frame && { ...frame, width: frame.height, height: frame.width };
   // Reading the metadata takes a tenth of the time of decoding a small image.
-  if (frame && !frame.hasExif && (frame.channels === 1 || frame.channels === 3)) {
-    return { ...frame, turned: false };
-  }
-  const { width, height, channels, space, orientation = 1 } = await image.metadata();
-  if (space !== 'srgb' && space !== 'b-w') return undefined;
-  const upright = orientation < 5 ? { width, height } : { width: height, height: width };
-  return { ...upright, channels, turned: orientation !== 1 };
+  if (frame && shrinkOf(frame, rule) < SHRINKS_FROM && shrinkOf(turned!, rule) < SHRINKS_FROM)
+    return undefined;
+  const size = await uprightSize(image, frame);
+  const shrink = size ? shrinkOf(size, rule) : 0;
+  if (shrink < SHRINKS_FROM) return undefined;
+  const { width, height, kernel } = rule(size!)!;
+  const known = SHARPS.find((each) => each === kernel);
+  // What sharp decodes it at with `fastShrinkOnLoad`.
+  const part = shrink >= 9 ? 8 : shrink >= 5 ? 4 : 2;
+  return known && { width, height, kernel: known, fastShrinkOnLoad: shrink / part >= LEFT_AT_LEAST };
 }
 
-interface Frame {
-  readonly width: number;
-  readonly height: number;
+/** How many times as long as its target an image is, at least. */
+function shrinkOf(size: Size, rule: ResizeRule): number {
+  const target = rule(size);
+  return target ? Math.min(size.width / target.width, size.height / target.height) : 0;
+}
+
+/** Of a JPEG of grey or sRGB; undefined for any other. */
+async function uprightSize(image: Sharp, frame: Frame | undefined): Promise<Size | undefined> {
+  if (frame && !frame.hasExif && (frame.channels === 1 || frame.channels === 3)) return frame;
+  const { width, height, space, orientation = 1 } = await image.metadata();
+  if (space !== 'srgb' && space !== 'b-w') return undefined;
+  return orientation < 5 ? { width, height } : { width: height, height: width };
+}
+
+interface Frame extends Size {
   readonly channels: number;
   /** Whether an EXIF segment, which may say how the image is turned, lies before. */
   readonly hasExif: boolean;
@@ -246,23 +245,6 @@ function frameOf(head: Buffer): Frame | undefined {
     at += marker === 0xff ? 1 : 2 + head.readUInt16BE(at + 2);
   }
   return undefined;
-}
-
-/** Resizes to exactly `width` x `height`; returns the same object when it already has that size. */
-export async function resizeImage(
-  image: RawImage,
-  width: number,
-  height: number,
-  kernel: ResizeKernel,
-): Promise<RawImage> {
-  if (image.width === width && image.height === height) return image;
-  const sharp = loadSharp();
-  const raw = { width: image.width, height: image.height, channels: image.channels };
-  const resized = sharp(image.data, { raw }).resize(width, height, { fit: 'fill', kernel });
-  return toRaw(resized).catch((cause: Error) => {
-    const size = `${image.width}x${image.height}`;
-    throw invalid(`image of ${size}: it can't be resized to ${width}x${height}`, cause.message, cause);
-  });
 }
 
 /** A picture of at most 64 pixels a side as a data URI (JPEG), for reports. */

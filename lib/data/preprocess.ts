@@ -1,7 +1,18 @@
+import { createHash } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
-import { type RawImage, type ResizeKernel, type ResizeRule, resizeImage, toGrey } from './image.js';
+import { keepRecent } from '../util/maps.js';
+import { type RawImage, type ResizeRule, toGrey } from './image.js';
 import { type ImageInput, type PreprocessorConfig, withPreset } from './preprocessor-config.js';
-import { cropResize, type Resize, resizeTo, type Size, square, targetSize } from './resize-rule.js';
+import { type Drawing, draw, tapsOf } from './resample.js';
+import {
+  cropResize,
+  type Resize,
+  type ResizeKernel,
+  resizeTo,
+  type Size,
+  square,
+  targetSize,
+} from './resize-rule.js';
 
 /** An image prepared for the model: float32, one channel after the other; `shape` is [1, C, H, W]. */
 export interface PreparedImage {
@@ -23,15 +34,22 @@ export interface Placement extends Size {
   readonly offset: readonly [number, number];
 }
 
-/** Kernels by PIL's filter numbers. Its box (4) and Hamming (5) filters have no counterpart in sharp. */
-const KERNELS: ReadonlyMap<number, ResizeKernel> = new Map([
-  [0, 'nearest'],
-  [1, 'lanczos3'],
-  [2, 'linear'],
-  [3, 'cubic'],
-]);
+/** Kernels by PIL's filter numbers. */
+const KERNELS: readonly ResizeKernel[] = ['nearest', 'lanczos3', 'linear', 'cubic', 'box', 'hamming'];
 
-/** Most pixels after resizing. More indicates a very narrow image or a wrong configuration. */
+/** Counted up whenever the same files and configuration give other pixels, so that policies tell which of them certified. */
+const VERSION = 1;
+
+/** How images of one size are drawn. */
+type Layout = Pick<Drawing, 'columns' | 'rows' | 'size' | 'left' | 'top'>;
+
+/** So many sizes of images that came last are remembered. */
+const LAYOUTS = 8;
+
+/** Longest side of an image that is resized: the factors of an axis grow with it. */
+const MAX_SIDE = 2 ** 20;
+
+/** Most pixels after resizing, also along one axis alone. More indicates a very narrow image or a wrong configuration. */
 const MAX_PIXELS = 2 ** 26;
 
 /** Prepares decoded images for one model. Immutable; calls may overlap. */
@@ -43,7 +61,9 @@ export class Preprocessor {
   readonly #crop: Size | undefined;
   readonly #padding: Padding | undefined;
   /** For every output channel, the prepared value of each of the 256 pixel values. */
-  readonly #tables: readonly Float32Array[];
+  readonly #tables: Float32Array;
+  /** How images of a size are drawn, by the size. */
+  readonly #layouts = new Map<string, Layout>();
   readonly #flip: boolean;
   readonly #normalisation: { readonly scale: readonly number[]; readonly offset: readonly number[] };
 
@@ -62,17 +82,16 @@ export class Preprocessor {
     this.#resize = resize;
     this.#crop = crop;
     this.#padding = this.#paddingOf(config);
-    const kernel = KERNELS.get(config.resample ?? 2);
+    const kernel = KERNELS[config.resample ?? 2];
     if (kernel === undefined) {
-      throw this.#invalid(`resample ${config.resample} is not one of ${[...KERNELS.keys()].join(', ')}`);
+      throw this.#invalid(`resample ${config.resample} is not one of ${Object.keys(KERNELS).join(', ')}`);
     }
     this.#kernel = kernel;
     this.#flip = config.do_flip_channel_order ?? false;
     const { factor, mean, std } = this.#normalising(config);
     this.#normalisation = { scale: std.map((s) => factor / s), offset: mean.map((m, c) => -m / std[c]!) };
-    this.#tables = mean.map((m, c) =>
-      Float32Array.from({ length: 256 }, (_, pixel) => (pixel * factor - m) / std[c]!),
-    );
+    const value = (c: number, pixel: number) => (pixel * factor - mean[c]!) / std[c]!;
+    this.#tables = Float32Array.from({ length: 256 * input.channels }, (_, i) => value(i >> 8, i & 255));
   }
 
   /** The size of every prepared image; undefined if it depends on the image. */
@@ -89,42 +108,63 @@ export class Preprocessor {
   get resizing(): ResizeRule {
     return (size) => {
       const { height, width } = targetSize(size, this.#resize);
-      return height * width > MAX_PIXELS
-        ? undefined
-        : { height, width, kernel: this.#kernel, grey: this.#input.channels === 1 };
+      return height * width > MAX_PIXELS ? undefined : { height, width, kernel: this.#kernel };
     };
   }
 
   /**
    * Resizes, crops and normalises one image into float32[1, channels, height, width].
    * @param name name of the image in messages
-   * @throws ResidualSkipError INVALID_SHAPE when the result doesn't fit the model; INVALID_DATA when the image can't be resized;
-   *   MISSING_DEPENDENCY to resize without sharp
+   * @throws ResidualSkipError INVALID_SHAPE when the result doesn't fit the model; INVALID_DATA when it is too large
    */
   async apply(image: RawImage, name: string): Promise<PreparedImage> {
     const { channels } = this.#input;
-    let sized = channels === 1 ? toGrey(image) : image;
-    const target = targetSize(sized, this.#resize);
-    if (target.height * target.width > MAX_PIXELS) {
+    const drawn = channels === 1 ? toGrey(image) : image;
+    const key = `${drawn.width}x${drawn.height}`;
+    const layout =
+      this.#layouts.get(key) ?? keepRecent(this.#layouts, key, this.#layoutOf(drawn, name), LAYOUTS);
+    const { height, width } = layout.size;
+    const output = new Float32Array(channels * height * width);
+    if (layout.columns.firsts.length < width || layout.rows.firsts.length < height) this.#fill(output);
+    const order = this.#flip ? [2, 1, 0] : [0, 1, 2];
+    const sources = order.slice(0, channels).map((channel) => (drawn.channels === 1 ? 0 : channel));
+    await draw({ image: drawn, ...layout, channels: sources, tables: this.#tables, output });
+    return { data: output, shape: [1, channels, height, width] };
+  }
+
+  /** How images of this size are drawn. */
+  #layoutOf(image: Size, name: string): Layout {
+    const target = targetSize(image, this.#resize);
+    const isResized = target.height !== image.height || target.width !== image.width;
+    const most = Math.max(target.height, isResized ? image.height : 0) * target.width;
+    if (most > MAX_PIXELS || (isResized && Math.max(image.height, image.width) > MAX_SIDE)) {
       const size = `${target.height}x${target.width}`;
       throw new ResidualSkipError(
         'INVALID_DATA',
         `${name}: the image would be resized to ${size}, too much to hold`,
       );
     }
-    sized = await resizeImage(sized, target.width, target.height, this.#kernel);
-    const { height, width } = this.#crop ?? this.#padding ?? sized;
-    const origin = this.#originOf(sized);
+    const { height, width } = this.#crop ?? this.#padding ?? target;
     this.#checkSize(name, height, width);
-    const data = new Float32Array(channels * height * width);
-    for (const [c, table] of this.#tables.entries()) {
-      const plane = data.subarray(c * height * width, (c + 1) * height * width);
-      const pixel = this.#padding ? this.#padding.pixel : 0;
-      const around = pixel === undefined ? 0 : table[pixel]!;
-      const channel = this.#flip ? channels - 1 - c : c;
-      fillPlane(plane, { height, width }, { image: sized, channel, table, around, ...origin });
+    const { left, top } = this.#originOf(target);
+    // What goes beyond is cropped.
+    const taps = (from: number, to: number, start: number, length: number) =>
+      tapsOf(from, to, this.#kernel, Math.max(-start, 0), Math.min(to, length - start));
+    return {
+      columns: taps(image.width, target.width, left, width),
+      rows: taps(image.height, target.height, top, height),
+      ...{ size: { height, width }, left: Math.max(left, 0), top: Math.max(top, 0) },
+    };
+  }
+
+  /** Gives what lies around an image its value. */
+  #fill(output: Float32Array): void {
+    const pixel = this.#padding ? this.#padding.pixel : 0;
+    const plane = output.length / this.#input.channels;
+    if (pixel === undefined) return;
+    for (let c = 0; c < this.#input.channels; c++) {
+      output.fill(this.#tables[256 * c + pixel]!, c * plane, (c + 1) * plane);
     }
-    return { data, shape: [1, channels, height, width] };
   }
 
   /** Where `apply` puts an image of this size. */
@@ -163,6 +203,16 @@ export class Preprocessor {
       );
     }
     return size && { ...size, pixel: pad_value, centred: pad_center ?? false };
+  }
+
+  /**
+   * A hash of all that decides which tensor an image becomes: this configuration, and `VERSION`. Sixteen hexadecimal digits.
+   */
+  get id(): string {
+    const [resize, crop, padding] = [this.#resize, this.#crop, this.#padding].map((part) => part ?? null);
+    const made = [VERSION, this.#input.channels, resize, crop, padding, this.#kernel, this.#flip];
+    const text = JSON.stringify([...made, ...this.#tables]);
+    return createHash('sha256').update(text).digest('hex').slice(0, 16);
   }
 
   /** Of each channel, by pixel value (0 to 255): what it is multiplied by, and what is added then. */
@@ -222,35 +272,5 @@ export class Preprocessor {
     if (value.length === channels) return value;
     if (value.every((one) => one === value[0])) return Array<number>(channels).fill(value[0]!);
     throw this.#invalid(`${field} has ${value.length} values, but the model takes ${channels} channel(s)`);
-  }
-}
-
-interface Filling {
-  readonly image: RawImage;
-  readonly channel: number;
-  /** Prepared values by pixel value. */
-  readonly table: Float32Array;
-  /** The prepared value of missing pixels. */
-  readonly around: number;
-  readonly left: number;
-  readonly top: number;
-}
-
-/** Puts a channel of an image into a plane of `size`; what goes beyond is cropped. */
-function fillPlane(
-  plane: Float32Array,
-  size: Size,
-  { image, channel, table, around, left, top }: Filling,
-): void {
-  const { data, channels } = image;
-  const source = channels === 1 ? 0 : channel;
-  const [firstRow, rows] = [Math.max(top, 0), Math.min(size.height, top + image.height)];
-  const [first, end] = [Math.max(left, 0), Math.min(size.width, left + image.width)];
-  if (rows - firstRow < size.height || end - first < size.width) plane.fill(around);
-  for (let y = firstRow; y < rows; y++) {
-    let from = ((y - top) * image.width + first - left) * channels + source;
-    for (let to = y * size.width + first; to < y * size.width + end; to++, from += channels) {
-      plane[to] = table[data[from]!]!;
-    }
   }
 }

@@ -6,6 +6,9 @@ export interface Size {
   readonly width: number;
 }
 
+/** Filters of PIL. Those that sharp has too bear its names. */
+export type ResizeKernel = 'nearest' | 'lanczos3' | 'linear' | 'cubic' | 'box' | 'hamming';
+
 export type Resize =
   | Size
   | { readonly shortestEdge: number; readonly longestEdge?: number | undefined }

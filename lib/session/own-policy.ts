@@ -11,6 +11,8 @@ export interface PolicyInfo {
   readonly sha256: string;
   /** What `calibrate` certified; null if the policy promises nothing. */
   readonly promise: NonNullable<SkipPolicy['promise']> | null;
+  /** What prepared the images that certified it, where the policy says so. */
+  readonly preprocessing?: string;
 }
 
 export interface OwnPolicy {
@@ -21,8 +23,11 @@ export interface OwnPolicy {
 /** @throws ResidualSkipError INVALID_POLICY, READ_FAILED */
 export function ownPolicy(source: PolicySource): OwnPolicy {
   const policy = loadPolicy(source);
-  const { promise = null } = policy;
-  const info = { source: typeof source === 'string' ? source : null, sha256: hashPolicy(policy), promise };
+  const { promise = null, preprocessing } = policy;
+  const info = {
+    ...{ source: typeof source === 'string' ? source : null, sha256: hashPolicy(policy), promise },
+    ...(preprocessing && { preprocessing }),
+  };
   return { policy, info };
 }
 

@@ -29,6 +29,11 @@ export interface SkipPolicy {
   /** The precision that the model runs in, which the promise is about; float32 where it is left out. */
   readonly precision?: Precision;
   /**
+   * What made tensors of the images that the promise is about: sizes, filter, normalisation and the version of the code, as
+   * `Preprocessor.id` has them. A classifier that prepares images otherwise says so.
+   */
+  readonly preprocessing?: string;
+  /**
    * For all blocks that `blocks` doesn't name, where possible: `skip` for skippable blocks, `gate` and `{ threshold
    * }` for blocks with a gate; the rest run. `gate` by default.
    */
@@ -84,6 +89,11 @@ const oneSchema = z.strictObject({
   precision: z.enum(PRECISIONS).optional().meta({
     description: 'The precision that the model runs in, which the promise is about; float32 by default.',
   }),
+  preprocessing: z
+    .string()
+    .regex(/^[0-9a-f]{16}$/, { error: 'expected 16 hexadecimal digits in lower case' })
+    .optional()
+    .meta({ description: 'What made tensors of the images that certified the policy.' }),
   default: actionSchema.optional().meta({
     description: "For every block that 'blocks' doesn't name and that can do it; 'gate' by default.",
   }),

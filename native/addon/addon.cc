@@ -1,4 +1,4 @@
-// Node-API face of the native core: Engine, Program, info(), discard() and sha256(). Arguments come from lib/backends/native.ts, which has
+// Node-API face of the native core: Engine, Program, draw(), info(), discard() and sha256(). Arguments come from lib/backends/native.ts, which has
 // checked what users give; here only what keeps memory safe is checked again.
 #include <napi.h>
 
@@ -13,6 +13,7 @@
 
 #include "addon/audit_lines.h"
 #include "addon/convert.h"
+#include "addon/drawing.h"
 #include "addon/engine_host.h"
 #include "hash/sha256.h"
 #include "kernels/peak.h"
@@ -435,6 +436,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("discard", Napi::Function::New(env, discard, "discard"));
   exports.Set("forget", Napi::Function::New(env, forget, "forget"));
+  exports.Set("draw", Napi::Function::New(env, draw, "draw"));
   if (can_sha256()) {
     exports.Set("sha256", Napi::Function::New(env, sha256_all, "sha256"));
     exports.Set("auditLinesSync", Napi::Function::New(env, audit_lines_sync, "auditLinesSync"));

@@ -157,6 +157,7 @@ struct LookupArgs8;
 struct QuantizeArgs8;
 struct DynamicQuantizeArgs8;
 struct DequantizeArgs8;
+struct DrawArgs8;
 
 struct KernelTable {
   Isa isa = Isa::kScalar;

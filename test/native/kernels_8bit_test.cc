@@ -383,6 +383,72 @@ TEST(Kernels8, TablesAreLookedUp) {
   });
 }
 
+// How an axis might be resized: windows of random factors, some of them negative, whose sum is about 1.
+struct RandomAxis {
+  std::vector<int32_t> firsts, factors;
+  DrawAxis8 axis;
+  RandomAxis(int length, int count, int each, uint32_t seed) : factors(static_cast<size_t>(count) * static_cast<size_t>(each)) {
+    const auto random = random_integers<int32_t>(factors.size(), seed, -(1 << 19), 1 << 20);
+    for (int i = 0; i < count; ++i) {
+      firsts.push_back(static_cast<int>(int64_t{i} * (length - each) / std::max(1, count - 1)));
+      int32_t rest = 1 << kDrawBits;
+      for (int j = 0; j < each; ++j) {
+        const size_t at = static_cast<size_t>(i * each + j);
+        factors[at] = j == each - 1 ? rest : random[at];
+        rest -= factors[at];
+      }
+    }
+    axis = {count, each, firsts.data(), factors.data()};
+  }
+  // Element i of what `value` becomes.
+  template <class F>
+  uint8_t at(int i, F value) const {
+    int64_t sum = int64_t{1} << (kDrawBits - 1);
+    for (int j = 0; j < axis.each; ++j) sum += int64_t{factors[static_cast<size_t>(i * axis.each + j)]} * value(firsts[static_cast<size_t>(i)] + j);
+    return static_cast<uint8_t>(std::clamp<int64_t>(sum >> kDrawBits, 0, 255));
+  }
+};
+
+TEST(Kernels8, ImagesAreDrawn) {
+  struct Case {
+    int width, height, channels, columns, rows, each;
+    std::vector<int32_t> sources;
+  };
+  for (const Case& c : {Case{37, 41, 3, 19, 23, 4, {0, 1, 2}}, Case{5, 3, 3, 33, 16, 2, {2, 1, 0}}, Case{100, 7, 1, 16, 1, 7, {0, 0, 0}},
+                        Case{1, 1, 1, 1, 1, 1, {0}}, Case{16, 16, 3, 16, 16, 1, {0, 1, 2}}}) {
+    const auto random = random_integers<uint8_t>(static_cast<size_t>(c.width * c.height * c.channels), 1, 0, 255);
+    GuardedArray<uint8_t> pixels(random.size());
+    std::copy(random.begin(), random.end(), pixels.data());
+    const RandomAxis columns(c.width, c.columns, c.each, 2), rows(c.height, c.rows, std::min(c.each, c.height), 3);
+    const int planes = static_cast<int>(c.sources.size()), left = 2, top = 1;
+    const int plane_width = c.columns + 5, plane_height = c.rows + 2;
+    const std::vector<float> tables = random_floats(static_cast<size_t>(planes) * 256, 4);
+    const size_t size = static_cast<size_t>(planes * plane_width * plane_height);
+    std::vector<float> expected(size, -7);
+    for (int p = 0; p < planes; ++p) {
+      for (int y = 0; y < c.rows; ++y) {
+        for (int x = 0; x < c.columns; ++x) {
+          const uint8_t value = rows.at(y, [&](int row) {
+            return columns.at(x, [&](int column) {
+              return random[static_cast<size_t>((row * c.width + column) * c.channels + c.sources[static_cast<size_t>(p)])];
+            });
+          });
+          expected[static_cast<size_t>((p * plane_height + top + y) * plane_width + left + x)] = tables[static_cast<size_t>(p * 256 + value)];
+        }
+      }
+    }
+    on_every_table([&](const KernelTable& table, int) {
+      Guarded output(size, -7);
+      DrawArgs8 args{pixels.data(), c.width, c.height, c.channels, columns.axis, rows.axis, planes, c.sources.data(), tables.data(),
+                     output.data(), plane_width, plane_height, left, top, nullptr};
+      GuardedArray<uint8_t> scratch(static_cast<size_t>(draw_scratch_bytes(args)));
+      args.scratch = scratch.data();
+      table.draw8(args);
+      EXPECT_EQ(expected, std::vector<float>(output.data(), output.data() + size));
+    });
+  }
+}
+
 TEST(Kernels8, FloatsAndBack) {
   std::vector<float> x = random_floats(53, 1, -30, 30);
   x[3] = std::numeric_limits<float>::quiet_NaN();

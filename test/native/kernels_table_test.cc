@@ -338,6 +338,24 @@ Result run_blocked_to_planar8(const KernelTable& table) {
   table.blocked_to_planar8(x.view(), {y.data(), kChannels, kHeight, kWidth, kWidth, kHeight * kWidth}, 0, 1);
   return Result(y.begin(), y.end());
 }
+Result run_draw8(const KernelTable& table) {
+  const auto pixels = random_integers<uint8_t>(9 * 23 * 3, 1, 0, 255);
+  // Windows of 3 that move on by 1, with factors that overshoot.
+  std::vector<int32_t> firsts(21), factors;
+  for (int i = 0; i < 21; ++i) {
+    firsts[static_cast<size_t>(i)] = i;
+    for (const int32_t factor : {-300'000, 4'194'304 + 600'000 - i, -300'000}) factors.push_back(factor);
+  }
+  const std::vector<int32_t> sources{2, 1, 0};
+  const Result tables = random_floats(3 * 256, 3);
+  Result y(3 * 7 * 21);
+  DrawArgs8 args{pixels.data(), 23, 9, 3, {21, 3, firsts.data(), factors.data()}, {7, 3, firsts.data(), factors.data()},
+                 3, sources.data(), tables.data(), y.data(), 21, 7, 0, 0, nullptr};
+  std::vector<uint8_t> scratch(static_cast<size_t>(draw_scratch_bytes(args)));
+  args.scratch = scratch.data();
+  table.draw8(args);
+  return y;
+}
 // The number of chains depends on the instruction set, and so does what is left of them.
 Result run_dot_burst(const KernelTable& table) {
   std::vector<int32_t> y = random_integers<int32_t>(kLanes, 1, -1000, 1000);

@@ -4,6 +4,7 @@
 
 #include "kernels/int8/conv8-inl.h"
 #include "kernels/int8/conv8_depthwise-inl.h"
+#include "kernels/int8/draw8-inl.h"
 #include "kernels/int8/gemm8-inl.h"
 #include "kernels/int8/pointwise8-inl.h"
 

@@ -175,4 +175,37 @@ struct DequantizeArgs8 {
   float scale = 1;
 };
 
+// How one axis of an image is resized: element i of the result is the sum of `each` elements from firsts[i] on, times factors[i, j], which
+// have kDrawBits bits behind the point. firsts doesn't fall.
+struct DrawAxis8 {
+  int count = 0, each = 0;
+  const int32_t *firsts = nullptr, *factors = nullptr;
+  // The elements that are needed.
+  int begin() const { return firsts[0]; }
+  int length() const { return firsts[count - 1] + each - firsts[0]; }
+};
+inline constexpr int kDrawBits = 22;
+
+// output[p, top + y, left + x] = tables[p, value] of each of some planes, where value is channel sources[p] of the image, resized: along the
+// rows, rounded to 8 bits, then along the columns, rounded again.
+struct DrawArgs8 {
+  const uint8_t* pixels = nullptr;  // [height, width, channels]
+  int width = 0, height = 0, channels = 0;
+  DrawAxis8 columns, rows;
+  int planes = 0;
+  const int32_t* sources = nullptr;
+  const float* tables = nullptr;  // [planes, 256]
+  float* output = nullptr;        // [planes, plane_height, plane_width]
+  int plane_width = 0, plane_height = 0, left = 0, top = 0;
+  uint8_t* scratch = nullptr;  // draw_scratch_bytes()
+
+  static int64_t whole_vectors(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+  int64_t row_bytes() const { return whole_vectors(int64_t{columns.length()} * channels); }
+  int64_t narrow_width() const { return whole_vectors(columns.count); }
+};
+// Sixteen rows as columns, before and after they are resized, and all resized rows of each channel.
+inline int64_t draw_scratch_bytes(const DrawArgs8& a) {
+  return (a.row_bytes() + a.narrow_width()) * kLanes + a.channels * a.narrow_width() * a.rows.length();
+}
+
 }  // namespace rskip

@@ -8,8 +8,11 @@ import { contentHash } from 'lib/calibrate/split.js';
 import { ImageClassifier } from 'lib/classify/image-classifier.js';
 import { listImagesBelow } from 'lib/data/files.js';
 import { decodeImage } from 'lib/data/image.js';
+import type { PreprocessorConfig } from 'lib/data/preprocessor-config.js';
+import { evaluate } from 'lib/measure/evaluate.js';
 import type { Progress } from 'lib/session/progress.js';
 import { InferenceSession } from 'lib/session/session.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
 import type { Tensor } from 'lib/tensor/tensor.js';
 import '../../helpers/few-timed.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
@@ -81,14 +84,39 @@ test('tensors and pixels one after another give what the folder gives', async ()
   const pixels = await Promise.all(files.map((file) => decodeImage(file)));
   const byTensors = await calibrate(model, tensors(), QUICK);
   const byPixels = await calibrate(model, pixels, { ...QUICK, onNote });
+  // How tensors were prepared isn't known.
+  const { preprocessing, ...prepared } = byFolder.policy;
+  expect(byTensors.policy).not.toHaveProperty('preprocessing');
+  expect(byPixels.policy).toHaveProperty('preprocessing', preprocessing);
   for (const { policy, chosen, certifiedOn } of [byTensors, byPixels]) {
-    expect(untimed(policy)).toEqual(untimed(byFolder.policy));
+    expect(untimed({ ...policy, preprocessing: undefined })).toEqual(
+      untimed({ ...prepared, preprocessing: undefined }),
+    );
     expect({ chosen, certifiedOn }).toEqual({ chosen: byFolder.chosen, certifiedOn: byFolder.certifiedOn });
   }
   // Pixels can be drawn; a tensor is no picture.
   const drawn = (result: Calibration) => result.examples.most.map(({ thumbnail }) => thumbnail !== undefined);
   expect(new Set([...drawn(byFolder), ...drawn(byPixels)])).toEqual(new Set([true]));
   expect(new Set(drawn(byTensors))).toEqual(new Set([false]));
+});
+
+test('who prepares images otherwise than those that certified is told so, and nobody else', async () => {
+  const { preprocessing: made, ...old } = byFolder.policy;
+  expect(made).toMatch(/^[0-9a-f]{16}$/);
+  const told = async (policy: SkipPolicy | undefined, preprocessor?: PreprocessorConfig) => {
+    const heard: string[] = [];
+    const own = { policy, preprocessor, onNote: (note: string) => void heard.push(note) };
+    await using _ = await ImageClassifier.from(model, own);
+    const limit = { limit: 2, labelsFrom: 'none' } as const;
+    if (!preprocessor) await evaluate(model, images, { policy, ...limit, onNote: own.onNote });
+    return heard.filter((note) => /prepared otherwise/.test(note)).length;
+  };
+  expect(await told(byFolder.policy)).toBe(0);
+  expect(await told(byFolder.policy, { do_rescale: false })).toBe(1);
+  expect(await told(old, { do_rescale: false })).toBe(0);
+  expect(await told(undefined)).toBe(0);
+  // Of another version of this package: a classifier says so, and eval.
+  expect(await told({ ...old, preprocessing: '0123456789abcdef' })).toBe(2);
 });
 
 test('labels of images are those of an accuracy', async () => {

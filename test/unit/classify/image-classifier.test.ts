@@ -54,6 +54,27 @@ describe('classify', () => {
     expect(together).toEqual(alone);
   });
 
+  test('the next images are prepared while the network runs', async () => {
+    const prepared = jest.spyOn(classifier.preprocessor, 'apply');
+    const run = jest.spyOn(classifier.session, 'run');
+    const behind: number[] = [];
+    run.mockImplementation(async (...args) => {
+      // Images in memory take a few turns of the event loop.
+      for (let turn = 0; turn < 1000; turn++) await new Promise(setImmediate);
+      behind.push(prepared.mock.calls.length);
+      const [feeds, fetches, rest] = args as Parameters<typeof classifier.session.run>;
+      return (await classifier.session.runTraced(feeds, fetches as string[], rest)).outputs;
+    });
+    const pixels = { width: 32, height: 32, channels: 3, data: new Uint8Array(32 * 32 * 3) };
+    const answers = await classifier.classify(Array(48).fill(pixels));
+    for (const mock of [prepared, run]) mock.mockRestore();
+    expect(answers).toHaveLength(48);
+    // Of three batches of 16: with the first, the second is prepared as well.
+    expect(behind).toHaveLength(3);
+    expect(behind[0]).toBeGreaterThanOrEqual(32);
+    expect(behind[1]).toBe(48);
+  });
+
   test('answers for no images with no answers', async () => {
     expect(await classifier.classify([])).toEqual([]);
   });

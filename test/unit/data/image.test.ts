@@ -1,14 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import {
-  decodeImage,
-  decodingBytes,
-  pixelsOf,
-  type ResizeKernel,
-  resizeImage,
-  toGrey,
-} from 'lib/data/image.js';
+import { decodeImage, decodingBytes, pixelsOf, toGrey } from 'lib/data/image.js';
+import type { ResizeKernel } from 'lib/data/resize-rule.js';
 import sharp, { type Sharp } from 'sharp';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
@@ -76,24 +70,43 @@ describe('an image that is to be resized', () => {
   const folder = join(__dirname, 'pil');
   const photo = readFileSync(join(folder, 'photo.jpg'));
   const to = (width: number, height: number, kernel: ResizeKernel = 'linear') => ({
-    resize: () => ({ width, height, kernel, grey: false }),
+    resize: () => ({ width, height, kernel }),
   });
 
   test.each(['linear', 'cubic'] as const)(
-    'a much larger JPEG is decoded to its size, as near to PIL as docs/cli.md says, and as when it is decoded whole: %s',
+    'a much larger JPEG is decoded to its size, as near to PIL as docs/cli.md says: %s',
     async (kernel) => {
       const expected = await decodeImage(join(folder, `${kernel}.png`));
       for (const file of [photo, join(folder, 'photo.jpg')]) {
         const image = await decodeImage(file, to(84, 64, kernel));
         expect(image).toMatchObject({ width: 84, height: 64, channels: 3 });
         const { mean, largest } = distance(image.data, expected.data);
-        const whole = await resizeImage(await decodeImage(file), 84, 64, kernel);
-        expect(mean).toBeLessThan(distance(whole.data, expected.data).mean + 0.1);
         expect(mean).toBeLessThan(4);
         expect(largest).toBeLessThan(32);
       }
     },
   );
+
+  test('the less a JPEG is decoded at, the more is left to the filter: half of it at 5.5 times, a quarter at 5.6 times', async () => {
+    const resize = jest.spyOn(sharp.prototype, 'resize');
+    for (const [times, fast] of [
+      [4, true],
+      [5, false],
+      [5.59, false],
+      [5.61, true],
+      [8.9, true],
+      [9, false],
+      [11.19, false],
+      [11.21, true],
+      [20, true],
+    ] as const) {
+      resize.mockClear();
+      const shape = { width: 420, height: 320 };
+      await decodeImage(photo, to(shape.width / times, shape.height / times)).catch(() => {});
+      expect(resize.mock.calls[0]![2]).toMatchObject({ fastShrinkOnLoad: fast });
+    }
+    resize.mockRestore();
+  });
 
   test.each([
     ['a photograph', (image: Sharp) => image],
@@ -102,42 +115,28 @@ describe('an image that is to be resized', () => {
     ['one with another profile', (image: Sharp) => image.withIccProfile('p3')],
     ['grey', (image: Sharp) => image.toColourspace('b-w')],
     ['of CMYK', (image: Sharp) => image.toColourspace('cmyk')],
-  ])('%s that is not much larger has the pixels that resizing it afterwards gives', async (_, make) => {
+  ])('%s that is not much larger is decoded whole', async (_, make) => {
     const file = await make(sharp(photo)).jpeg().toBuffer();
     const whole = await decodeImage(file);
     for (const kernel of ['linear', 'cubic', 'lanczos3'] as const) {
       for (const [width, height] of [
         [341, 256],
-        [256, 341],
         [110, 112],
         [500, 333],
         [whole.width, 100],
       ] as const) {
-        const once = await decodeImage(file, to(width, height, kernel));
-        const afterwards = await resizeImage(whole, width, height, kernel);
-        // Turned images, and colours that are no sRGB, keep their size.
-        const kept = once.width === whole.width && once.height === whole.height;
-        expect(Buffer.compare(once.data, (kept ? whole : afterwards).data)).toBe(0);
+        expect(await decodeImage(file, to(width, height, kernel))).toEqual(whole);
       }
     }
-  });
-
-  test('a JPEG becomes its size at once; where colours are mixed before, only if it is much larger', async () => {
-    const grey = (width: number, height: number) => ({
-      resize: () => ({ width, height, kernel: 'linear' as const, grey: true }),
-    });
-    expect(await decodeImage(photo, to(200, 150))).toMatchObject({ width: 200, height: 150 });
-    expect(await decodeImage(photo, grey(200, 150))).toMatchObject({ width: 420, height: 320 });
-    expect(await decodeImage(photo, grey(84, 64))).toMatchObject({ width: 84, height: 64 });
-    const shades = await sharp(photo).toColourspace('b-w').jpeg().toBuffer();
-    expect(await decodeImage(shades, grey(200, 150))).toMatchObject({ width: 200, height: 150 });
   });
 
   test('any other is decoded at its own size, to the same pixels', async () => {
     const whole = await decodeImage(photo);
     expect(whole).toMatchObject({ width: 420, height: 320 });
     expect(await decodeImage(photo, to(420, 320))).toEqual(whole);
-    expect(await decodeImage(photo, to(50, 50, 'nearest'))).toEqual(whole);
+    for (const kernel of ['nearest', 'box', 'hamming'] as const) {
+      expect(await decodeImage(photo, to(50, 50, kernel))).toEqual(whole);
+    }
     expect(await decodeImage(photo, { resize: () => undefined })).toEqual(whole);
     const lossless = await sharp(photo).png().toBuffer();
     expect(await decodeImage(lossless, to(84, 64))).toEqual(whole);
@@ -148,7 +147,7 @@ describe('an image that is to be resized', () => {
     const asked: number[][] = [];
     const resize = ({ width, height }: { width: number; height: number }) => {
       asked.push([width, height]);
-      return { width: 64, height: 84, kernel: 'linear' as const, grey: false };
+      return { width: 64, height: 84, kernel: 'linear' as const };
     };
     const image = await decodeImage(turned, { resize });
     expect(image).toMatchObject({ width: 64, height: 84 });
@@ -236,20 +235,8 @@ describe('without sharp', () => {
         code: 'MISSING_DEPENDENCY',
         message: expect.stringContaining('npm install sharp'),
       });
-      const raw = { width: 1, height: 1, channels: 1, data: Uint8Array.of(3) } as const;
-      expect(await image.resizeImage(raw, 1, 1, 'linear')).toBe(raw);
     });
   });
-});
-
-test('resizeImage keeps a flat image flat, grey or not', async () => {
-  for (const channels of [1, 3] as const) {
-    const image = { width: 5, height: 4, channels, data: new Uint8Array(20 * channels).fill(99) };
-    const resized = await resizeImage(image, 7, 3, 'cubic');
-    expect(resized).toMatchObject({ width: 7, height: 3 });
-    expect(new Set(resized.data)).toEqual(new Set([99]));
-    expect(resized.data).toHaveLength(21 * resized.channels);
-  }
 });
 
 test('toGrey weighs red, green and blue as BT.601 does', () => {

@@ -144,7 +144,7 @@ describe('what does not fit', () => {
       /image_mean has 3 values/,
     ],
     ['a deviation of zero', { image_mean: 0, image_std: [1, 0, 1] }, RGB, /image_std has a zero/],
-    ['an unknown filter', { size: 8, resample: 4 }, RGB, /resample 4 is not one of/],
+    ['an unknown filter', { size: 8, resample: 6 }, RGB, /resample 6 is not one of/],
     ['crop_pct with a height', { size: { height: 8, width: 8 }, crop_pct: 0.9 }, RGB, /crop_pct needs/],
   ])('%s is INVALID_DATA', (_, config, input, message) => {
     expect(() => new Preprocessor(config, input, 'p.json')).toThrow(message);
