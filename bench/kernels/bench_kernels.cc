@@ -180,12 +180,15 @@ const char* unit_of(const Options& options) { return options.int8 ? "GOP/s" : "G
 void bench_line(const Options& options, const ConvShape& shape, const std::vector<double>& peaks) {
   const double flops = 2.0 * shape.out_channels * shape.out_height * shape.out_width * shape.in_channels /
                        shape.groups * shape.kernel_h * shape.kernel_w;
-  const ConvAlgorithm chosen = options.int8 ? choose_conv8_algorithm(shape) : choose_conv_algorithm(shape);
-  std::vector<ConvAlgorithm> algorithms = {chosen};
-  if (!options.int8 && winograd_applies(shape)) {
-    algorithms = {ConvAlgorithm::kDirect, ConvAlgorithm::kWinograd2, ConvAlgorithm::kWinograd4};
-  }
   for (size_t i = 0; i < options.tables.size(); ++i) {
+    const ConvAlgorithm chosen =
+        options.int8 ? choose_conv8_algorithm(shape, options.tables[i]->isa) : choose_conv_algorithm(shape);
+    std::vector<ConvAlgorithm> algorithms = {chosen};
+    if (!options.int8 && winograd_applies(shape)) {
+      algorithms = {ConvAlgorithm::kDirect, ConvAlgorithm::kWinograd2, ConvAlgorithm::kWinograd4};
+    } else if (chosen == ConvAlgorithm::kWinograd4) {
+      algorithms = {ConvAlgorithm::kDirect, chosen};
+    }
     for (ConvAlgorithm algorithm : algorithms) {
       const double ms = milliseconds(*options.tables[i], shape, algorithm, options);
       const double gflops = flops / ms * 1e-6;

@@ -282,7 +282,7 @@ bool lower_qconv(Lowering& plan, const Step& step) {
     return true;
   }
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
-  const ConvAlgorithm algorithm = choose_conv8_algorithm(shape);
+  const ConvAlgorithm algorithm = choose_conv8_algorithm(shape, in.w_zero ? Isa::kScalar : plan.isa);
   const bool has_kernel = !in.w_zero || algorithm == ConvAlgorithm::kDepthwise;
   if (to_float && algorithm == ConvAlgorithm::kDepthwise && lower_depthwise8(plan, step, shape, y.n)) return true;
   if (to_float || !has_kernel || !in.bound(plan)) return lower_im2col8(plan, step, shape, y.n);

@@ -48,25 +48,35 @@ void check_pad(const StepCheck& c) {
   }
 }
 
-// A move of a blocked map to a blocked map.
+// Whether a step moves a blocked map, of floats or of bytes, to a map.
+bool moves_images(const Lowering& plan, const Step& step, Image* x, Image* y) {
+  const DType dtype = plan.value(step.inputs[0]).dtype == DType::kUint8 ? DType::kUint8 : DType::kFloat32;
+  return plan.blocked_at_home(step.inputs[0]) && plan.as_images(step, x, y, dtype) && x->n == y->n;
+}
 bool draft_move(Lowering& plan, const Step& step, const BlockedMove& move) {
-  const NodeId from = plan.request_blocked(step.inputs[0]);
+  const NodeId from = plan.request(step.inputs[0], Form::kBlocked);
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
+  const bool bytes = plan.value(step.inputs[0]).dtype == DType::kUint8;
   plan.compute({.reads = {from}, .write = to, .make = [=, images = plan.image(to).n](const Emitter& e) {
-                  return for_images(
-                      images, [&](int n) { return make_move_blocked(e.blocked(from, n), e.blocked(to, n), move); });
+                  return for_images(images, [&](int n) {
+                    return bytes ? make_move_blocked(e.blocked8(from, n), e.blocked8(to, n), move)
+                                 : make_move_blocked(e.blocked(from, n), e.blocked(to, n), move);
+                  });
                 }});
   return true;
 }
 
-// With zeros, on all sides but the batch; nothing is cut off.
+// With zeros, or any byte, on all sides but the batch; nothing is cut off.
 bool lower_pad(Lowering& plan, const Step& step) {
   Image x, y;
-  if (!plan.blocked_at_home(step.inputs[0]) || !plan.as_images(step, &x, &y)) return false;
+  const ValueId value = step.inputs[1];
+  if (!moves_images(plan, step, &x, &y)) return false;
   const size_t rank = step.pads.size() / 2;
-  if (rank < 3 || step.pad_mode != ops::PadMode::kConstant || step.inputs[1] || x.n != y.n) return false;
+  if (rank < 3 || step.pad_mode != ops::PadMode::kConstant) return false;
+  if (value && !(plan.is_constant(value) && plan.value(value).dtype == DType::kUint8)) return false;
   if (std::any_of(step.pads.begin(), step.pads.end(), [](int64_t p) { return p < 0; })) return false;
   BlockedMove move;
+  move.fill = plan.scalar<uint8_t>(value);
   move.rows = x.h;
   move.columns = x.w;
   move.channels = static_cast<int>(step.pads[1]);
@@ -95,9 +105,9 @@ void check_slice(const StepCheck& c) {
 // Of rows and columns alone, forwards.
 bool lower_slice(Lowering& plan, const Step& step) {
   Image x, y;
-  if (!plan.blocked_at_home(step.inputs[0]) || !plan.as_images(step, &x, &y)) return false;
+  if (!moves_images(plan, step, &x, &y)) return false;
   const size_t rank = step.starts.size();
-  if (rank < 3 || x.n != y.n || x.c != y.c) return false;
+  if (rank < 3 || x.c != y.c) return false;
   if (std::any_of(step.steps.begin(), step.steps.end(),
                   [](int64_t s) { return s < 1 || s > std::numeric_limits<int>::max(); }))
     return false;

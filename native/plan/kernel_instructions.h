@@ -117,12 +117,14 @@ InstructionPtr make_pad_channels(Place x, Place y, int n);
 InstructionPtr make_spread(Place x, Place y, int n);
 
 // y = x's pixels (first_row + i * row_step, first_column + j * column_step), at (top + i, left + j) and `channels`
-// channels later; zero elsewhere. Option A shortcuts are made of these.
+// channels later; `fill` elsewhere, which is zero for floats. Option A shortcuts are made of these.
 struct BlockedMove {
   int first_row = 0, first_column = 0, row_step = 1, column_step = 1;
   int rows = 0, columns = 0;
   int top = 0, left = 0, channels = 0;
+  uint8_t fill = 0;
 };
 InstructionPtr make_move_blocked(BlockedOperand x, BlockedOperand y, const BlockedMove& move);
+InstructionPtr make_move_blocked(BlockedOperand8 x, BlockedOperand8 y, const BlockedMove& move);
 
 }  // namespace rskip

@@ -10,8 +10,9 @@
 
 namespace rskip {
 
-DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, bool bfloat16) {
-  return Lowering(program, constants, weights, bfloat16).run();
+DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, bool bfloat16,
+                 Isa isa) {
+  return Lowering(program, constants, weights, bfloat16, isa).run();
 }
 
 DraftGraph Lowering::run() {

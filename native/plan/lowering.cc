@@ -28,8 +28,9 @@ void ConstantReader::require(ValueId id) const {
 }
 
 Lowering::Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights,
-                   bool bfloat16)
+                   bool bfloat16, Isa isa)
     : bfloat16(bfloat16),
+      isa(isa),
       program_(program),
       constants_{&program, constants},
       weights_(weights),

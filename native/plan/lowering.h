@@ -40,11 +40,12 @@ struct ConstantReader {
 
 class Lowering {
  public:
-  Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, bool bfloat16);
+  Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, bool bfloat16, Isa isa);
   // For lower() alone.
   DraftGraph run();
 
   const bool bfloat16;  // as in lower()
+  const Isa isa;
 
   const Value& value(ValueId id) const { return program_.value(id); }
   // Steps that write a value.

@@ -1,4 +1,4 @@
-// Instructions that only move floats.
+// Instructions that only move elements.
 #include <algorithm>
 #include <cstring>
 
@@ -72,42 +72,75 @@ InstructionPtr make_spread(Place x, Place y, int n) {
 
 namespace {
 
-// One pixel of channels, `shift` lanes later: the end of `low` and the start of `high`; null stands for zeros.
-void shift_lanes(const float* low, const float* high, int shift, float* to) {
-  for (int lane = 0; lane < shift; ++lane) to[lane] = low == nullptr ? 0.0f : low[kLanes - shift + lane];
-  for (int lane = shift; lane < kLanes; ++lane) to[lane] = high == nullptr ? 0.0f : high[lane - shift];
+// One pixel of channels, `shift` lanes later: the end of `low` and the start of `high`, of which the first few lanes are real; those
+// that aren't, and null, stand for `fill`.
+template <class T>
+struct PixelShift {
+  int shift, low_lanes, high_lanes;
+  T fill;
+
+  void operator()(const T* low, const T* high, T* to) const {
+    constexpr int kHalf = kLanes / 2;
+    if (shift == kHalf && (low == nullptr || low_lanes == kLanes) && (high == nullptr || high_lanes >= kHalf)) {
+      half(low == nullptr ? nullptr : low + kHalf, to);
+      return half(high, to + kHalf);
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const T* const from = lane < shift ? low : high;
+      const int at = lane < shift ? kLanes - shift + lane : lane - shift;
+      to[lane] = from == nullptr || at >= (lane < shift ? low_lanes : high_lanes) ? fill : from[at];
+    }
+  }
+  void half(const T* from, T* to) const {
+    if (from == nullptr) {
+      std::fill_n(to, kLanes / 2, fill);
+    } else {
+      std::copy_n(from, kLanes / 2, to);
+    }
+  }
+};
+
+template <class T, class Operand>
+InstructionPtr move_blocked(const Operand& x, const Operand& y, const BlockedMove& move) {
+  return simple(move_work(y.view), [x, y, move](Frame& frame, int part, int parts) {
+    const auto from = resolve(frame, x), to = resolve(frame, y);
+    const T fill = static_cast<T>(move.fill);
+    const ptrdiff_t width = static_cast<ptrdiff_t>(to.width) * kLanes;
+    each_row(to.blocks(), to.height, part, parts, [&](int b, int h) {
+      T* row = to.data + b * to.block_stride + h * to.row_stride;
+      const int high = b - move.channels / kLanes, low = high - 1;
+      const auto lanes = [&](int block) { return std::clamp(from.channels - block * kLanes, 0, kLanes); };
+      const PixelShift<T> shifted{move.channels % kLanes, lanes(low), lanes(high), fill};
+      const bool has_high = high >= 0 && shifted.high_lanes > 0, has_low = shifted.shift > 0 && low >= 0 && shifted.low_lanes > 0;
+      const bool inside = h >= move.top && h < move.top + move.rows && (has_high || has_low);
+      if (!inside || move.columns < to.width) std::fill_n(row, width, fill);
+      if (!inside) return;
+      const T* line = from.data + (move.first_row + (h - move.top) * move.row_step) * from.row_stride +
+                      static_cast<ptrdiff_t>(move.first_column) * kLanes;
+      const T* high_pixel = has_high ? line + high * from.block_stride : nullptr;
+      const T* low_pixel = has_low ? line + low * from.block_stride : nullptr;
+      const ptrdiff_t step = static_cast<ptrdiff_t>(move.column_step) * kLanes;
+      T* pixel = row + static_cast<ptrdiff_t>(move.left) * kLanes;
+      const bool whole = shifted.shift == 0 && (shifted.high_lanes == kLanes || from.channels == to.channels);
+      for (int w = 0; w < move.columns; ++w, pixel += kLanes) {
+        const ptrdiff_t at = w * step;
+        if (whole) {
+          std::copy_n(high_pixel + at, kLanes, pixel);
+        } else {
+          shifted(has_low ? low_pixel + at : nullptr, has_high ? high_pixel + at : nullptr, pixel);
+        }
+      }
+    });
+  });
 }
 
 }  // namespace
 
 InstructionPtr make_move_blocked(BlockedOperand x, BlockedOperand y, const BlockedMove& move) {
-  return simple(move_work(y.view), [x, y, move](Frame& frame, int part, int parts) {
-    const BlockedView from = resolve(frame, x), to = resolve(frame, y);
-    const int shift = move.channels % kLanes;
-    const size_t row_bytes = static_cast<size_t>(to.width) * kLanes * sizeof(float);
-    each_row(to.blocks(), to.height, part, parts, [&](int b, int h) {
-      float* row = to.data + b * to.block_stride + h * to.row_stride;
-      const int high = b - move.channels / kLanes, low = high - 1;
-      const bool has_high = high >= 0 && high < from.blocks(), has_low = shift > 0 && low >= 0 && low < from.blocks();
-      const bool inside = h >= move.top && h < move.top + move.rows && (has_high || has_low);
-      if (!inside || move.columns < to.width) std::memset(row, 0, row_bytes);
-      if (!inside) return;
-      const float* line = from.data + (move.first_row + (h - move.top) * move.row_step) * from.row_stride +
-                          static_cast<ptrdiff_t>(move.first_column) * kLanes;
-      const float* high_pixel = has_high ? line + high * from.block_stride : nullptr;
-      const float* low_pixel = has_low ? line + low * from.block_stride : nullptr;
-      const ptrdiff_t step = static_cast<ptrdiff_t>(move.column_step) * kLanes;
-      float* pixel = row + static_cast<ptrdiff_t>(move.left) * kLanes;
-      for (int w = 0; w < move.columns; ++w, pixel += kLanes) {
-        const ptrdiff_t at = w * step;
-        if (shift == 0) {
-          std::memcpy(pixel, high_pixel + at, kLanes * sizeof(float));
-        } else {
-          shift_lanes(has_low ? low_pixel + at : nullptr, has_high ? high_pixel + at : nullptr, shift, pixel);
-        }
-      }
-    });
-  });
+  return move_blocked<float>(x, y, move);
+}
+InstructionPtr make_move_blocked(BlockedOperand8 x, BlockedOperand8 y, const BlockedMove& move) {
+  return move_blocked<uint8_t>(x, y, move);
 }
 
 }  // namespace rskip

@@ -1,6 +1,7 @@
 // 8-bit numbers with AVX2. The interface is that of vec8_scalar-inl.h.
 #pragma once
 
+#include "simd/shorts_x86-inl.h"
 #include "simd/vec_avx2-inl.h"
 
 namespace rskip::RSKIP_ISA {
@@ -68,6 +69,26 @@ RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&fac
   __builtin_memcpy(&four, x, sizeof four);
   const Half8 quads = half_quads(_mm256_set1_epi32(four));
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], {quads, quads}, factor[n]);
+}
+struct PairFactors {
+  __m256i lo, hi;
+};
+RSKIP_INLINE PairFactors load_pair_factors(const int16_t* p) { return {load_half(p), load_half(p + 16)}; }
+RSKIP_INLINE __m256i add_pair_dot(__m256i sum, __m256i pair, __m256i factor) {
+#if RSKIP_DOT
+  return _mm256_dpwssd_avx_epi32(sum, pair, factor);
+#else
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pair, factor));
+#endif
+}
+template <int N>
+RSKIP_INLINE void add_pair_dots(Bits (&sum)[N], const int16_t* x, const PairFactors (&factor)[N]) {
+  int32_t two;
+  __builtin_memcpy(&two, x, sizeof two);
+  const __m256i pair = _mm256_set1_epi32(two);
+  RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
+    sum[n] = {add_pair_dot(sum[n].lo, pair, factor[n].lo), add_pair_dot(sum[n].hi, pair, factor[n].hi)};
+  }
 }
 RSKIP_INLINE Bits add_bits(Bits a, Bits b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
 RSKIP_INLINE Bits mul_bits(Bits a, int32_t b) {

@@ -1,6 +1,7 @@
 // 8-bit numbers with AVX-512. The interface is that of vec8_scalar-inl.h.
 #pragma once
 
+#include "simd/shorts_x86-inl.h"
 #include "simd/vec_avx512-inl.h"
 
 namespace rskip::RSKIP_ISA {
@@ -66,6 +67,25 @@ template <int N>
 RSKIP_INLINE void add_dots(Bits (&sum)[N], const uint8_t* x, const Factors (&factor)[N]) {
   const Quads quads = splat_quads(x);
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) sum[n] = add_dot(sum[n], quads, factor[n]);
+}
+// Two 16-bit numbers in each lane.
+struct PairFactors {
+  __m512i v;
+};
+RSKIP_INLINE PairFactors load_pair_factors(const int16_t* p) { return {_mm512_loadu_si512(p)}; }
+// sum + the sum of each lane's products with the two numbers at x, for each n.
+template <int N>
+RSKIP_INLINE void add_pair_dots(Bits (&sum)[N], const int16_t* x, const PairFactors (&factor)[N]) {
+  int32_t two;
+  __builtin_memcpy(&two, x, sizeof two);
+  const __m512i pair = _mm512_set1_epi32(two);
+  RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
+#if RSKIP_DOT
+    sum[n] = {_mm512_dpwssd_epi32(sum[n].v, factor[n].v, pair)};
+#else
+    sum[n] = {_mm512_add_epi32(sum[n].v, _mm512_madd_epi16(factor[n].v, pair))};
+#endif
+  }
 }
 RSKIP_INLINE Bits add_bits(Bits a, Bits b) { return {_mm512_add_epi32(a.v, b.v)}; }
 RSKIP_INLINE Bits mul_bits(Bits a, int32_t b) { return {_mm512_mullo_epi32(a.v, _mm512_set1_epi32(b))}; }

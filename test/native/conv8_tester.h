@@ -43,6 +43,8 @@ class ConvTester8 {
   ConvTester8& one_scale() { return one_scale_ = true, *this; }
   ConvTester8& residual(bool first = false) { return residual_ = true, addition_.residual_first = first, *this; }
   ConvTester8& in_place() { return in_place_ = true, residual(); }
+  // The largest sums that there are: every input is 255, every weight this one.
+  ConvTester8& largest(int8_t weight) { return largest_ = weight, input_zero(0); }
   ConvTester8& extra_halo(int size) { return extra_halo_ = size, *this; }
   ConvTester8& output_halo(int size) { return output_halo_ = size, *this; }
 
@@ -54,6 +56,7 @@ class ConvTester8 {
                  std::to_string(shape_.groups));
     for (const KernelTable* table : available_tables()) {
       SCOPED_TRACE(table->name);
+      pack(table->isa);
       for (int parts : {1, 2, 3, 7}) EXPECT_EQ(oracle_, run(*table, parts)) << parts << " parts";
     }
   }
@@ -69,11 +72,14 @@ class ConvTester8 {
     s.in_width = width_;
     s.out_height = (height_ + s.pad.top + s.pad.bottom - (s.kernel_h - 1) * s.dilation_h - 1) / s.stride_h + 1;
     s.out_width = (width_ + s.pad.left + s.pad.right - (s.kernel_w - 1) * s.dilation_w - 1) / s.stride_w + 1;
-    algorithm_ = choose_conv8_algorithm(s);
     const size_t out_size = static_cast<size_t>(out_) * s.out_height * s.out_width;
     const size_t k = static_cast<size_t>(in_ / s.groups) * s.kernel_h * s.kernel_w;
     x_ = random_integers<uint8_t>(static_cast<size_t>(in_) * height_ * width_, 1, 0, 255);
     weight_ = random_integers<int8_t>(out_ * k, 2, -128, 127);
+    if (largest_ != 0) {
+      std::fill(x_.begin(), x_.end(), 255);
+      std::fill(weight_.begin(), weight_.end(), largest_);
+    }
     weight_zero_ = random_integers<int8_t>(weight_zeros_, 6, -128, 127);
     biases_ = random_integers<int32_t>(out_, 3, -20000, 20000);
     residual_values_ = random_integers<uint8_t>(out_size, 4, 0, 255);
@@ -81,9 +87,13 @@ class ConvTester8 {
     scales_ = random_floats(one_scale_ ? 1 : out_, 5, 0.5f, 1.5f);
     for (float& scale : scales_) scale *= 64 / (8192 * std::sqrt(static_cast<float>(k)));
     scales_[0] = std::exp2(std::floor(std::log2(scales_[0])));
-    packed_ = pack_conv8(s, algorithm_, weight_.data(), bias_ ? biases_.data() : nullptr, scales_.data(),
-                         static_cast<int>(scales_.size()), input_zero_, weight_zero_.data(), weight_zeros_);
     compute_oracle();
+  }
+
+  void pack(Isa isa) {
+    algorithm_ = choose_conv8_algorithm(shape_, isa);
+    packed_ = pack_conv8(shape_, algorithm_, weight_.data(), bias_ ? biases_.data() : nullptr, scales_.data(),
+                         static_cast<int>(scales_.size()), input_zero_, weight_zero_.data(), weight_zeros_);
   }
 
   int32_t oracle_sum(int m, int h, int w) const {
@@ -174,6 +184,7 @@ class ConvTester8 {
   Rounding rounding_{-100, 155, 100};
   Addition8 addition_{0.7f, 1.3f, 91, false, {-60, 140, 60}};
   bool residual_ = false, in_place_ = false, bias_ = true, one_scale_ = false;
+  int8_t largest_ = 0;
   int extra_halo_ = 0, output_halo_ = 0, weight_zeros_ = 0;
   ConvAlgorithm algorithm_ = ConvAlgorithm::kDirect;
   std::vector<uint8_t> x_, residual_values_, oracle_;

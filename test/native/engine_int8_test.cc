@@ -216,6 +216,26 @@ IntegerWriter asymmetric(bool constant_weights) {
   return i;
 }
 
+// Shortcuts that leave out every second pixel and pad the channels: by half a block, by other numbers, and by a whole block.
+IntegerWriter shortcuts(bool constant_weights) {
+  IntegerWriter i(constant_weights);
+  const Words image = {1, 3, 17, 18}, first = {1, 20, 17, 18}, half = {1, 20, 9, 9};
+  int32_t x = i.quantize(i.image(image), image, 0.01f, 120);
+  x = i.conv(x, image, first, 3, 1, 1, 120, {90, 3, 250}, 10);
+  x = i.conv(x, first, first, 3, 1, 1, 90, {90, 3, 250}, 20);
+  const int32_t skipped = i.w.step(Op::kSlice, {x}, half, {4, 0, 0, 0, 0, 1, 1, 2, 2}, DType::kUint8);
+  for (int before : {8, 5, 16, 0}) {
+    const Words to = {1, 20 + before + 12, 9, 9};
+    const int32_t main = i.conv(x, first, to, 3, 2, 1, 90, {33, 0, 255}, 30);
+    const int32_t padded = i.w.step(Op::kPad, {skipped, i.byte({}, 90)}, to, {0, 8, 0, before, 0, 0, 0, 12, 0, 0}, DType::kUint8);
+    i.w.output(i.dequantize(i.add(main, padded, to, 33, 90, {90, 3, 250}), to, 0.25f, 90));
+  }
+  const Words around = {1, 20, 12, 13};
+  const int32_t framed = i.w.step(Op::kPad, {skipped, -1}, around, {0, 8, 0, 0, 1, 2, 0, 0, 2, 2}, DType::kUint8);
+  i.w.output(i.dequantize(framed, around, 0.25f, 90));
+  return i;
+}
+
 // Expand, depthwise and project.
 IntegerWriter inverted_residual(bool constant_weights, int32_t side) {
   IntegerWriter i(constant_weights);
@@ -244,6 +264,15 @@ TEST(IntegerPrograms, LargeMapsAreProcessedInBands) {
 
 TEST(IntegerPrograms, AsymmetricWeightsGiveTheBitsOfPlainLoops) {
   const IntegerWriter plain = asymmetric(false), packed = asymmetric(true);
+  const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
+  for (const KernelTable* table : available_tables()) {
+    SCOPED_TRACE(table->name);
+    for (int threads : {1, 3}) EXPECT_EQ(expected, outputs_of(*table, threads, packed, BlockMode::kRun));
+  }
+}
+
+TEST(IntegerPrograms, PaddedShortcutsGiveTheBytesOfPlainLoops) {
+  const IntegerWriter plain = shortcuts(false), packed = shortcuts(true);
   const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
   for (const KernelTable* table : available_tables()) {
     SCOPED_TRACE(table->name);

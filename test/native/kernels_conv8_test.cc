@@ -24,6 +24,26 @@ TEST(Conv8, ThreeByThree) {
   ConvTester8().channels(64, 64).map(7, 7).kernel(3).pad(1).check();
 }
 
+// Where some instruction sets take Winograd's algorithm: tiles of 4x4, of which sixteen are computed together.
+TEST(Conv8, ThreeByThreeInTiles) {
+  for (int width : {8, 9, 11, 23, 32}) {
+    ConvTester8().channels(16, 16).map(9, width).kernel(3).pad(1).check();
+    ConvTester8().channels(20, 40).map(8, width).kernel(3).pad(1).residual(width % 2 == 0).output_halo(1).check();
+  }
+  ConvTester8().channels(32, 32).map(33, 34).kernel(3).pad(1).in_place().check();
+  ConvTester8().channels(48, 33).map(12, 10).kernel(3).pad({0, 2, 1, 0}).extra_halo(1).input_zero(0).check();
+  ConvTester8().channels(64, 48).map(13, 10).kernel(3).rounding({-20, 40, 60}).bias(false).check();
+}
+
+// The most channels with which no sum exceeds what the algorithm computes; one more takes another.
+TEST(Conv8, LargestSums) {
+  for (int channels : {114, 115}) {
+    for (int weight : {-128, 127}) {
+      ConvTester8().channels(channels, 16).map(8, 8).kernel(3).pad(1).largest(static_cast<int8_t>(weight)).check();
+    }
+  }
+}
+
 TEST(Conv8, StridesDilationsAndPads) {
   ConvTester8().channels(18, 33).map(9, 12).kernel(3).pad(1).stride(2).check();
   ConvTester8().channels(18, 33).map(9, 12).kernel(1).stride(2).check();

@@ -4,6 +4,9 @@
 
 #include "kernels/int8/conv8-inl.h"
 #include "kernels/int8/conv8_depthwise-inl.h"
+#if RSKIP_WINOGRAD8
+#include "kernels/int8/conv8_winograd-inl.h"
+#endif
 #include "kernels/int8/draw8-inl.h"
 #include "kernels/int8/gemm8-inl.h"
 #include "kernels/int8/pointwise8-inl.h"
@@ -16,6 +19,10 @@ inline void conv8(const ConvArgs8& args, int part, int parts) {
       return conv_planar<Tiles8>(args, part, parts);
     case ConvAlgorithm::kDepthwise:
       return conv8_depthwise(args, part, parts);
+#if RSKIP_WINOGRAD8
+    case ConvAlgorithm::kWinograd4:
+      return conv8_winograd(args, part, parts);
+#endif
     default:
       return conv_direct<Tiles8>(args, part, parts);
   }

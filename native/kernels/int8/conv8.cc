@@ -1,4 +1,4 @@
-// Convolution on 8-bit numbers: which algorithm, and packing. Winograd's transforms would need more than 8 bits.
+// Convolution on 8-bit numbers: which algorithm, and packing.
 #include <algorithm>
 
 #include "kernels/convolution/conv_rules.h"
@@ -106,9 +106,51 @@ void pack_depthwise(const int8_t* weight, const Zero& zero_of, PackedConv8& pack
   });
 }
 
+// G g of three weights, scaled as WinogradConv8 says.
+void transform_weights(const int32_t (&g)[3], int32_t (&out)[6]) {
+  const int32_t even = g[0] + g[2], far = g[0] + 4 * g[2];
+  out[0] = 6 * g[0];
+  out[1] = -4 * (even + g[1]);
+  out[2] = -4 * (even - g[1]);
+  out[3] = far + 2 * g[1];
+  out[4] = far - 2 * g[1];
+  out[5] = 12 * g[2];
+}
+
+void pack_winograd(const int8_t* weight, PackedConv8& packed) {
+  const ConvShape& s = packed.shape;
+  const size_t point = static_cast<size_t>(whole_blocks(s.in_channels)) * kLanes;
+  pack_blocks(WinogradConv8::kPoints * point * sizeof(int16_t), packed, [&](int8_t* out, int m, int lane) {
+    int16_t* const block = reinterpret_cast<int16_t*>(out);
+    for (int c = 0; c < s.in_channels; ++c) {
+      const int8_t* g = weight + (static_cast<size_t>(m) * s.in_channels + c) * 9;
+      int32_t rows[3][6];
+      for (int i = 0; i < 3; ++i) transform_weights({g[3 * i], g[3 * i + 1], g[3 * i + 2]}, rows[i]);
+      int16_t* to = block + (c / 2 * kLanes + lane) * 2 + c % 2;
+      for (int j = 0; j < 6; ++j) {
+        int32_t column[6];
+        transform_weights({rows[0][j], rows[1][j], rows[2][j]}, column);
+        for (int i = 0; i < 6; ++i) to[(i * 6 + j) * point] = static_cast<int16_t>(column[i]);
+      }
+    }
+  });
+}
+
+// Instruction sets whose products of 16 bits are at least half as fast as those of 8.
+bool multiplies_pairs(Isa isa) {
+  return isa == Isa::kAvx2 || isa == Isa::kAvxVnni || isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni;
+}
+
+bool winograd8_applies(const ConvShape& s, Isa isa) {
+  constexpr int64_t kExact = int64_t{1} << 25;
+  return multiplies_pairs(isa) && winograd_applies(s) && s.in_channels >= kLanes && s.out_channels >= kLanes &&
+         std::min(s.out_height, s.out_width) >= 8 && int64_t{255} * 128 * 9 * s.in_channels < kExact;
+}
+
 }  // namespace
 
-ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape) {
+ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape, Isa isa) {
+  if (winograd8_applies(shape, isa)) return ConvAlgorithm::kWinograd4;
   for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanar}) {
     if (conv_applies(shape, algorithm)) return algorithm;
   }
@@ -119,12 +161,30 @@ Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm) {
   Halo halo = window_halo(shape);
   // The last group of four columns.
   if (algorithm == ConvAlgorithm::kPlanar) halo.right += kQuad - 1;
+  if (algorithm == ConvAlgorithm::kWinograd4) {
+    const WinogradConv8 plan(shape);  // whole tiles are read, also where the output ends inside one
+    halo.bottom = std::max(halo.bottom, 4 * plan.tile_rows + 2 - shape.pad.top - shape.in_height);
+    halo.right = std::max(halo.right, 4 * plan.tile_columns + 2 - shape.pad.left - shape.in_width);
+  }
   if (algorithm == ConvAlgorithm::kDepthwise && depthwise_by_lines8(shape)) {
     // The last four pixels read one more group of four columns than they have strides.
     const int end = (shape.out_width - kQuad) * shape.stride_w - shape.pad.left + (shape.stride_w + 1) * kQuad;
     halo.right = std::max(halo.right, end - shape.in_width);
   }
   return halo;
+}
+
+WinogradConv8::WinogradConv8(const ConvShape& s) {
+  constexpr int kBlocks = 2;  // of the output, whose products lie in memory together
+  tile_rows = (s.out_height + 3) / 4;
+  tile_columns = (s.out_width + 3) / 4;
+  const ptrdiff_t channels = whole_blocks(s.in_channels), numbers = std::min(whole_blocks(s.out_channels), kBlocks * kLanes);
+  chunk = std::min(padded(tiles()), 16);
+  // An odd number of cache lines, so that points are spread over the sets of a cache.
+  v_point = (chunk * channels / 32 | 1) * 32;
+  product_point = (chunk * numbers / 16 | 1) * 16;
+  transformed_bytes = static_cast<size_t>(kPoints * v_point) * sizeof(int16_t);
+  scratch_bytes = transformed_bytes + static_cast<size_t>(kPoints * product_point) * sizeof(int32_t);
 }
 
 MatrixConv8::MatrixConv8(const ConvShape& s) {
@@ -178,6 +238,9 @@ std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgori
     case ConvAlgorithm::kPlanar:
       pack_planar(weight, *packed);
       break;
+    case ConvAlgorithm::kWinograd4:
+      pack_winograd(weight, *packed);
+      break;
     default:
       pack_direct(weight, *packed);
   }
@@ -185,6 +248,7 @@ std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgori
 }
 
 size_t conv8_scratch_bytes(const PackedConv8& conv, Isa isa) {
+  if (conv.algorithm == ConvAlgorithm::kWinograd4) return WinogradConv8(conv.shape).scratch_bytes;
   return isa == Isa::kAmx && matrices_suit(conv) ? MatrixConv8(conv.shape).scratch_bytes : 0;
 }
 

@@ -13,6 +13,7 @@ struct PackedConv8 {
   // Groups of four numbers of the input that lie side by side, or of rows for kDepthwise; what a group lacks has weight 0.
   // kDirect:    per output block [kh][kw][input block][group of four channels of the block][16][4]
   // kPlanar:    per output block [input channel][kh][group of four columns][16][4]; with a dilation, groups have one column
+  // kWinograd4: per output block [point][pair of channels][16][2] numbers of 16 bits (WinogradConv8)
   // kDepthwise: per block [group of four kh][kw][16][4]; the rows of the second part follow those of the first
   Aligned<int8_t> weights;
   int input_zero = 0;  // of the input, and so of its halo
@@ -42,6 +43,22 @@ struct MatrixConv8 {
 
 // Whether a convolution gains by it: sums of few numbers take longer to store and load than to compute.
 bool matrices_suit(const PackedConv8& conv);
+
+// Winograd's F(4x4, 3x3) with the points 0, 1, -1, 2, -2 and infinity, in integers. Transformed inputs are below 100 * 128 in
+// magnitude. Rows of the weights' transform G are scaled to integers, by 24 or, the last one, by 12, so that transformed weights
+// are below 144 * 129. Then 576 times each sum is computed modulo 2^32, which gives the sum modulo 2^26: all of it
+// where no sum of products can reach 2^25.
+struct WinogradConv8 {
+  static constexpr int kPoints = 36;
+  static constexpr int32_t kInverse = 954437177;  // 9 * kInverse = 1 modulo 2^32
+  int tile_rows = 0, tile_columns = 0;
+  int chunk = 0;  // tiles that are transformed and multiplied together, a multiple of four
+  ptrdiff_t v_point = 0, product_point = 0;  // numbers from point to point
+  size_t transformed_bytes = 0, scratch_bytes = 0;
+  explicit WinogradConv8(const ConvShape& shape);
+  int tiles() const { return tile_rows * tile_columns; }
+  static constexpr int padded(int tiles) { return (tiles + 3) / 4 * 4; }
+};
 
 // Whether kDepthwise takes four pixels at a time.
 bool depthwise_by_lines8(const ConvShape& shape);

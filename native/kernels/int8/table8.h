@@ -21,8 +21,8 @@ struct Addition8 {
 };
 
 struct PackedConv8;
-// Any but Winograd's.
-ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape);
+// Sums are exact, so that the algorithm may differ between instruction sets: kWinograd4 only where `isa` gains by it.
+ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape, Isa isa = Isa::kScalar);
 // weight is (M, C/groups, kh, kw); bias is (M) or null; `scales` are M or one; input_zero is that of x. Only kDepthwise takes zero points of
 // the weights, M or one.
 std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,

@@ -19,6 +19,11 @@
 
 #ifdef RSKIP_DOT
 #define RSKIP_MATRIX 0
+#ifdef RSKIP_FEATURES
+#define RSKIP_WINOGRAD8 RSKIP_X86
+#else
+#define RSKIP_WINOGRAD8 0
+#endif
 #define RSKIP_SUFFIX kernels8
 #define RSKIP_ALL "kernels/int8/all8-inl.h"
 #elif defined(RSKIP_PAIRS)
