@@ -50,6 +50,8 @@ export type CompileArguments = [
   /** Filled with weights packed and all of them. */
   progress: Int32Array | undefined,
   bfloat16: boolean,
+  /** For each constant the descriptor of a file and the offset there, from which one without memory is read; -1 for none. */
+  places: Float64Array | undefined,
 ];
 
 export interface NativeEngine {

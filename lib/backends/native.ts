@@ -1,7 +1,7 @@
 import { ResidualSkipError } from '../errors.js';
 import { NONE, type OpName, type Program } from '../model/program/program.js';
 import type { AuditLines } from '../skip/observer.js';
-import { forget, isForgotten, recalled } from '../tensor/recall.js';
+import { forget, recalled, sourceOf } from '../tensor/recall.js';
 import {
   binding,
   type CompileArguments,
@@ -30,14 +30,31 @@ const ASKED_EVERY_MS = 50;
 /** Smaller constants are not worth dropping. */
 const DROPPED_BYTES = 1 << 12;
 
-/** For native code an array without memory is one that it must have packed before. */
+/** For native code an array without memory is one that is in a file, or that it has packed before. */
 const WITHOUT_MEMORY = new Float32Array(1);
 structuredClone(WITHOUT_MEMORY.buffer, { transfer: [WITHOUT_MEMORY.buffer] });
 
+/** A file's descriptor means nothing to an addon whose C library is another. */
+const READS_FILES = process.platform !== 'win32';
+
 function compileArguments(program: Program, progress?: Int32Array): CompileArguments {
   const { words, constants, ids } = encodeProgram(program);
-  const kept = constants.map((data) => (isForgotten(data) ? WITHOUT_MEMORY : data));
-  return [words, kept, ids, progress, program.precision === 'bfloat16'];
+  if (!READS_FILES) for (const data of constants) recalled(data);
+  const sources = constants.map(sourceOf);
+  const kept = constants.map((data, i) => (sources[i] ? WITHOUT_MEMORY : data));
+  const places = Float64Array.from(
+    sources.flatMap((source) => (source ? [source.file.descriptor, source.offset] : [-1, 0])),
+  );
+  return [words, kept, ids, progress, program.precision === 'bfloat16', places];
+}
+
+/**
+ * What was read while a program was compiled is what was loaded.
+ * @throws ResidualSkipError READ_FAILED
+ */
+function requireUnchanged({ values }: Program): void {
+  const files = new Set(values.map(({ data }) => data && sourceOf(data)?.file));
+  for (const file of files) file?.requireSame();
 }
 
 /** Which input of these steps is a weight, or a table of which rows are picked. */
@@ -49,13 +66,6 @@ const PACKED_OPERANDS: Partial<Record<OpName, number>> = {
   qmatmul: 1,
   gather: 0,
 };
-
-/** Whether constants had been given back, and are here again. */
-function recallAll({ values }: Program): boolean {
-  const gone = values.filter(({ data }) => data && isForgotten(data));
-  for (const { data } of gone) recalled(data!);
-  return gone.length > 0;
-}
 
 /** Like translate(), for an error of compiling `program`: replaces numbers of values with their names in the model. */
 function named(error: unknown, { values }: Program): unknown {
@@ -102,10 +112,7 @@ export class NativeBackend implements Backend {
   async compile(program: Program, onPacked?: OnPacked): Promise<CompiledProgram> {
     this.compiling++;
     try {
-      return await this.compileOnce(program, onPacked).catch((error) => {
-        if (recallAll(program)) return this.compileOnce(program, onPacked);
-        throw error;
-      });
+      return await this.compileOnce(program, onPacked);
     } finally {
       this.compiling--;
     }
@@ -117,8 +124,11 @@ export class NativeBackend implements Backend {
     const report = () => onPacked?.(progress[0]!, progress[1]!);
     const timer = onPacked && setInterval(report, ASKED_EVERY_MS);
     try {
-      return new CompiledNative(await this.engine.compile(...args), this.queue);
+      const compiled = new CompiledNative(await this.engine.compile(...args), this.queue);
+      requireUnchanged(program);
+      return compiled;
     } catch (error) {
+      requireUnchanged(program);
       throw named(error, program);
     } finally {
       clearInterval(timer);
@@ -128,9 +138,11 @@ export class NativeBackend implements Backend {
 
   compileSync(program: Program): CompiledProgram {
     try {
-      return new CompiledNative(this.engine.compileSync(...compileArguments(program)), this.queue);
+      const compiled = new CompiledNative(this.engine.compileSync(...compileArguments(program)), this.queue);
+      requireUnchanged(program);
+      return compiled;
     } catch (error) {
-      if (recallAll(program)) return this.compileSync(program);
+      requireUnchanged(program);
       throw named(error, program);
     }
   }

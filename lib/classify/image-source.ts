@@ -127,7 +127,8 @@ async function download(url: URL, name: string, signal: AbortSignal | null | und
 function fromPixels(image: PixelData, name: string): RawImage {
   const { width, height } = image;
   const { bytes, channels } = checkPixels(image, name);
-  if (channels !== 4) return { width, height, channels, data: bytes };
+  // A copy: the caller may change or transfer its own while another thread draws.
+  if (channels !== 4) return { width, height, channels, data: bytes.slice() };
   const rgb = new Uint8Array(width * height * 3);
   for (let from = 0, to = 0; from < bytes.length; from += 4, to += 3) {
     rgb[to] = bytes[from]!;

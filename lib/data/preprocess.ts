@@ -113,7 +113,8 @@ export class Preprocessor {
   }
 
   /**
-   * Resizes, crops and normalises one image into float32[1, channels, height, width].
+   * Resizes, crops and normalises one image into float32[1, channels, height, width]. Its pixels must not be changed or transferred before
+   * the promise settles.
    * @param name name of the image in messages
    * @throws ResidualSkipError INVALID_SHAPE when the result doesn't fit the model; INVALID_DATA when it is too large
    */

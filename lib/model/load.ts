@@ -126,7 +126,7 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
   try {
     const proto = await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
     const external = await readExternalData(proto, file && dirname(file.location.model));
-    const aligned = await inTurns(alignInPlace(proto));
+    const aligned = await inTurns(alignInPlace(proto, file));
     const decoded = await inTurns(decodeModel(proto, new Map([...aligned, ...external])));
     if (file) noteOffsets(decoded.graph.constants.values(), aligned, file);
     return { proto, ...decoded };

@@ -1,7 +1,6 @@
 /**
- * What can be read again of a model's file: its hash, and its weights. A backend has packed copies of those, and programs that are made
- * from the originals again are rare: meanwhile their memory can be given back. Who reads elements of a constant that may be large
- * calls `recalled` before.
+ * What can be read later of a model's file: its hash, and its weights. A backend packs copies of those, and reads them from the file for that:
+ * large ones take no memory before, and give it back after. Who reads elements of a constant that may be large calls `recalled` before.
  */
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
@@ -48,9 +47,23 @@ export class WeightFile {
   }
 
   /** @throws ResidualSkipError READ_FAILED when it has changed */
+  requireSame(): void {
+    if (!this.isSame()) this.#changed();
+  }
+
+  /**
+   * Of the open file.
+   * @throws ResidualSkipError READ_FAILED when it has changed
+   */
+  get descriptor(): number {
+    this.requireSame();
+    return this.#fd!;
+  }
+
+  /** @throws ResidualSkipError READ_FAILED when it has changed */
   read(data: TensorData, offset: number): void {
     this.#fill(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
-    if (!this.isSame()) this.#changed();
+    this.requireSame();
   }
 
   /**
@@ -67,14 +80,14 @@ export class WeightFile {
       hash.update(chunk);
       yield;
     }
-    if (!this.isSame()) this.#changed();
+    this.requireSame();
     return hash.digest('hex');
   }
 
   #fill(bytes: Uint8Array, offset: number): void {
-    if (!this.isSame()) this.#changed();
+    const fd = this.descriptor;
     for (let at = 0; at < bytes.length; ) {
-      const read = readSync(this.#fd!, bytes, at, bytes.length - at, offset + at);
+      const read = readSync(fd, bytes, at, bytes.length - at, offset + at);
       if (read === 0) this.#changed();
       at += read;
     }
@@ -117,7 +130,8 @@ export class FileIdentity {
   }
 }
 
-interface Source {
+/** Where the elements of an array are in a file. */
+export interface Source {
   readonly file: WeightFile;
   readonly offset: number;
 }
@@ -125,9 +139,13 @@ interface Source {
 const sources = new WeakMap<TensorData, Source>();
 const forgotten = new WeakSet<TensorData>();
 
-/** Says where the elements are in a file. Nothing but `recalled` may write to the array. */
-export function rereadable(data: TensorData, file: WeightFile, offset: number): void {
-  if (data.byteLength >= MIN_BYTES) sources.set(data, { file, offset });
+/**
+ * Says where the elements are in a file. Nothing but `recalled` may write to the array.
+ * @param unread the array doesn't hold them yet
+ */
+export function rereadable(data: TensorData, source: Source, unread: boolean): void {
+  if (unread || data.byteLength >= MIN_BYTES) sources.set(data, source);
+  if (unread) forgotten.add(data);
 }
 
 /** @param free gives back the memory of an array, whose elements are then lost; false if it can't */
@@ -136,8 +154,9 @@ export function forget(data: TensorData, free: (data: TensorData) => boolean): v
   if (source && !forgotten.has(data) && source.file.isSame() && free(data)) forgotten.add(data);
 }
 
-export function isForgotten(data: TensorData): boolean {
-  return forgotten.has(data);
+/** Where the elements are that the array doesn't hold; undefined if it holds them. */
+export function sourceOf(data: TensorData): Source | undefined {
+  return forgotten.has(data) ? sources.get(data) : undefined;
 }
 
 /**

@@ -206,6 +206,16 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
     id += 2;
   }
   request.bfloat16 = info[4].ToBoolean();
+  if (info.Length() > 5 && !info[5].IsUndefined()) {
+    const std::span<const double> places = typed_span<double>(env, info[5], "The places in files");
+    if (places.size() != 2 * request.constants.size()) {
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: expected as many places in files as constants"));
+    }
+    for (size_t i = 0; i < request.constants.size(); ++i) {
+      request.constants[i].file = static_cast<int>(places[2 * i]);
+      request.constants[i].offset = static_cast<int64_t>(places[2 * i + 1]);
+    }
+  }
   if (info.Length() > 3 && !info[3].IsUndefined()) {
     const TypedBytes progress = typed_bytes(env, info[3], napi_int32_array, "The progress");
     if (progress.elements != 2) {
@@ -269,9 +279,11 @@ class Compilation final : public Napi::AsyncWorker {
 
 // new Engine(threads: 0 for the CPU budget, isa: '' for the best, maxMemory: bytes, 0 for the memory budget)
 // engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs,
-//                progress?: Int32Array of [weights packed, all weights], which it fills as it goes, bfloat16?: boolean):
+//                progress?: Int32Array of [weights packed, all weights], which it fills as it goes, bfloat16?: boolean,
+//                places?: Float64Array of [file descriptor or -1, offset] pairs: where constants without memory are read):
 //                Promise<Program>.
-// Nobody may write to the arrays until it settles. engine.compileSync(words, constants, ids, undefined, bfloat16?): Program.
+// Nobody may write to the arrays, or close the files, until it settles.
+// engine.compileSync(words, constants, ids, undefined, bfloat16?, places?): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
 // engine.awaitEnd(microseconds): void. Spins until some work has ended, for at most that long, and settles its promise.
 // engine.expectCaller(expected: boolean): void. Whether runSync() of a program will be called soon, maybe again and again.

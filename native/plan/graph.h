@@ -42,6 +42,23 @@ struct Node {
 
 class Emitter;
 
+// Where bytes of files are read into, again and again. It keeps the most that it was asked for, and no huge pages: it is soon freed.
+class ReadMemory {
+ public:
+  std::byte* take(size_t bytes) {
+    if (bytes > bytes_) {
+      memory_.reset();
+      memory_.reset(new std::byte[bytes]);
+      bytes_ = bytes;
+    }
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<std::byte[]> memory_;
+  size_t bytes_ = 0;
+};
+
 // Makes the instruction when all places are known; null where nothing is to be done.
 using MakeFn = std::function<InstructionPtr(const Emitter&)>;
 
@@ -98,7 +115,7 @@ struct Draft {
 // Packs weights; the largest are packed first.
 struct Packing {
   int64_t elements = 0;
-  std::function<void()> pack;
+  std::function<void(ReadMemory&)> pack;
 };
 
 // The ends of a skippable block.

@@ -1,8 +1,14 @@
 #include "plan/lowering.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <string>
+
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
 
 #include "kernels/aligned_buffer.h"
 #include "program/error.h"
@@ -12,19 +18,61 @@ namespace {
 
 Place address(const AlignedBuffer& buffer) { return Place::at_address(buffer.data()); }
 
-std::shared_ptr<AlignedBuffer> zeroed(size_t bytes) {
-  auto buffer = std::make_shared<AlignedBuffer>();
-  buffer->reserve(std::max<size_t>(bytes, 1));
-  std::memset(buffer->data(), 0, bytes);
-  return buffer;
+void read_file(int file, int64_t offset, void* to, size_t bytes) {
+#if !defined(_WIN32)
+  for (auto* at = static_cast<std::byte*>(to); bytes > 0;) {
+    const ssize_t read = ::pread(file, at, bytes, static_cast<off_t>(offset));
+    if (read < 0 && errno == EINTR) continue;
+    if (read <= 0) throw EngineError(ErrorCode::kInternal, "model: weights can't be read from its file again");
+    at += read;
+    offset += read;
+    bytes -= static_cast<size_t>(read);
+  }
+#else
+  throw EngineError(ErrorCode::kInternal, "model: weights aren't read from files on this system");
+#endif
 }
 
 }  // namespace
 
-void ConstantReader::require(ValueId id) const {
-  if (!id || data(id).data != nullptr || program->value(id).bytes() == 0) return;
-  throw EngineError(ErrorCode::kInternal, "constant " + std::to_string(data(id).id) +
-                                              ": it has no data, and nothing made from it is held");
+bool ConstantReader::in_file(ValueId id) const {
+  const ConstantData& from = data(id);
+  if (from.data != nullptr || program_->value(id).bytes() == 0) return false;
+  if (from.file >= 0) return true;
+  throw EngineError(ErrorCode::kInternal,
+                    "constant " + std::to_string(from.id) + ": it has no data, and nothing made from it is held");
+}
+
+const void* ConstantReader::find(ValueId id) const {
+  for (const auto& [fetched, bytes] : fetched_) {
+    if (fetched == id) return bytes;
+  }
+  return data(id).data;
+}
+
+void ConstantReader::fetch(std::span<const ValueId> ids, ReadMemory& memory) {
+  constexpr size_t kAlignment = 64;
+  fetched_.clear();
+  std::vector<ValueId> wanted;
+  std::copy_if(ids.begin(), ids.end(), std::back_inserter(wanted), [&](ValueId id) { return id && in_file(id); });
+  const auto room = [&](ValueId id) { return (program_->value(id).bytes() + kAlignment - 1) / kAlignment * kAlignment; };
+  size_t bytes = 0;
+  for (ValueId id : wanted) bytes += room(id);
+  std::byte* to = memory.take(bytes);
+  for (ValueId id : wanted) {
+    copy(id, to);
+    fetched_.emplace_back(id, to);
+    to += room(id);
+  }
+}
+
+void ConstantReader::copy(ValueId id, void* to) const {
+  const size_t bytes = program_->value(id).bytes();
+  if (in_file(id)) {
+    read_file(data(id).file, data(id).offset, to, bytes);
+  } else if (bytes > 0) {
+    std::memcpy(to, data(id).data, bytes);
+  }
 }
 
 Lowering::Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights,
@@ -32,7 +80,7 @@ Lowering::Lowering(const Program& program, std::span<const ConstantData> constan
     : bfloat16(bfloat16),
       isa(isa),
       program_(program),
-      constants_{&program, constants},
+      constants_(program, constants),
       weights_(weights),
       home_(program.values.size()),
       writers_(program.values.size()),
@@ -71,11 +119,19 @@ NodeId Lowering::add_fixed(ValueId id, Form form, Place place) {
 }
 
 NodeId Lowering::keep_constant(ValueId id, Form form, const WeightCache::Key& key, size_t bytes,
-                               const std::function<void(float* to)>& fill) {
+                               const std::function<void(const float* from, float* to)>& fill) {
   const auto buffer = weights_.get<AlignedBuffer>(key, [&] {
-    constants_.require(id);
-    auto fresh = zeroed(bytes);
-    fill(reinterpret_cast<float*>(fresh->data()));
+    auto fresh = std::make_shared<AlignedBuffer>();
+    fresh->reserve(std::max<size_t>(bytes, 1));
+    if (fill) {
+      std::memset(fresh->data(), 0, bytes);
+      ReadMemory memory;
+      ConstantReader reader = constants_;
+      reader.fetch({&id, 1}, memory);
+      fill(reader.of<float>(id), reinterpret_cast<float*>(fresh->data()));
+    } else {
+      constants_.copy(id, fresh->data());
+    }
     return std::shared_ptr<const AlignedBuffer>(fresh);
   });
   graph_.kept.push_back(buffer);
@@ -84,16 +140,12 @@ NodeId Lowering::keep_constant(ValueId id, Form form, const WeightCache::Key& ke
 
 NodeId Lowering::constant_dense(ValueId id) {
   const size_t bytes = value(id).bytes();
-  const auto fill = [&](float* to) {
-    if (bytes > 0) std::memcpy(to, constants_.data(id).data, bytes);
-  };
-  return keep_constant(id, Form::kDense, {constant_key(id), kRaw, static_cast<int64_t>(bytes)}, bytes, fill);
+  return keep_constant(id, Form::kDense, {constant_key(id), kRaw, static_cast<int64_t>(bytes)}, bytes, {});
 }
 
 NodeId Lowering::constant_channels(ValueId id, int channels) {
   const bool spread = value(id).elements == 1;
-  const auto fill = [&](float* to) {
-    const float* from = constants_.of<float>(id);
+  const auto fill = [&](const float* from, float* to) {
     for (int c = 0; c < channels; ++c) to[c] = from[spread ? 0 : c];
   };
   return keep_constant(id, Form::kChannels, {constant_key(id), kPaddedChannels, channels},
@@ -104,8 +156,7 @@ NodeId Lowering::constant_blocked(ValueId id) {
   Image image;
   as_image(value(id), &image);
   const ImageLayout layout = blocked_layout(image, {});
-  const auto fill = [&](float* to) {
-    const float* from = constants_.of<float>(id);
+  const auto fill = [&](const float* from, float* to) {
     for (int n = 0; n < image.n; ++n, to += layout.image_elements()) {
       for (int c = 0; c < image.c; ++c) {
         for (int h = 0; h < image.h; ++h) {

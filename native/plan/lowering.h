@@ -22,20 +22,33 @@ template <class T>
 using Packed = std::shared_ptr<std::shared_ptr<const T>>;
 
 // The bytes of constants, as long as their owner keeps them.
-struct ConstantReader {
-  const Program* program;
-  std::span<const ConstantData> constants;
-
-  const ConstantData& data(ValueId id) const {
-    return constants[static_cast<size_t>(program->value(id).constant.number())];
-  }
-  // Null for none.
+class ConstantReader {
+ public:
+  ConstantReader(const Program& program, std::span<const ConstantData> constants)
+      : program_(&program), constants_(constants) {}
+  int64_t id(ValueId id) const { return data(id).id; }
+  // Null for none. Those in files are there once they were fetched.
   template <class T>
   const T* of(ValueId id) const {
-    return id ? static_cast<const T*>(data(id).data) : nullptr;
+    return id ? static_cast<const T*>(find(id)) : nullptr;
   }
-  // Throws EngineError when bytes are needed that the constant came without. `id` may be none.
-  void require(ValueId id) const;
+  // Reads those of these that are in files into `memory`, where they stay until the next call; any may be none. Throws
+  // EngineError when bytes are needed that a constant came without, or that can't be read.
+  void fetch(std::span<const ValueId> ids, ReadMemory& memory);
+  // The bytes of one, which may be in a file.
+  void copy(ValueId id, void* to) const;
+
+ private:
+  const ConstantData& data(ValueId id) const {
+    return constants_[static_cast<size_t>(program_->value(id).constant.number())];
+  }
+  const void* find(ValueId id) const;
+  // Whether its bytes are in a file. Throws EngineError when they are nowhere.
+  bool in_file(ValueId id) const;
+
+  const Program* program_;
+  std::span<const ConstantData> constants_;
+  std::vector<std::pair<ValueId, const void*>> fetched_;
 };
 
 class Lowering {
@@ -58,7 +71,7 @@ class Lowering {
 
   bool is_constant(ValueId id) const { return id && value(id).constant; }
   // What stands for its bytes in a WeightCache key; -1 for none.
-  int64_t constant_key(ValueId id) const { return id ? constants_.data(id).id : -1; }
+  int64_t constant_key(ValueId id) const { return id ? constants_.id(id) : -1; }
   // A constant vector of `channels` elements, or of one for all, padded to whole blocks.
   NodeId constant_channels(ValueId id, int channels);
   // What `make` gives for these constants, of which all but the first may be none. Done once for equal keys, later and on
@@ -94,8 +107,9 @@ class Lowering {
  private:
   NodeId add_node(ValueId id, Form form);
   NodeId add_fixed(ValueId id, Form form, Place place);
+  // `fill` writes into zeros; without it the bytes are copied.
   NodeId keep_constant(ValueId id, Form form, const WeightCache::Key& key, size_t bytes,
-                       const std::function<void(float* to)>& fill);
+                       const std::function<void(const float* from, float* to)>& fill);
   NodeId constant_dense(ValueId id);
   NodeId constant_blocked(ValueId id);
   void widen(NodeId node, const Halo& halo);
@@ -141,10 +155,11 @@ template <class T>
 Packed<T> Lowering::pack(const WeightCache::Key& key, const std::vector<ValueId>& constants,
                          const std::function<std::shared_ptr<const T>(const ConstantReader&)>& make) {
   const auto packed = std::make_shared<std::shared_ptr<const T>>();
-  graph_.packing.push_back({value(constants[0]).elements, [=, reader = constants_, &weights = weights_] {
+  graph_.packing.push_back({value(constants[0]).elements, [=, reader = constants_, &weights = weights_](ReadMemory& memory) {
                               *packed = weights.get<T>(key, [&] {
-                                for (ValueId id : constants) reader.require(id);
-                                return make(reader);
+                                ConstantReader own = reader;
+                                own.fetch(constants, memory);
+                                return make(own);
                               });
                             }});
   return packed;

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
+#include <utility>
+#include <vector>
 
 #include "plan/parallel.h"
 #include "plan/passes.h"
@@ -20,8 +23,22 @@ std::unique_ptr<const Plan> make_plan(const Program& program, std::span<const Co
     std::atomic_ref<int32_t>(context.progress[which]).fetch_add(more, std::memory_order_relaxed);
   };
   report(1, static_cast<int32_t>(packing.size()));
+  std::mutex mutex;
+  std::vector<ReadMemory> idle;  // as many as threads that pack
   parallel_for(context.threads, static_cast<int64_t>(packing.size()), [&](int64_t i) {
-    packing[static_cast<size_t>(i)].pack();
+    ReadMemory memory;
+    {
+      std::lock_guard lock(mutex);
+      if (!idle.empty()) {
+        memory = std::move(idle.back());
+        idle.pop_back();
+      }
+    }
+    packing[static_cast<size_t>(i)].pack(memory);
+    {
+      std::lock_guard lock(mutex);
+      idle.push_back(std::move(memory));
+    }
     report(0, 1);
   });
   const Placement placement = place(graph, context.memory_limit);

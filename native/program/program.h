@@ -98,13 +98,15 @@ struct Port {
 };
 
 // A constant's bytes, owned by the caller for the time of the call that gets it. Equal ids mean equal bytes,
-// for the life of an engine. Without data (null and 0 bytes): the engine still holds what it made of them for
-// another program.
+// for the life of an engine. Without data (null and 0 bytes) they are in a file, from which they are read when they are
+// needed, or the engine still holds what it made of them for another program.
 struct ConstantData {
   int64_t id = 0;
   DType dtype = DType::kFloat32;
   const void* data = nullptr;
   size_t bytes = 0;
+  int file = -1;  // open for reading; -1 for none
+  int64_t offset = 0;
 };
 
 struct Program {

@@ -146,7 +146,10 @@ export class Inference {
     started: number,
   ): ServerError {
     const error = asServerError(cause);
-    if (model) model.counts.failures++;
+    if (model) {
+      model.counts.failures++;
+      model.counts.failNs += (performance.now() - started) * 1e6;
+    }
     this.#options.onFailed?.({ model, error, request, started });
     return error;
   }
@@ -209,6 +212,10 @@ export class Inference {
     counts.calls += share;
     counts.queueNs += queueMs * 1e6;
     counts.computeNs += callMs * share * 1e6;
+    const batch = counts.batches.get(callItems) ?? { calls: 0, ns: 0 };
+    batch.calls += share;
+    batch.ns += callMs * share * 1e6;
+    counts.batches.set(callItems, batch);
     counts.lastMs = Date.now();
     const { feeds, inputMs } = work;
     this.#options.onFinished?.({

@@ -58,7 +58,7 @@ export function modelConfig(model: ServedModel, maxItems: number) {
 
 /** Counters of a model, named as in the protocol's statistics extension. */
 export function modelStatistics({ name, version, counts }: ServedModel) {
-  const { requests, failures, items, calls, lastMs, inputNs, queueNs, computeNs } = counts;
+  const { requests, failures, failNs, items, calls, lastMs, inputNs, queueNs, computeNs, batches } = counts;
   const duration = (count: number, ns: number) => ({ count, ns: Math.round(ns) });
   return {
     name,
@@ -68,7 +68,7 @@ export function modelStatistics({ name, version, counts }: ServedModel) {
     execution_count: Math.round(calls),
     inference_stats: {
       success: duration(requests, inputNs + queueNs + computeNs),
-      fail: duration(failures, 0),
+      fail: duration(failures, failNs),
       queue: duration(requests, queueNs),
       compute_input: duration(requests, inputNs),
       compute_infer: duration(requests, computeNs),
@@ -77,5 +77,11 @@ export function modelStatistics({ name, version, counts }: ServedModel) {
       cache_hit: duration(0, 0),
       cache_miss: duration(0, 0),
     },
+    batch_stats: [...batches].map(([batch_size, one]) => ({
+      batch_size,
+      compute_input: duration(Math.round(one.calls), 0),
+      compute_infer: duration(Math.round(one.calls), one.ns),
+      compute_output: duration(Math.round(one.calls), 0),
+    })),
   };
 }

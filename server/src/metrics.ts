@@ -138,11 +138,14 @@ export class Metrics {
       },
     });
     if (audits) {
-      const lost: Gauge = new Gauge({
+      const lost: Counter = new Counter({
         name: 'residual_skip_audit_lost_total',
         help: 'Items and inputs that could not be recorded.',
         registers: [registry],
-        collect: () => lost.set(audits.lost()),
+        collect: () => {
+          lost.reset();
+          lost.inc(audits.lost());
+        },
       });
     }
     const labels = ({ name, version }: ServedModel) => ({ model: name, version });

@@ -37,11 +37,15 @@ export interface ModelCounts {
   items: number;
   calls: number;
   failures: number;
+  /** Time until requests had failed. */
+  failNs: number;
   /** Of decoding and preparing inputs. */
   inputNs: number;
   queueNs: number;
   computeNs: number;
   lastMs: number;
+  /** By number of items: calls of the engine, and their time. */
+  readonly batches: Map<number, { calls: number; ns: number }>;
 }
 
 /** One version of a model, ready to run. */
@@ -51,10 +55,12 @@ export class ServedModel {
     items: 0,
     calls: 0,
     failures: 0,
+    failNs: 0,
     inputNs: 0,
     queueNs: 0,
     computeNs: 0,
     lastMs: 0,
+    batches: new Map(),
   };
   /** Groups of clients for which the monitor has tripped. */
   readonly #tripped = new Set<string>();

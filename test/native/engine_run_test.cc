@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <condition_variable>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -529,6 +530,36 @@ TEST(Weights, AreEnoughWhileTheyAreHeld) {
   second.reset();
   EXPECT_THROW(recompile(), EngineError);
 }
+
+#if !defined(_WIN32)
+TEST(Weights, AreReadFromTheirFile) {
+  const TestNetwork network(2);
+  std::FILE* file = std::tmpfile();
+  ASSERT_NE(file, nullptr);
+  std::vector<ConstantData> placed;
+  int64_t end = 3;  // offsets needn't be aligned
+  std::fseek(file, static_cast<long>(end), SEEK_SET);
+  for (const ConstantData& constant : network.writer.constants()) {
+    std::fwrite(constant.data, 1, constant.bytes, file);
+    placed.push_back({constant.id, constant.dtype, nullptr, 0, fileno(file), end});
+    end += static_cast<int64_t>(constant.bytes);
+  }
+  std::fflush(file);
+
+  Engine engine({.threads = 1}), other({.threads = 1});
+  const auto read = engine.compile(network.writer.words(), placed);
+  const auto given = compile(other, network.writer);
+  TestRun a(read->plan(), 2, BlockMode::kGate), b(given->plan(), 2, BlockMode::kGate);
+  ASSERT_FALSE(read->run_here(std::move(a.request)).error);
+  ASSERT_FALSE(given->run_here(std::move(b.request)).error);
+  EXPECT_EQ(a.outputs, b.outputs);
+
+  Engine third({.threads = 1});
+  for (ConstantData& constant : placed) constant.offset += end;
+  EXPECT_THROW(third.compile(network.writer.words(), placed), EngineError);
+  std::fclose(file);
+}
+#endif
 
 TEST(Weights, AreSharedByProgramsAndGoWithThem) {
   Engine engine({.threads = 1});

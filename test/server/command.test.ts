@@ -1,6 +1,9 @@
 import { execFile, spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { cli } from '../helpers/cli.js';
 import { describeBuilt, ROOT } from '../helpers/dist.js';
@@ -47,6 +50,24 @@ describeBuilt('examples with curl', () => {
     const here = command.replace('localhost:8000', served.url).replace('curl -s', 'curl -s --fail-with-body');
     const { stdout } = await promisify(execFile)('bash', ['-euo', 'pipefail', '-c', here], { cwd: ROOT });
     expect(stdout).toMatch(expected);
+  });
+});
+
+describeBuilt('SIGHUP', () => {
+  test('reads the token file again', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sighup-'));
+    const file = join(folder, 'tokens');
+    writeFileSync(file, 'old');
+    const served = await startServe([MODEL, '--token-file', file]);
+    const status = async (token: string) =>
+      (await fetch(`${served.url}/v2`, { headers: { authorization: `Bearer ${token}` } })).status;
+    expect([await status('old'), await status('new')]).toEqual([200, 401]);
+    writeFileSync(file, 'new');
+    process.kill(served.pid, 'SIGHUP');
+    while ((await status('new')) !== 200) await sleep(20);
+    expect(await status('old')).toBe(401);
+    expect((await served.stop()).code).toBe(0);
+    rmSync(folder, { recursive: true });
   });
 });
 

@@ -232,6 +232,12 @@ describe('REST', () => {
           ...{ name: z.string(), version: z.string() },
           ...{ last_inference: z.int(), inference_count: z.int(), execution_count: z.int() },
           inference_stats: z.record(z.string(), duration),
+          batch_stats: z.array(
+            z.strictObject({
+              ...{ batch_size: z.int().min(1) },
+              ...{ compute_input: duration, compute_infer: duration, compute_output: duration },
+            }),
+          ),
         }),
       ),
     });
@@ -242,6 +248,15 @@ describe('REST', () => {
     expect(Object.keys(one!.inference_stats)).toEqual(
       expect.arrayContaining(['success', 'fail', 'queue', 'compute_infer']),
     );
+    const calls = one!.batch_stats.reduce((sum, { compute_infer: { count } }) => sum + count, 0);
+    expect(calls).toBe(one!.execution_count);
+    expect(one!.batch_stats.reduce((sum, { compute_infer: { ns } }) => sum + ns, 0)).toBeGreaterThan(0);
+    const failed = await json('v2/models/sums/versions/2/infer', { inputs, outputs: [{ name: 'none' }] });
+    expect(failed.status).toBe(400);
+    const [after] = await of('v2/models/sums/versions/2/stats');
+    const [before, fail] = [one, after].map((stat) => stat!.inference_stats.fail!);
+    expect(fail!.count).toBe(before!.count + 1);
+    expect(fail!.ns).toBeGreaterThan(before!.ns);
     expect(await of('v2/models/sums/stats')).toHaveLength(2);
     expect(await of('v2/models/stats')).toHaveLength(3);
   });

@@ -2,6 +2,7 @@
  * Cuts a graph where lengths depend on the elements of its inputs, as those of the boxes that NonMaxSuppression keeps. What comes before
  * is a program as any other; what follows are stages, each of which is lowered in a run, when its inputs are known: see `session/tail.ts`.
  */
+import { recalled } from '../../tensor/recall.js';
 import { copyData } from '../../tensor/tensor.js';
 import {
   type Attribute,
@@ -155,7 +156,7 @@ const portNamed = (name: string): ModelPort => ({ name, dtype: 'float32', shape:
 
 /** A graph with its own copies of all constants: the backend frees the file's memory once a program is compiled. */
 function copied(graph: Graph): Graph {
-  const copyOf = (one: Constant): Constant => ({ ...one, data: copyData(one.data) });
+  const copyOf = (one: Constant): Constant => ({ ...one, data: copyData(recalled(one.data)) });
   const nodes = graph.nodes.map((node) => {
     const attributes = [...node.attributes].map(([name, value]): [string, Attribute] => {
       if (typeof value === 'object' && isGraph(value)) return [name, copied(value)];

@@ -1,5 +1,7 @@
 /** Layers on maps whose channels are last, between two transposes, become layers on maps whose channels are first. */
+
 import { sameShape } from '../../numeric/shapes.js';
+import { recalled } from '../../tensor/recall.js';
 import { NONE, type ValueId } from '../program/program.js';
 import type { Region, WorkStep, WorkStepNamed } from './region.js';
 
@@ -11,7 +13,7 @@ const turned = new WeakMap<Float32Array, Float32Array>();
 function asRows(matrix: Float32Array, depth: number, columns: number): Float32Array {
   const known = turned.get(matrix);
   if (known) return known;
-  const rows = new Float32Array(matrix.length);
+  const rows = new Float32Array(recalled(matrix).length);
   for (let k = 0; k < depth; k++) {
     for (let n = 0; n < columns; n++) rows[n * depth + k] = matrix[k * columns + n]!;
   }

@@ -11,6 +11,7 @@ import { parseStrict } from '../../util/validation.js';
 import { type ExternalData, tensorsOf } from './external.js';
 import type { Constant } from './graph.js';
 import type { ModelProto, TensorProto } from './proto.js';
+import { FLOAT, INT8, readWithoutWeights, UINT8 } from './without-weights.js';
 
 /** Where a model and the files beside it are. */
 export interface ModelLocation {
@@ -28,6 +29,8 @@ export interface ModelFile {
   readonly sha256: string | undefined;
   readonly location: ModelLocation;
   readonly file: WeightFile;
+  /** Offsets of large weights that `bytes` has room for, but doesn't hold. */
+  readonly unread: ReadonlySet<number>;
 }
 
 /** Bytes to read and hash at a time: small enough for the event loop and the cache. */
@@ -162,21 +165,33 @@ async function readAll(
   const stamp = await handle.stat({ bigint: true });
   const size = Number(stamp.size);
   const bytes = memoryFor(size, path);
-  const hash = hashed ? createHash('sha256') : undefined;
-  let next = readChunk(handle, bytes, 0);
-  for (let at = 0; at < size; at += CHUNK) {
-    const chunk = await next;
-    next = readChunk(handle, bytes, at + CHUNK);
-    hash?.update(chunk);
-  }
   const file = new WeightFile(path, stamp);
-  if (!hash && !file.isSame()) {
+  if (hashed) return { bytes, sha256: await readHashed(handle, bytes), file, unread: new Set() };
+  const unread = await readWithoutWeights(bytes, (from, end) => readRange(handle, bytes, from, end));
+  if (!file.isSame()) {
     throw new ResidualSkipError(
       'READ_FAILED',
       `model ${path}: it changed while it was read; wait until it is written, and load it again`,
     );
   }
-  return { bytes, sha256: hash?.digest('hex'), file };
+  return { bytes, sha256: undefined, file, unread };
+}
+
+/** All bytes, and their hash. */
+async function readHashed(handle: FileHandle, bytes: Uint8Array): Promise<string> {
+  const hash = createHash('sha256');
+  const read = async (from: number) => {
+    const end = Math.min(from + CHUNK, bytes.length);
+    await readRange(handle, bytes, from, end);
+    return bytes.subarray(from, end);
+  };
+  let next = read(0);
+  for (let at = 0; at < bytes.length; at += CHUNK) {
+    const chunk = await next;
+    next = read(at + CHUNK);
+    hash.update(chunk);
+  }
+  return hash.digest('hex');
 }
 
 /** Not from Buffer's pool: weights stay in this memory, which is freed as a whole. */
@@ -189,17 +204,15 @@ function memoryFor(size: number, path: string): Uint8Array {
   }
 }
 
-async function readChunk(handle: FileHandle, bytes: Uint8Array, from: number): Promise<Uint8Array> {
-  const end = Math.min(from + CHUNK, bytes.length);
+async function readRange(handle: FileHandle, bytes: Uint8Array, from: number, end: number): Promise<void> {
   for (let at = from; at < end; ) {
-    const { bytesRead } = await handle.read(bytes, at, end - at, at);
+    const { bytesRead } = await handle.read(bytes, at, Math.min(end - at, CHUNK), at);
     if (bytesRead === 0) {
       const problem = 'the file became shorter while it was read; wait until it is written';
       throw new ResidualSkipError('READ_FAILED', `model: ${problem}, and load it again`);
     }
     at += bytesRead;
   }
-  return bytes.subarray(from, end);
 }
 
 /** Hex SHA-256 of a file's bytes. */
@@ -212,8 +225,6 @@ export function* hashed(bytes: Uint8Array): Sliced<string> {
   return hash.digest('hex');
 }
 
-/** Of TensorProto.DataType. */
-const [FLOAT, UINT8, INT8] = [1, 2, 3];
 /**
  * Smaller tensors are copied, which costs no more. A larger tensor is preceded by at least 3 bytes of its own: a tag
  * and a length.
@@ -222,24 +233,29 @@ const IN_PLACE_BYTES = 1 << 12;
 
 /**
  * Makes the large tensors of float32 and of bytes usable in place: moves the former by up to 3 bytes each, so that a
- * Float32Array can view it. This changes the file's bytes.
+ * Float32Array can view it. This changes the file's bytes. Weights that weren't read stay so; what is none is read now.
  * @param model decoded from bytes that nothing else uses
  * @returns the tensors in place
  */
-export function* alignInPlace(model: ModelProto): Sliced<ExternalData> {
+export function* alignInPlace(model: ModelProto, file?: ModelFile): Sliced<ExternalData> {
   const placed = new Map<TensorProto, Uint8Array>();
   for (const tensor of tensorsOf(model.graph)) {
     const { rawData, dataType } = tensor;
     if (!rawData || rawData.byteLength < IN_PLACE_BYTES) continue;
+    const offset = file ? rawData.byteOffset - file.bytes.byteOffset : 0;
+    const unread = file?.unread.has(offset);
     if (dataType === UINT8 || dataType === INT8) placed.set(tensor, rawData);
+    else if (dataType !== FLOAT && unread) file!.file.read(rawData, offset);
     if (dataType !== FLOAT) continue;
     // Each call of a function holds the same tensors: what was moved once stays there.
     if (placed.has(tensor)) continue;
     const { buffer, byteOffset, byteLength } = rawData;
     const start = byteOffset - (byteOffset % Float32Array.BYTES_PER_ELEMENT);
     const aligned = new Uint8Array(buffer, start, byteLength);
-    aligned.set(rawData);
-    yield;
+    if (!unread) {
+      aligned.set(rawData);
+      yield;
+    }
     placed.set(tensor, aligned);
   }
   return placed;
@@ -252,12 +268,13 @@ export function* alignInPlace(model: ModelProto): Sliced<ExternalData> {
 export function noteOffsets(
   constants: Iterable<Constant>,
   aligned: ExternalData,
-  { bytes, file }: ModelFile,
+  { bytes, file, unread }: ModelFile,
 ): void {
   const offsets = new Map<number, number>();
-  for (const [{ rawData }, { byteOffset }] of aligned) offsets.set(byteOffset, rawData!.byteOffset);
+  for (const [{ rawData }, { byteOffset }] of aligned)
+    offsets.set(byteOffset, rawData!.byteOffset - bytes.byteOffset);
   for (const { data } of constants) {
     const offset = data.buffer === bytes.buffer ? offsets.get(data.byteOffset) : undefined;
-    if (offset !== undefined) rereadable(data, file, offset - bytes.byteOffset);
+    if (offset !== undefined) rereadable(data, { file, offset }, unread.has(offset));
   }
 }

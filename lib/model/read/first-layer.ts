@@ -1,3 +1,4 @@
+import { recalled } from '../../tensor/recall.js';
 import type { Constant, Graph, Node } from './graph.js';
 
 /** The convolution that a network of images begins with, and what it knows of the pixels that it was trained on. All are copies. */
@@ -65,7 +66,7 @@ function filtersOf(constant: Constant | undefined): Filters | undefined {
   if (!(constant?.data instanceof Float32Array) || constant.shape.length !== 4) return undefined;
   // Other weights may be large, and are read nowhere else.
   if (constant.shape[1]! > MAX_CHANNELS) return undefined;
-  return { weights: constant.data.slice(), shape: constant.shape as FirstLayer['shape'] };
+  return { weights: recalled(constant.data).slice(), shape: constant.shape as FirstLayer['shape'] };
 }
 
 function statisticsOf(
@@ -80,7 +81,7 @@ function statisticsOf(
 
 function numbersOf({ constants }: Graph, name: string | undefined): Float64Array | undefined {
   const data = constants.get(name ?? '')?.data;
-  return data instanceof Float32Array ? Float64Array.from(data) : undefined;
+  return data instanceof Float32Array ? Float64Array.from(recalled(data)) : undefined;
 }
 
 /** A layer that hands each channel on. */

@@ -75,6 +75,23 @@ describe('classify', () => {
     expect(behind[1]).toBe(48);
   });
 
+  test('pixels may be changed and transferred while they are prepared', async () => {
+    const pixels = () => ({
+      width: 200,
+      height: 200,
+      channels: 3 as const,
+      data: new Uint8Array(120_000).fill(77),
+    });
+    const expected = await classifier.prepare(pixels());
+    const changed = pixels();
+    const preparing = classifier.prepare(changed);
+    changed.data.fill(0);
+    structuredClone(changed.data.buffer, { transfer: [changed.data.buffer] });
+    expect(
+      Buffer.compare(Buffer.from((await preparing).data.buffer), Buffer.from(expected.data.buffer)),
+    ).toBe(0);
+  });
+
   test('answers for no images with no answers', async () => {
     expect(await classifier.classify([])).toEqual([]);
   });

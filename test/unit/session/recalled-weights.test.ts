@@ -5,7 +5,7 @@ import { NativeBackend } from 'lib/backends/native.js';
 import { compileModel } from 'lib/model/compile.js';
 import { loadModel } from 'lib/model/load.js';
 import { InferenceSession } from 'lib/session/session.js';
-import { isForgotten, recalled, WeightFile } from 'lib/tensor/recall.js';
+import { recalled, sourceOf, WeightFile } from 'lib/tensor/recall.js';
 import { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
@@ -55,10 +55,10 @@ const onLinux = process.platform === 'linux' ? describe : describe.skip;
 onLinux('weights of a file that were packed', () => {
   it('take no memory, and are read again where a rule asks for them', async () => {
     const data = await givenBack(fileOf(openConvolution()));
-    expect(isForgotten(data)).toBe(true);
+    expect(sourceOf(data)).toBeDefined();
     expect(data.filter((element) => element !== 0).length).toBeLessThan(weights.length / 10);
     expect(recalled(data)).toEqual(weights);
-    expect(isForgotten(data)).toBe(false);
+    expect(sourceOf(data)).toBeUndefined();
   });
 
   it('are those of the file that was loaded if another takes its place, and an error if it changes', async () => {
