@@ -52,6 +52,8 @@ const shared = {
 
 /** @type {import('jest').Config} */
 module.exports = {
+  globalSetup: '<rootDir>/test/global-setup.cjs',
+  globalTeardown: '<rootDir>/test/global-teardown.cjs',
   testTimeout: 300_000,
   maxWorkers: Math.max(2, availableParallelism() - 1),
   projects: [

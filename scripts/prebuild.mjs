@@ -157,7 +157,7 @@ function llvm(tool, ...args) {
 
 /** The Node-API functions that the addon may call. */
 function nodeApi() {
-  const { defines } = JSON.parse(readFileSync(join(ROOT, 'binding.gyp'), 'utf8')).targets[0];
+  const { defines } = JSON.parse(readFileSync(join(ROOT, 'binding.gyp'), 'utf8')).target_defaults;
   const version = defines.find((define) => define.startsWith('NAPI_VERSION=')).split('=')[1];
   const { node_api_symbols, js_native_api_symbols } = require('node-api-headers').symbols[`v${version}`];
   return new Set([...node_api_symbols, ...js_native_api_symbols]);

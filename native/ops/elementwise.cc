@@ -10,13 +10,17 @@
 namespace rskip::ops {
 namespace {
 
-// Types that networks compute much with have a loop for each way to walk through the operands.
+// Types that networks compute much with have loops of their own for each operation; those of the others call the operation for each
+// element, so that the addon stays small.
 template <class T>
 constexpr bool kCommon = std::is_same_v<T, float> || std::is_same_v<T, int32_t> || std::is_same_v<T, int64_t>;
 
 // y[i] = op(a, b) over numpy-broadcast operands.
 template <class In, class Out, class Op>
 void zip(const TensorView& a, const TensorView& b, const TensorView& y, Poll& poll, Op op) {
+  if constexpr (!kCommon<In> && !std::is_pointer_v<Op>) {
+    return zip<In, Out>(a, b, y, poll, static_cast<Out (*)(In, In)>(op));
+  }
   const std::array<Ints, 3> strides{dense_strides(y.shape), broadcast_strides(a.shape, y.shape),
                                     broadcast_strides(b.shape, y.shape)};
   for_each_row<3>(y.shape, strides, poll, [&](const auto& at, int64_t length, const auto& steps) {

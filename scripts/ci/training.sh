@@ -2,6 +2,8 @@
 # Tests adapt.py and the protocol. Runs a short version of the protocol on 2,000 images; the engine's results for the exported
 # networks must agree with PyTorch's. Then measures these networks, and the shipped ones for MNIST, on a part of the test set.
 set -euo pipefail
+# Other steps run beside this one: PyTorch's threads would wait for each other at every small operation.
+export OMP_NUM_THREADS=1
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 /usr/bin/python3 -m unittest discover adapt

@@ -56,11 +56,10 @@ describe('the packed package', () => {
   });
 
   it('has all C++ sources, so that it can be built where no prebuild fits', () => {
-    const { core, addon } = JSON.parse(readFileSync(join(ROOT, 'native/sources.json'), 'utf8')) as {
-      core: string[];
-      addon: string[];
-    };
-    expect(installed.files).toEqual(expect.arrayContaining([...core, ...addon]));
+    const { core, small, addon } = JSON.parse(
+      readFileSync(join(ROOT, 'native/sources.json'), 'utf8'),
+    ) as Record<'core' | 'small' | 'addon', string[]>;
+    expect(installed.files).toEqual(expect.arrayContaining([...core, ...small, ...addon]));
   });
 
   it('runs no script when a user installs it', () => {

@@ -8,35 +8,36 @@
 
 namespace rskip::RSKIP_ISA {
 
-template <int P, int N, int kStride>
+// A stride that is known at compile time is that of 1x1 convolutions and matrix products, and only where they are fast.
+using Strides16 = std::conditional_t<(kTileBlocks > 1), Strides<kLanes>, Strides<>>;
+
+template <int P, int N>
 [[gnu::noinline]] void conv_tile16(const ConvTile& t) {
   Vec acc[P][N];
   tile_bias(acc, t.bias);
   const uint32_t mode = begin_sums(acc);
-  tile_sum<P, N, kStride>(acc, t.x, t.stride, reinterpret_cast<const Pair*>(t.w), t.w_block, *t.walk);
+  Strides16::each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
+    tile_sum<P, N, stride()>(acc, t.x, t.stride, reinterpret_cast<const Pair*>(t.w), t.w_block, *t.walk);
+  });
   end_sums(acc, mode);
   tile_store(acc, t.out, *t.epilogue);
 }
 
-template <int N, int kStride, int... P>
+template <int N, int... P>
 constexpr ConvTileRow conv_tile_row16(std::integer_sequence<int, P...>) {
-  return {{conv_tile16<P + 1, N, kStride>...}};
+  return {{conv_tile16<P + 1, N>...}};
 }
-template <int kStride>
+inline constexpr int kTilePixels16 = Strides16::pixels(kLanes, kTilePixels);
 inline constexpr ConvTileRow kConvTiles16[] = {
-    conv_tile_row16<1, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
+    conv_tile_row16<1>(std::make_integer_sequence<int, kTilePixels16>()),
 #if RSKIP_TILE_BLOCKS >= 2
-    conv_tile_row16<2, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
+    conv_tile_row16<2>(std::make_integer_sequence<int, kTilePixels16>()),
 #endif
 };
 
-// Tiles whose stride is known at compile time are for 1x1 convolutions and matrix products, and only where they are fast.
-constexpr int known_stride16(ptrdiff_t stride) { return kTileBlocks > 1 && stride == kLanes ? kLanes : 0; }
 struct Tiles16 : FloatTiles {
-  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels(known_stride16(stride)); }
-  static const TileFn* tiles(int n, ptrdiff_t stride) {
-    return known_stride16(stride) == kLanes ? kConvTiles16<known_stride16(kLanes)>[n - 1].fn : kConvTiles16<0>[n - 1].fn;
-  }
+  static constexpr int pixels(ptrdiff_t stride) { return Strides16::pixels(stride, kTilePixels); }
+  static const TileFn* tiles(int n) { return kConvTiles16[n - 1].fn; }
 };
 
 // The input of output rows [0, rows), which begins at x0, as `window` describes it.
@@ -195,7 +196,7 @@ inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
   for (int group = begin; group < end; ++group) {
     const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, channel_blocks(p.n) - b);
     const int lanes = std::min(kLanes, p.n - (b + blocks - 1) * kLanes);
-    const ConvTileFn* const fns = Tiles16::tiles(blocks, kLanes);
+    const ConvTileFn* const fns = Tiles16::tiles(blocks);
     t.w = p.weights + b * t.w_block;
     t.bias = p.bias == nullptr ? kNoBias : p.bias + b * kLanes;
     for (int tile = 0; tile < tiles.chunks; ++tile) {

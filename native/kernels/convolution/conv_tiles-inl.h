@@ -21,50 +21,55 @@ struct ConvTile {
 };
 using ConvTileFn = void (*)(const ConvTile&);
 
-template <int P, int N, int kStride>
+// Strides of pixels that are worth addresses known at compile time.
+template <int... k>
+struct Strides {
+  static constexpr bool known(ptrdiff_t stride) { return ((stride == k) || ...); }
+  // Pixels of a tile: fewer where their stride isn't known, so that the addon stays small.
+  static constexpr int pixels(ptrdiff_t stride, int most) { return known(stride) ? most : std::min(7, most); }
+  // sum(stride) for a tile of P pixels, with a constant, or 0 if it isn't known. All sums share what comes before and behind them.
+  template <int P, class Sum>
+  RSKIP_INLINE static void each(ptrdiff_t stride, const Sum& sum) {
+    const bool done = ((stride == k && (sum(std::integral_constant<int, k>()), true)) || ...);
+    if constexpr (P <= pixels(0, P)) {
+      if (!done) sum(std::integral_constant<int, 0>());
+    }
+  }
+};
+template <int k>
+struct OneStride {
+  template <int P, class Sum>
+  RSKIP_INLINE static void each(ptrdiff_t, const Sum& sum) {
+    sum(std::integral_constant<int, k>());
+  }
+};
+// On planar and on blocked input.
+using FloatStrides = Strides<1, 2, kLanes, 2 * kLanes>;
+
+template <int P, int N, class S>
 [[gnu::noinline]] void conv_tile(const ConvTile& t) {
   Vec acc[P][N];
   tile_bias(acc, t.bias);
-  tile_sum<P, N, kStride>(acc, t.x, t.stride, t.w, t.w_block, *t.walk);
+  S::template each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
+    tile_sum<P, N, stride()>(acc, t.x, t.stride, t.w, t.w_block, *t.walk);
+  });
   tile_store(acc, t.out, *t.epilogue);
-}
-
-// Pixels of a tile. Where their stride isn't known at compile time there are fewer, so that the addon stays small.
-constexpr int conv_tile_pixels(ptrdiff_t stride) {
-  const bool known = stride == 1 || stride == 2 || stride == kLanes || stride == 2 * kLanes;
-  return known ? kTilePixels : std::min(7, kTilePixels);
 }
 
 struct ConvTileRow {
   ConvTileFn fn[kTilePixels];
 };
-template <int N, int kStride, int... P>
+template <int N, class S, int... P>
 constexpr ConvTileRow conv_tile_row(std::integer_sequence<int, P...>) {
-  return {{conv_tile<P + 1, N, kStride>...}};
+  return {{conv_tile<P + 1, N, S>...}};
 }
-template <int kStride>
+template <class S>
 inline constexpr ConvTileRow kConvTiles[] = {
-    conv_tile_row<1, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
+    conv_tile_row<1, S>(std::make_integer_sequence<int, kTilePixels>()),
 #if RSKIP_TILE_BLOCKS >= 2
-    conv_tile_row<2, kStride>(std::make_integer_sequence<int, conv_tile_pixels(kStride)>()),
+    conv_tile_row<2, S>(std::make_integer_sequence<int, kTilePixels>()),
 #endif
 };
-
-// Tiles of n blocks. Strides 1 and 2 are worth addresses known at compile time, on blocked and on planar input.
-inline const ConvTileFn* conv_tiles(int n, ptrdiff_t stride) {
-  switch (stride) {
-    case 1:
-      return kConvTiles<1>[n - 1].fn;
-    case 2:
-      return kConvTiles<2>[n - 1].fn;
-    case kLanes:
-      return kConvTiles<kLanes>[n - 1].fn;
-    case 2 * kLanes:
-      return kConvTiles<2 * kLanes>[n - 1].fn;
-    default:
-      return kConvTiles<0>[n - 1].fn;
-  }
-}
 
 // Rows of pixels as the tiles see them. A 1x1 convolution without halo is one long row.
 struct ConvRows {
@@ -154,13 +159,13 @@ struct FloatTiles {
   using Tile = ConvTile;
   using TileFn = ConvTileFn;
   static constexpr int kPixels = kTilePixels;  // at most
-  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels(stride); }
+  static constexpr int pixels(ptrdiff_t stride) { return FloatStrides::pixels(stride, kTilePixels); }
   static constexpr int kStep = 1;  // elements of the input that one step of k takes
   static constexpr bool kTapsFirst = false;  // whether kDirect reads all blocks of a tap before the next tap
   static bool leaves_rows_out(const ConvArgs&) { return false; }
   static Epilogue epilogue_of(const ConvArgs& args) { return RSKIP_ISA::epilogue_of(args.act); }
   static void set_block(ConvTile& t, const PackedConv& conv, int b) { t.bias = conv.bias.data() + b * kLanes; }
-  static const TileFn* tiles(int n, ptrdiff_t stride) { return conv_tiles(n, stride); }
+  static const TileFn* tiles(int n) { return kConvTiles<FloatStrides>[n - 1].fn; }
 };
 
 // The taps of windows along one axis, of which the first begins at `first` and the last `reach` behind it, that are inside
@@ -242,7 +247,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
     Tiles::set_block(t, conv, b);
     t.out.last_lanes = std::min(kLanes, y.channels - (b + n - 1) * kLanes);
-    const auto* fns = Tiles::tiles(n, rows.pixel);
+    const auto* fns = Tiles::tiles(n);
     const Element* x = x0 + block.first_block * x_block;
     Element* y_base = y.data + b * y.block_stride;
     const Element* residual_base = args.residual == nullptr ? nullptr : args.residual->data + b * t.out.residual_block;

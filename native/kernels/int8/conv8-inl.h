@@ -20,32 +20,30 @@ struct ConvTile8 {
 };
 using ConvTileFn8 = void (*)(const ConvTile8&);
 
-template <int P, int N, int kStride>
+// Of planar input, a stride of 2 is that of most stems; without dot products, its addresses are the least of a tile's work.
+using Strides8 = std::conditional_t<RSKIP_DOT, Strides<2, kLanes, 2 * kLanes>, Strides<kLanes, 2 * kLanes>>;
+
+template <int P, int N>
 [[gnu::noinline]] void conv_tile8(const ConvTile8& t) {
   Bits acc[P][N];
   tile_bias8(acc, t.bias);
-  tile_sum8<P, N, kStride>(acc, t.x, t.stride, t.w, t.w_block, *t.walk);
+  Strides8::each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
+    tile_sum8<P, N, stride()>(acc, t.x, t.stride, t.w, t.w_block, *t.walk);
+  });
   tile_store8(acc, t.out, t.scale, *t.epilogue);
-}
-
-// As conv_tile_pixels(). Of planar input, a stride of 2 is that of most stems.
-constexpr int conv_tile_pixels8(ptrdiff_t stride) {
-  const bool known = stride == 2 || stride == kLanes || stride == 2 * kLanes;
-  return known ? kTilePixels8 : std::min(7, kTilePixels8);
 }
 
 struct ConvTileRow8 {
   ConvTileFn8 fn[kTilePixels8];
 };
-template <int N, int kStride, int... P>
+template <int N, int... P>
 constexpr ConvTileRow8 conv_tile_row8(std::integer_sequence<int, P...>) {
-  return {{conv_tile8<P + 1, N, kStride>...}};
+  return {{conv_tile8<P + 1, N>...}};
 }
-template <int kStride>
 inline constexpr ConvTileRow8 kConvTiles8[] = {
-    conv_tile_row8<1, kStride>(std::make_integer_sequence<int, conv_tile_pixels8(kStride)>()),
+    conv_tile_row8<1>(std::make_integer_sequence<int, kTilePixels8>()),
 #if RSKIP_TILE_BLOCKS >= 2
-    conv_tile_row8<2, kStride>(std::make_integer_sequence<int, conv_tile_pixels8(kStride)>()),
+    conv_tile_row8<2>(std::make_integer_sequence<int, kTilePixels8>()),
 #endif
 };
 
@@ -54,7 +52,7 @@ struct Tiles8 {
   using Element = uint8_t;
   using Tile = ConvTile8;
   using TileFn = ConvTileFn8;
-  static constexpr int pixels(ptrdiff_t stride) { return conv_tile_pixels8(stride); }
+  static constexpr int pixels(ptrdiff_t stride) { return Strides8::pixels(stride, kTilePixels8); }
   static constexpr int kPixels = kTilePixels8;
   static constexpr int kStep = kQuad;
   static constexpr bool kTapsFirst = true;
@@ -69,18 +67,7 @@ struct Tiles8 {
     t.bias = bias_of(conv.bias) + b * kLanes;
     t.scale = conv.scale.data() + b * kLanes;
   }
-  static const TileFn* tiles(int n, ptrdiff_t stride) {
-    switch (stride) {
-      case 2:
-        return kConvTiles8<2>[n - 1].fn;
-      case kLanes:
-        return kConvTiles8<kLanes>[n - 1].fn;
-      case 2 * kLanes:
-        return kConvTiles8<2 * kLanes>[n - 1].fn;
-      default:
-        return kConvTiles8<0>[n - 1].fn;
-    }
-  }
+  static const TileFn* tiles(int n) { return kConvTiles8[n - 1].fn; }
 };
 
 }  // namespace rskip::RSKIP_ISA

@@ -41,8 +41,7 @@ inline void bind_gemm8(const GemmArgs8& args, ptrdiff_t begin, ptrdiff_t end, in
 // Blocks of columns begin to end of all m rows of a product.
 inline void multiply8(const GemmTile8& whole, int m, ptrdiff_t begin, ptrdiff_t end) {
 #if RSKIP_MATRIX
-  // Fewer rows don't pay for the setup; and weights that are read once are better asked for early.
-  if (m >= 4) {
+  if (m > kGemmRows8) {
     each_gemm_tile8(kMatrixGemmTiles8, whole, m, begin, end);
     return release_matrices();
   }

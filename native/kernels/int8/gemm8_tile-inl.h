@@ -28,17 +28,33 @@ struct GemmTile8 {
 };
 using GemmTileFn8 = void (*)(const GemmTile8&);
 
-// Adds rows of bytes to rounded numbers, which are the first operands if kFirst.
-template <bool kFirst, int P, int N>
-RSKIP_INLINE void add_rows8(Bits (&value)[P][N], const RowAddition8& addition) {
-  const Clamp8 clamp(addition.sum.rounding);
-  const Vec own_scale = splat(addition.sum.scale), other_scale = splat(addition.sum.residual_scale);
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      const Bits bytes = load_bytes(addition.addend + p * addition.row + n * kLanes);
-      const Vec own = to_float(value[p][n]), other = to_float(add_bits(bytes, -addition.sum.residual_zero));
-      const Vec sum = kFirst ? fma(own, own_scale, other * other_scale) : fma(other, other_scale, own * own_scale);
-      value[p][n] = round_to_bits(clamp(sum));
+// Stores rounded numbers of a block, of which only the last of a tile may have fewer than 16 columns.
+RSKIP_INLINE void store_block8(uint8_t* y, Bits bytes, bool last, int lanes) {
+  if (!last || lanes >= kLanes) return store_bytes(y, bytes);
+  uint8_t row[kLanes];
+  store_bytes(row, bytes);
+  std::copy_n(row, lanes, y);
+}
+
+// Adds rows of bytes to the rounded numbers [rows][blocks] of a tile, and stores them: by way of memory, as it would be long in
+// dozens of tiles.
+[[gnu::noinline]] inline void add_rows8(const Bits* value, int rows, int blocks, const GemmTile8& t) {
+  const int lanes = t.columns - (blocks - 1) * kLanes;
+  for (ptrdiff_t p = 0; p < rows; ++p) {
+    for (int n = 0; n < blocks; ++n) {
+      Bits bytes = *value++;
+      int32_t zero = t.rounding->zero;
+      for (int i = 0; i < t.addition_count; ++i) {
+        const RowAddition8& addition = t.additions[i];
+        const Vec own_scale = splat(addition.sum.scale), other_scale = splat(addition.sum.residual_scale);
+        const Bits addend = load_bytes(addition.addend + p * addition.row + n * kLanes);
+        const Vec own = to_float(bytes), other = to_float(add_bits(addend, -addition.sum.residual_zero));
+        const Vec sum = addition.sum.residual_first ? fma(other, other_scale, own * own_scale)
+                                                    : fma(own, own_scale, other * other_scale);
+        bytes = round_to_bits(Clamp8(addition.sum.rounding)(sum));
+        zero = addition.sum.rounding.zero;
+      }
+      store_block8(t.y + p * t.n + n * kLanes, add_bits(bytes, zero), n + 1 == blocks, lanes);
     }
   }
 }
@@ -52,17 +68,17 @@ RSKIP_INLINE void gemm_finish8(Bits (&acc)[P][N], const GemmTile8& t) {
       RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) acc[p][n] = sub_bits(acc[p][n], mul_bits(zero, t.row_sums[p]));
     }
   }
+  const int lanes = t.columns - (N - 1) * kLanes;
   if (t.y == nullptr) {
-    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-        const int lanes = std::min(kLanes, t.columns - n * kLanes);
-        const Vec sum = to_float(acc[p][n]), scale = load(t.scale + n * kLanes);
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+      const int count = n + 1 < N ? kLanes : std::min(kLanes, lanes);
+      const Vec scale = load(t.scale + n * kLanes);
+      const Vec shift = t.shift == nullptr ? splat(0) : load_first(t.shift + n * kLanes, count);
+      RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+        const Vec sum = to_float(acc[p][n]);
         Vec value = sum * scale;
-        if (t.shift != nullptr) {
-          const Vec shift = load_first(t.shift + n * kLanes, lanes);
-          value = t.rounds_product ? value + shift : fma(sum, scale, shift);
-        }
-        store_first(t.y_float + static_cast<ptrdiff_t>(p) * t.n + n * kLanes, finish(value, *t.epilogue), lanes);
+        if (t.shift != nullptr) value = t.rounds_product ? value + shift : fma(sum, scale, shift);
+        store_first(t.y_float + static_cast<ptrdiff_t>(p) * t.n + n * kLanes, finish(value, *t.epilogue), count);
       }
     }
     return;
@@ -74,23 +90,18 @@ RSKIP_INLINE void gemm_finish8(Bits (&acc)[P][N], const GemmTile8& t) {
       value[p][n] = round_to_bits(clamp(to_float(acc[p][n]) * load(t.scale + n * kLanes)));
     }
   }
-  int32_t zero = t.rounding->zero;
-  for (int i = 0; i < t.addition_count; ++i) {
-    t.additions[i].sum.residual_first ? add_rows8<false>(value, t.additions[i]) : add_rows8<true>(value, t.additions[i]);
-    zero = t.additions[i].sum.rounding.zero;
+  if (t.addition_count > 0) {
+    // A copy, or the compiler would keep them in memory in any case.
+    Bits rounded[P][N];
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) rounded[p][n] = value[p][n];
+    }
+    return add_rows8(rounded[0], P, N, t);
   }
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
       uint8_t* y = t.y + static_cast<ptrdiff_t>(p) * t.n + n * kLanes;
-      const Bits bytes = add_bits(value[p][n], zero);
-      const int lanes = std::min(kLanes, t.columns - n * kLanes);
-      if (lanes == kLanes) {
-        store_bytes(y, bytes);
-      } else {
-        uint8_t row[kLanes];
-        store_bytes(row, bytes);
-        std::copy_n(row, lanes, y);
-      }
+      store_block8(y, add_bits(value[p][n], t.rounding->zero), n + 1 == N, lanes);
     }
   }
 }
@@ -110,7 +121,9 @@ template <int kRows>
 struct GemmTiles8 {
   GemmTileFn8 fn[kRows];
 };
-inline constexpr int kGemmRows8 = std::min(kTilePixels8, 8);
+// Where the processor multiplies matrices, more rows go there: three don't pay for the setup, and their weights, which are read once,
+// are better asked for early.
+inline constexpr int kGemmRows8 = RSKIP_MATRIX ? 3 : std::min(kTilePixels8, 8);
 template <int N, int... P>
 constexpr GemmTiles8<kGemmRows8> gemm_row8(std::integer_sequence<int, P...>) {
   return {{gemm_tile8<P + 1, N>...}};

@@ -1,10 +1,7 @@
 // The kernels on 8-bit numbers in plain C++, for any machine.
-#define RSKIP_UNROLL(n)
-#define RSKIP_INLINE inline
+#include "kernels/isa/scalar-inl.h"
 
-#define RSKIP_ISA scalar
-#define RSKIP_MACHINE 1
 #define RSKIP_VECTOR "simd/vec8_scalar-inl.h"
-#define RSKIP_TILE_BLOCKS 1
 #define RSKIP_DOT 0
 #include "kernels/isa/kernels-inl.h"
+RSKIP_SCALAR_END

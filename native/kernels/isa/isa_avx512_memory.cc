@@ -23,7 +23,7 @@ KernelTable from_register;
 
 // With a stride of 1, on blocked input.
 struct CommonTiles : avx512memory::FloatTiles {
-  static const TileFn* tiles(int n, ptrdiff_t) { return avx512memory::kConvTiles<kLanes>[n - 1].fn; }
+  static const TileFn* tiles(int n) { return avx512memory::kConvTiles<avx512memory::OneStride<kLanes>>[n - 1].fn; }
 };
 
 void conv(const ConvArgs& args, int part, int parts) {

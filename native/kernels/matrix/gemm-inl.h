@@ -22,6 +22,7 @@ struct GemmTile {
   const float* residual;  // strides are those of y
   ptrdiff_t a_stride, y_stride;
   int k, columns;   // columns: real ones of the tile's blocks
+  bool fetches;     // whether no other tile has just read the weights
   ptrdiff_t ahead;  // of w: weights that a later tile reads
   const Epilogue* epilogue;
 };
@@ -119,37 +120,43 @@ RSKIP_INLINE void gemm_chain(Vec (&acc)[P][N], const GemmTile& t, int first) {
   }
 }
 
-// P rows of A by N blocks of columns. kFetch: no other tile has just read the weights.
-template <int P, int N, bool kFetch, class W>
+// P rows of A by N blocks of columns, of which only the last may have fewer than 16.
+template <int P, int N, class W>
 [[gnu::noinline]] void gemm_tile(const GemmTile& t) {
   Vec acc[P][N];
   if (t.bias != nullptr) tile_bias(acc, t.bias);
   else tile_zero(acc);
-  gemm_chain<P, N, kFetch, W>(acc, t, 0);
-  for (int first = kGemmChain; first < t.k; first += kGemmChain) {
-    Vec next[P][N];
-    tile_zero(next);
-    gemm_chain<P, N, kFetch, W>(next, t, first);
-    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = acc[p][n] + next[p][n];
+  // The chains so far are in memory, where they leave the registers to the next one.
+  float chains[P * N * kLanes];
+  for (int first = 0;; tile_zero(acc)) {
+    if (P == 1 || t.fetches) gemm_chain<P, N, true, W>(acc, t, first);
+    else gemm_chain<P, N, false, W>(acc, t, first);
+    if (first > 0) {
+      RSKIP_UNROLL(32) for (int i = 0; i < P * N; ++i) acc[i / N][i % N] = load(chains + i * kLanes) + acc[i / N][i % N];
     }
+    first += kGemmChain;
+    if (first >= t.k) break;
+    RSKIP_UNROLL(32) for (int i = 0; i < P * N; ++i) store(chains + i * kLanes, acc[i / N][i % N]);
   }
   // A copy, or the compiler would read it again after every store.
   const GemmTile to = t;
   const Epilogue epilogue = *t.epilogue;
   const Vec low = splat(epilogue.low), high = splat(epilogue.high);
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      const ptrdiff_t at = p * to.y_stride + n * kLanes;
-      const int lanes = to.columns - n * kLanes;
-      Vec sum = acc[p][n];
-      if (lanes >= kLanes) {
-        if (to.residual != nullptr) sum = sum + load(to.residual + at);
-        store(to.y + at, min(high, max(low, sum)));
-      } else {
-        if (to.residual != nullptr) sum = sum + load_first(to.residual + at, lanes);
-        store_first(to.y + at, min(high, max(low, sum)), lanes);
+  const int lanes = to.columns - (N - 1) * kLanes;
+  if (to.residual != nullptr) {
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      const float* residual = to.residual + p * to.y_stride;
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n, residual += kLanes) {
+        acc[p][n] = acc[p][n] + (n + 1 < N || lanes >= kLanes ? load(residual) : load_first(residual, lanes));
       }
+    }
+  }
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    float* y = to.y + p * to.y_stride;
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n, y += kLanes) {
+      const Vec value = min(high, max(low, acc[p][n]));
+      if (n + 1 < N || lanes >= kLanes) store(y, value);
+      else store_first(y, value, lanes);
     }
   }
   if (!epilogue.clamp_only) activate_rows(to.y, to.y_stride, P, std::min(N * kLanes, to.columns), epilogue.act);
@@ -160,20 +167,18 @@ template <int kRows>
 struct GemmTiles {
   GemmTileFn fn[kRows];
 };
-template <int N, bool kFetch, class W, int... P>
+template <int N, class W, int... P>
 constexpr GemmTiles<sizeof...(P)> gemm_tiles(std::integer_sequence<int, P...>) {
-  return {{gemm_tile<P + 1, N, kFetch, W>...}};
+  return {{gemm_tile<P + 1, N, W>...}};
 }
-template <int kRows, bool kFetch, class W, int... N>
+template <int kRows, class W, int... N>
 constexpr std::array<GemmTiles<kRows>, sizeof...(N)> gemm_tile_table(std::integer_sequence<int, N...>) {
-  return {{gemm_tiles<N + 1, kFetch, W>(std::make_integer_sequence<int, kRows>())...}};
+  return {{gemm_tiles<N + 1, W>(std::make_integer_sequence<int, kRows>())...}};
 }
-template <bool kFetch>
-inline constexpr auto kGemmTiles =
-    gemm_tile_table<kGemmRows, kFetch, float>(std::make_integer_sequence<int, kGemmBlocks>());
+inline constexpr auto kGemmTiles = gemm_tile_table<kGemmRows, float>(std::make_integer_sequence<int, kGemmBlocks>());
 // One row of A: many blocks at once, or the latency of the multiply-adds would show.
 template <class W>
-inline constexpr auto kGemvTiles = gemm_tile_table<1, true, W>(std::make_integer_sequence<int, kGemvBlocks>());
+inline constexpr auto kGemvTiles = gemm_tile_table<1, W>(std::make_integer_sequence<int, kGemvBlocks>());
 
 // m rows by the blocks of `whole`, whose `columns` are all of theirs.
 inline void multiply_tiles(const GemmTile& whole, int m) {
@@ -196,8 +201,8 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
       // The last tiles fetch a block each of the next columns.
       const int block = std::max(0, n - (rows.chunks - r));
       t.ahead = static_cast<ptrdiff_t>(n + block) * kLanes * t.k;
-      const auto& tiles = r == 0 ? kGemmTiles<true> : kGemmTiles<false>;
-      if (m > 1) tiles[n - 1].fn[rows.size(r) - 1](t);
+      t.fetches = r == 0;
+      if (m > 1) kGemmTiles[n - 1].fn[rows.size(r) - 1](t);
       else if (t.words != nullptr) kGemvTiles<int32_t>[n - 1].fn[0](t);
       else if (t.halves != nullptr) kGemvTiles<uint16_t>[n - 1].fn[0](t);
       else kGemvTiles<float>[n - 1].fn[0](t);
