@@ -9,17 +9,23 @@ const ROOT = resolve(import.meta.dirname, '..');
 const LIB = join(ROOT, 'lib');
 
 /** Asynchronous functions by the file that exports them: for these importers, a file loads when one of its functions is called. */
-const IMPORTERS = ['index', 'session/parts', 'session/fronts'].map((name) => join(LIB, `${name}.ts`));
+const IMPORTERS = ['index', 'session/session', 'session/parts', 'session/fronts'].map((name) =>
+  join(LIB, `${name}.ts`),
+);
 const LATE = {
   'audit/render': ['renderAudit'],
   'audit/replay': ['replayAudit'],
+  'backends/reference': ['createReference'],
   'calibrate/calibrate': ['calibrate'],
   'calibrate/report/report': ['renderCalibration'],
   'inspect/inspect': ['inspect'],
   'measure/evaluate': ['evaluate'],
   'model/load': ['loadModel'],
   'quantize/quantize': ['quantize'],
+  'session/fronts': ['loadFronts'],
+  'session/open': ['openRunner'],
   'speedup/folder': ['writeLadder'],
+  'speedup/report': ['renderSpeedup'],
   'speedup/speedup': ['speedup'],
 };
 

@@ -1,10 +1,10 @@
 /** What a shadow run can test of a policy's promise: how far the answer of an item is from that of the full network. */
 
 import { lossOf } from '../skip/losses.js';
-import type { AnswerReader, RunEvent } from '../skip/observer.js';
+import type { AnswerReader, RunEvent, TensorMap } from '../skip/observer.js';
 import { type Limit, type Metric, type Promised, partsOf } from '../skip/promise.js';
 import { type CustomLoss, type RunLoss, runLoss } from '../skip/run-loss.js';
-import { isFloat } from '../tensor/tensor.js';
+import { isFloat, Tensor } from '../tensor/tensor.js';
 
 /** What a monitor tests: that the mean loss of the metric is at most the limit. */
 export type Tested = Pick<Limit, 'metric'> & {
@@ -33,9 +33,20 @@ const OF_VECTORS = ['cosine', 'relative', 'absolute', 'excess'];
 /** Some tokens only fill a text up. */
 const OF_TOKENS = ['tokens', 'ctc'];
 
+/** Without the tokens that only fill a text up, which its `attention_mask` doesn't mark. */
+function ownTokens(outputs: TensorMap, { attention_mask: marks }: TensorMap): TensorMap {
+  const length = marks!.dims[1]!;
+  const tokens = Array.from(marks!.data, Number).reduce((sum, mark) => sum + mark, 0);
+  const cut = ({ type, data, dims }: Tensor): Tensor =>
+    dims[1] === length
+      ? new Tensor(type, data.slice(0, (data.length / length) * tokens), dims.with(1, tokens))
+      : new Tensor(type, data, dims);
+  return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, cut(tensor)]));
+}
+
 /**
- * Undefined where the outputs don't tell: without class scores, for neighbours, for what is made of the outputs of texts, and for a loss
- * of the caller's that isn't given.
+ * Undefined where the outputs don't tell: without class scores, for neighbours, for what is made of the outputs of texts, for tokens that nothing
+ * marks, and for a loss of the caller's that isn't given.
  * @param promise of the metric, if the policy promises it
  * @param more `custom`: the caller's loss; `reader`: makes vectors of the outputs of texts
  */
@@ -50,7 +61,13 @@ export function shadowLoss(
 ): RunLoss | undefined {
   const { name } = partsOf(metric);
   if (!Object.values(inputs).some(isFloat)) {
-    if (OF_TOKENS.includes(name)) return undefined;
+    if (OF_TOKENS.includes(name)) {
+      const loss =
+        inputs.attention_mask && runLoss({ ...promise, metric }, Object.keys(outputs), classScores);
+      return (
+        loss && ((skipping, full, feeds) => loss(ownTokens(skipping, feeds), ownTokens(full, feeds), feeds))
+      );
+    }
     const loss = OF_VECTORS.includes(name) ? lossOf(metric) : undefined;
     if (loss) {
       return reader && ((skipping, full, feeds) => loss(reader(skipping, feeds), reader(full, feeds)));

@@ -73,6 +73,7 @@ export type RunArguments = [
   modes: Uint8Array,
   thresholds: Float32Array,
   times?: Float64Array,
+  states?: readonly (Uint8Array | undefined)[],
 ];
 export interface NativeProgram {
   /** Resolves to the milliseconds that an item takes at most, with every block and no exit, as far as runs have shown. */
@@ -80,6 +81,8 @@ export interface NativeProgram {
   runSync(...args: RunArguments): number;
   /** The value that each code computes; -1 for none. */
   readonly profiled: Int32Array;
+  /** Of each of `states`; 0 without exits. */
+  readonly stateBytes: number;
   release(): void;
 }
 

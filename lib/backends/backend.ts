@@ -27,6 +27,12 @@ export interface RunRequest {
    * `CompiledProgram.profiled`. Filled by the run; zeros for what did not run.
    */
   readonly times?: Float64Array | undefined;
+  /**
+   * Of each item, `CompiledProgram.stateBytes` zeros or what an earlier run of the same item left there, or undefined. An item that an exit stops
+   * leaves there where it stopped; a later run goes on from there if its policy leads there and further. Results and records are
+   * those of a run from the beginning.
+   */
+  readonly states?: readonly (Uint8Array | undefined)[] | undefined;
 }
 
 /** What a run of some items fills. */
@@ -45,6 +51,8 @@ export function requestFor(program: Program, items: number, policy: Decisions): 
 export interface CompiledProgram {
   /** The value that each piece of work computes, -1 for none; undefined if runs can't be profiled. */
   readonly profiled?: Int32Array;
+  /** Of `RunRequest.states`; 0 or undefined where no item can go on. */
+  readonly stateBytes?: number;
   /** Resolves when outputs and trace are filled; rejects with a ResidualSkipError. */
   run(request: RunRequest): Promise<void>;
   runSync(request: RunRequest): void;

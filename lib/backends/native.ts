@@ -184,6 +184,10 @@ class CompiledNative implements CompiledProgram {
     return this.program.profiled;
   }
 
+  get stateBytes(): number {
+    return this.program.stateBytes;
+  }
+
   /** The buffers of the request must not be transferred or resized before the promise settles. */
   run(request: RunRequest): Promise<void> {
     return request.signal ? this.abortable(request, request.signal) : this.queued(request, []);
@@ -239,7 +243,7 @@ function aborted(signal: AbortSignal): ResidualSkipError {
 }
 
 function runArguments(request: RunRequest, flag: readonly Int32Array[]): RunArguments {
-  const { items, inputs, outputs, policy, outcomes, scores } = request;
+  const { items, inputs, outputs, policy, outcomes, scores, times, states } = request;
   const arrays = [...inputs, ...outputs, outcomes, scores, ...flag];
   for (const { buffer } of arrays) {
     // A buffer that shrinks would free memory that the run uses. Shared buffers only grow.
@@ -250,5 +254,5 @@ function runArguments(request: RunRequest, flag: readonly Int32Array[]): RunArgu
       );
     }
   }
-  return [items, arrays, inputs.length, outputs.length, policy.modes, policy.thresholds, request.times];
+  return [items, arrays, inputs.length, outputs.length, policy.modes, policy.thresholds, times, states];
 }

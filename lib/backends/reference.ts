@@ -48,6 +48,11 @@ export class ReferenceBackend implements Backend {
   release(): void {}
 }
 
+/** As an asynchronous function it is loaded when it is used. */
+export async function createReference(): Promise<Backend> {
+  return new ReferenceBackend();
+}
+
 /** Milliseconds for which `run` may block the event loop, if single steps are shorter. */
 const SLICE_MS = 4;
 

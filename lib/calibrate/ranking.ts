@@ -1,7 +1,15 @@
 /** Certifies how often lists of a reranker keep their best documents when pairs leave early. */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { openIn, type PairScore, type Reranker, rankingOf } from '../classify/reranker.js';
+import {
+  exitsOf,
+  type PairScore,
+  rankingOf,
+  type Stage,
+  settleList,
+  stagesOf,
+} from '../classify/list-stages.js';
+import type { Reranker } from '../classify/reranker.js';
 import { ResidualSkipError } from '../errors.js';
 import { mean } from '../numeric/statistics.js';
 import { parseStrict } from '../util/validation.js';
@@ -29,8 +37,8 @@ export interface RankingOptions {
 /** The result of `calibrateRanking`. */
 export interface RankingCalibration {
   readonly topK: number;
-  /** For the option `margin` of `rank`; null where none keeps the limit: run the lists with the policy `full`. */
-  readonly margin: number | null;
+  /** For the option `margins` of `rank`; null where none keep the limit: run the lists with the policy `full`. */
+  readonly margins: Readonly<Record<string, number>> | null;
   /** The limit, and the confidence with which it holds. */
   readonly limit: number;
   readonly confidence: number;
@@ -38,7 +46,7 @@ export interface RankingCalibration {
   readonly lists: number;
   readonly events: number;
   readonly pValue: number;
-  /** Of these lists, the fraction of multiply-adds that is saved, pairs that run again counted twice. */
+  /** Of these lists, the fraction of multiply-adds that is saved. */
   readonly multiplyAddsSkipped: number;
 }
 
@@ -56,19 +64,21 @@ const listsSchema = z
 
 /** Share of the lists that certify. */
 const CERTIFY = 0.8;
-/** Margins to test: quantiles of how far early scores are off, from twice the largest down. */
-const QUANTILES = [1, 0.999, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5] as const;
+/** Margins to test, at each exit: quantiles of how far scores are off there, from twice the largest down. */
+const QUANTILES = [1, 0.9995, 0.999, 0.9975, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5] as const;
+/** The quantile with which exits are chosen. */
+const USUAL = 0.99;
+/** Share of the multiply-adds that an exit must save to be used: each is a run more of many pairs. */
+const WORTH = 0.02;
 
-/** A list that ran with the policy, and in full. */
-interface RanList {
-  readonly early: readonly PairScore[];
-  readonly full: readonly PairScore[];
-}
+/** The scores of a list's pairs at each stage. */
+type RanList = ReadonlyMap<string | null, readonly PairScore[]>;
+type Margins = Readonly<Record<string, number>>;
 
 /**
- * Finds the least margin with which a reranker's policy keeps the best documents of lists like these. Every pair runs twice, with the
- * policy and in full.
- * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (too few lists), ABORTED
+ * Finds exits of a reranker's policy, and the least margins with which they keep the best documents of lists like these. Every pair runs once, in
+ * full.
+ * @throws ResidualSkipError INVALID_ARGUMENT (a policy without exits too), INVALID_DATA (too few lists), ABORTED
  */
 export async function calibrateRanking(
   reranker: Reranker,
@@ -85,54 +95,106 @@ export async function calibrateRanking(
   }
   const needed = itemsNeeded(limit, delta);
   if (byPart.certify.length < needed || byPart.order.length === 0) throw tooFew(distinct.size, limit, needed);
-  const run = async (list: RankingList): Promise<RanList> => {
-    const all = [...list.documents.keys()];
-    return {
-      early: await reranker.score(list.query, list.documents, all, { signal }),
-      full: await reranker.score(list.query, list.documents, all, { signal, policy: 'full' }),
-    };
-  };
+  const exits = exitsOf(reranker.session.ownPolicy);
+  if (exits.length === 0) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      'policy: it has no exits at which lists could end; create the reranker with one that calibrate made',
+    );
+  }
+  const stages = stagesOf(reranker.session.ownPolicy, exits);
   const ran = async (part: readonly RankingList[]) => {
     const done: RanList[] = [];
-    for (const list of part) done.push(await run(list));
+    for (const { query, documents } of part) {
+      const pairs = reranker.pairsOf(query, documents);
+      const scores = new Map<string | null, readonly PairScore[]>();
+      for (const { after, policy } of stages) {
+        scores.set(after, await pairs.score([...documents.keys()], { signal, policy }, {}));
+      }
+      done.push(scores);
+    }
     return done;
   };
-  const margins = marginsOf(await ran(byPart.order));
+  const order = await ran(byPart.order);
+  const used = await worthwhile(order, topK, stages, marginsAt(order, exits, USUAL));
   const certify = await ran(byPart.certify);
-  const results = margins.map((margin) => certify.map((list) => settle(list, topK, margin)));
-  const events = results.map((of) => of.filter(({ changed }) => changed).length);
-  const pValues = events.map((count) => binomialPValue(count, certify.length, limit));
+  const results: { readonly margins: Margins; readonly events: number; readonly saved: number }[] = [];
+  for (const margins of candidates(order, used)) {
+    const settled = [];
+    for (const list of certify) settled.push(await settle(list, topK, stages, margins));
+    const events = settled.filter(({ changed }) => changed).length;
+    results.push({ margins, events, saved: mean(settled.map(({ saved }) => saved)) });
+  }
+  const pValues = results.map(({ events }) => binomialPValue(events, certify.length, limit));
   const chosen = fixedSequenceTest(pValues, delta);
+  const { margins = null, events = 0, saved = 0 } = results[chosen] ?? {};
   return {
-    ...{ topK, margin: margins[chosen] ?? null, limit, confidence, lists: certify.length },
-    ...{ events: events[chosen] ?? 0, pValue: pValues[chosen] ?? 0 },
-    multiplyAddsSkipped: chosen < 0 ? 0 : mean(results[chosen]!.map(({ saved }) => saved)),
+    ...{ topK, margins, limit, confidence, lists: certify.length, events },
+    ...{ pValue: pValues[chosen] ?? 0, multiplyAddsSkipped: saved },
   };
 }
 
 /** From careful to bold. */
-function marginsOf(lists: readonly RanList[]): number[] {
-  const errors = lists
-    .flatMap(({ early, full }) => early.map(({ score }, i) => Math.abs(score - full[i]!.score)))
-    .sort((a, b) => a - b);
-  const quantiles = QUANTILES.map((share) => errors[Math.ceil(share * errors.length) - 1]!);
-  return [...new Set([2 * quantiles[0]!, ...quantiles, 0])];
+function candidates(lists: readonly RanList[], exits: readonly string[]): Margins[] {
+  if (exits.length === 0) return [];
+  const twice = Object.entries(marginsAt(lists, exits, 1)).map(([exit, margin]) => [exit, 2 * margin]);
+  const all = [Object.fromEntries(twice), ...QUANTILES.map((share) => marginsAt(lists, exits, share))];
+  return [...new Map(all.map((margins) => [JSON.stringify(margins), margins])).values()];
+}
+
+/** At each exit, a quantile of how far scores are off. */
+function marginsAt(lists: readonly RanList[], exits: readonly string[], share: number): Margins {
+  const at = (exit: string) => {
+    const errors = lists
+      .flatMap((list) => list.get(exit)!.map(({ score }, i) => Math.abs(score - list.get(null)![i]!.score)))
+      .sort((a, b) => a - b);
+    return errors[Math.ceil(share * errors.length) - 1]!;
+  };
+  return Object.fromEntries(exits.map((exit) => [exit, at(exit)]));
+}
+
+/** Of the exits that have margins, those that save enough, added one by one. */
+async function worthwhile(
+  lists: readonly RanList[],
+  topK: number,
+  stages: readonly Stage[],
+  margins: Margins,
+) {
+  const savedBy = async (exits: readonly string[]) => {
+    const some = Object.fromEntries(exits.map((exit) => [exit, margins[exit]!]));
+    const all = [];
+    for (const list of lists) all.push((await settle(list, topK, stages, some)).saved);
+    return mean(all);
+  };
+  const left = new Set(Object.keys(margins));
+  let [used, saved] = [[] as string[], 0];
+  for (;;) {
+    let best = { exit: '', saved: saved + WORTH };
+    for (const exit of left) {
+      const now = await savedBy([...used, exit]);
+      if (now > best.saved) best = { exit, saved: now };
+    }
+    if (best.exit === '') return used;
+    left.delete(best.exit);
+    [used, saved] = [[...used, best.exit], best.saved];
+  }
 }
 
 /** What `rank` would do with a list: whether its best documents are others, and the share of the work that it saves. */
-function settle({ early, full }: RanList, topK: number, margin: number) {
-  const scores = [...early];
-  let saved = early.reduce((sum, { trace }) => sum + trace!.multiplyAddsSkipped, 0);
-  for (let open = openIn(scores, topK, margin); open.length > 0; open = openIn(scores, topK, margin)) {
-    for (const index of open) {
-      scores[index] = { ...full[index]!, final: true };
-      saved -= full[index]!.multiplyAdds;
-    }
-  }
+async function settle(list: RanList, topK: number, stages: readonly Stage[], margins: Margins) {
+  const full = list.get(null)!;
+  const used = stages.filter(({ after }) => after === null || after in margins);
+  const scores = await settleList(full.length, topK, used, (indices, { after }) =>
+    indices.map((index) => ({ ...list.get(after)![index]!, reach: after === null ? 0 : margins[after]! })),
+  );
   const best = (of: readonly PairScore[]) => new Set(rankingOf(of).slice(0, topK));
   const before = best(full);
-  const work = full.reduce((sum, { multiplyAdds }) => sum + multiplyAdds, 0);
-  return { changed: [...best(scores)].some((index) => !before.has(index)), saved: saved / work };
+  const sum = (of: readonly number[]) => of.reduce((total, value) => total + value, 0);
+  const saved = sum(scores.map(({ trace }) => trace.multiplyAddsSkipped));
+  return {
+    changed: [...best(scores)].some((index) => !before.has(index)),
+    saved: saved / sum(full.map(({ multiplyAdds }) => multiplyAdds)),
+  };
 }
 
 function hashOf(seed: number, list: RankingList): string {

@@ -2,9 +2,14 @@ import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
+import { StoppedItems } from '../session/stopped-items.js';
+import { loadPolicy } from '../skip/load-policy.js';
+import type { SkipPolicy } from '../skip/policy.js';
 import type { ItemTrace } from '../skip/trace.js';
-import { isFloatType } from '../tensor/tensor.js';
+import { isFloatType, type Tensor } from '../tensor/tensor.js';
+import { keepRecent } from '../util/maps.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
+import { type PairScore, rankingOf, type Stage, settleList, stagesOf } from './list-stages.js';
 import { TextModel, TextNetwork, type TextRunOptions, textRunShape } from './text-model.js';
 
 /** Options of `Reranker.rank`. */
@@ -12,11 +17,12 @@ export interface RankOptions extends TextRunOptions {
   /** Documents to return, best first; all when left out. */
   topK?: number | undefined;
   /**
-   * Farthest that a score which was given early may be from the network's own; needs `topK`. Documents that left early and may still
-   * belong to the best `topK`, or not, are run again in full; the list ends when none can. `calibrateRanking` finds it. When left
-   * out, scores stay as the policy gives them.
+   * By exits of the policy, in their order: the block behind which each is, and the farthest that a score there may be from the network's own.
+   * Needs `topK`. All pairs run as far as the first of these exits; those that may still be among the best `topK` go on to the next, and
+   * at last to the end of the network. What else the policy says of blocks and exits doesn't count. `calibrateRanking` finds it. When left
+   * out, each pair runs as the policy says.
    */
-  margin?: number | undefined;
+  margins?: Readonly<Record<string, number>> | undefined;
 }
 
 /** A document of a list. */
@@ -29,24 +35,14 @@ export interface RankedDocument {
   readonly trace: ItemTrace | null;
 }
 
-/** The score of a pair. */
-export interface PairScore {
-  readonly score: number;
-  readonly trace: ItemTrace;
-  /** Of the pair in full. */
-  readonly multiplyAdds: number;
-  /** Whether it is the network's own. */
-  readonly final: boolean;
-}
-
 const rankSchema = z
   .strictObject({
     topK: z.int().positive().optional(),
-    margin: z.number().min(0).optional(),
+    margins: z.record(z.string(), z.number().min(0)).optional(),
     ...textRunShape,
   })
-  .refine(({ topK, margin }) => margin === undefined || topK !== undefined, {
-    error: 'margin needs topK',
+  .refine(({ topK, margins }) => margins === undefined || topK !== undefined, {
+    error: 'margins need topK',
   });
 
 /**
@@ -59,6 +55,9 @@ const rankSchema = z
  * ```
  */
 export class Reranker extends TextNetwork {
+  /** Of policies with margins, by the exits that those name. */
+  readonly #stages = new WeakMap<SkipPolicy, Map<string, Stage[]>>();
+
   private constructor(
     model: TextModel,
     /** Name of the output that is read. */
@@ -90,72 +89,79 @@ export class Reranker extends TextNetwork {
     documents: readonly string[],
     options: RankOptions = {},
   ): Promise<RankedDocument[]> {
-    const { topK, margin, trace, ...rest } = parseStrict(rankSchema, options);
+    const { topK, margins, trace, ...rest } = parseStrict(rankSchema, options);
     checkList(query, documents);
-    const all = documents.map((_, index) => index);
-    const scores = await this.score(query, documents, all, rest);
-    for (let open = openIn(scores, topK, margin); open.length > 0; open = openIn(scores, topK, margin)) {
-      const again = await this.score(query, documents, open, { ...rest, policy: 'full' });
-      for (const [k, index] of open.entries()) scores[index] = { ...again[k]!, final: true };
-    }
+    const pairs = this.pairsOf(query, documents);
+    const scores = margins
+      ? await this.#inStages(pairs, topK!, margins, rest)
+      : await pairs.score([...documents.keys()], rest);
     return rankingOf(scores)
       .slice(0, topK)
       .map((index) => ({ index, score: scores[index]!.score, trace: trace ? scores[index]!.trace : null }));
   }
 
   /**
-   * The scores of some documents of a list.
+   * The pairs of a list, to be run in stages.
    * @internal
    */
-  async score(
-    query: string,
-    documents: readonly string[],
-    indices: readonly number[],
-    options: TextRunOptions,
+  pairsOf(query: string, documents: readonly string[]): ListPairs {
+    return new ListPairs(this.model, this.output, query, documents);
+  }
+
+  #inStages(
+    pairs: ListPairs,
+    topK: number,
+    margins: Readonly<Record<string, number>>,
+    { policy, ...rest }: TextRunOptions,
   ): Promise<PairScore[]> {
-    const pairs = indices.map((index) => ({ text: query, pair: documents[index]! }));
-    const results = await this.model.run(pairs, this.output, { ...options, trace: true });
-    return results.map(({ data, trace, multiplyAdds }) => ({
-      ...{ score: scoreOf(data), trace: trace!, multiplyAdds: multiplyAdds! },
-      final: trace!.blocks.every(({ ran }) => ran) && trace!.exits.every(({ taken }) => !taken),
-    }));
+    const source = policy === undefined ? this.session.ownPolicy : loadPolicy(policy);
+    const names = Object.keys(margins);
+    const key = JSON.stringify(names);
+    const known = this.#stages.get(source) ?? new Map<string, Stage[]>();
+    const stages = known.get(key) ?? keepRecent(known, key, stagesOf(source, names));
+    this.#stages.set(source, known);
+    return settleList(pairs.count, topK, stages, (indices, stage) =>
+      pairs.score(indices, { ...rest, policy: stage.policy }, margins),
+    );
   }
 }
 
-/** Indices of a list, best first. */
-export function rankingOf(scores: readonly Pick<PairScore, 'score'>[]): number[] {
-  return [...scores.keys()].sort((a, b) => scores[b]!.score - scores[a]!.score || a - b);
-}
+/** The pairs of a query and documents. Each is tokenized once, and goes on from where an exit stopped it. */
+export class ListPairs {
+  readonly #prepared: readonly Tensor<'int32'>[];
+  readonly #stopped = new StoppedItems();
 
-/**
- * The documents to run in full next: of those whose scores aren't final, and that may be in or out of the best `topK` if such a score is off by
- * at most `margin`, the half nearest to the border. Their own scores may settle the others. None where nothing can change.
- */
-export function openIn(
-  scores: readonly Pick<PairScore, 'score' | 'final'>[],
-  topK: number | undefined,
-  margin: number | undefined,
-): number[] {
-  if (topK === undefined || margin === undefined || topK >= scores.length) return [];
-  const ranking = rankingOf(scores);
-  const reach = (index: number) => (scores[index]!.final ? 0 : margin);
-  const low = (index: number) => scores[index]!.score - reach(index);
-  const high = (index: number) => scores[index]!.score + reach(index);
-  const [inside, outside] = [ranking.slice(0, topK), ranking.slice(topK)];
-  // The least that any of the best may have, and the most that any other may.
-  const worst = Math.min(...inside.map(low));
-  const best = Math.max(...outside.map(high));
-  if (worst > best) return [];
-  const open = [
-    ...inside.filter((index) => low(index) <= best),
-    ...outside.filter((index) => high(index) >= worst),
-  ];
-  const border = (scores[inside.at(-1)!]!.score + scores[outside[0]!]!.score) / 2;
-  const distance = (index: number) => Math.abs(scores[index]!.score - border);
-  const waiting = open
-    .filter((index) => !scores[index]!.final)
-    .sort((a, b) => distance(a) - distance(b) || a - b);
-  return waiting.slice(0, Math.ceil(waiting.length / 2));
+  constructor(
+    private readonly model: TextModel,
+    private readonly output: string,
+    query: string,
+    documents: readonly string[],
+  ) {
+    this.#prepared = documents.map((pair) => model.prepare({ text: query, pair }));
+  }
+
+  get count(): number {
+    return this.#prepared.length;
+  }
+
+  /**
+   * The scores of some of them.
+   * @param margins of scores that exits gave, by exit; without, pairs won't run again
+   */
+  async score(
+    items: readonly number[],
+    options: TextRunOptions,
+    margins?: Readonly<Record<string, number>>,
+  ): Promise<PairScore[]> {
+    const prepared = items.map((item) => this.#prepared[item]!);
+    const of = margins && { stopped: this.#stopped, items };
+    const results = await this.model.runPrepared(prepared, this.output, { ...options, trace: true }, of);
+    return results.map(({ data, trace, multiplyAdds }) => {
+      const left = trace!.exits.find(({ taken }) => taken);
+      const reach = left ? (margins?.[left.after] ?? Number.POSITIVE_INFINITY) : 0;
+      return { score: scoreOf(data), reach, trace: trace!, multiplyAdds: multiplyAdds! };
+    });
+  }
 }
 
 function scoreOf(data: Float32Array): number {

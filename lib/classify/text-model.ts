@@ -6,6 +6,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
+import type { Stopped } from '../session/stopped-items.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
@@ -153,15 +154,35 @@ export class TextModel {
   }
 
   /** Runs each text at its own length, several of one length together. The results are in the order of the texts. */
-  async run(texts: readonly TextInput[], output: string, options: TextRunOptions): Promise<TextResult[]> {
+  run(texts: readonly TextInput[], output: string, options: TextRunOptions): Promise<TextResult[]> {
+    return this.runPrepared(
+      texts.map((text) => this.prepare(text)),
+      output,
+      options,
+    );
+  }
+
+  /**
+   * The same, for prepared texts.
+   * @param of which of stopped items the texts are: those go on from where they stopped
+   */
+  async runPrepared(
+    prepared: readonly Tensor<'int32'>[],
+    output: string,
+    options: TextRunOptions,
+    of?: Stopped,
+  ): Promise<TextResult[]> {
     const { trace: traced, ...rest } = options;
-    const prepared = texts.map((text) => this.prepare(text));
+    const run = async (feeds: TensorMap, group: readonly number[]) => {
+      if (of)
+        return this.session.runOn(feeds, [output], rest, { ...of, items: group.map((i) => of.items[i]!) });
+      if (traced) return this.session.runTraced(feeds, [output], rest);
+      return { outputs: await this.session.run(feeds, [output], rest), trace: null };
+    };
     const results: TextResult[] = [];
     for (const group of this.#groups(prepared.map(({ dims }) => dims[1]!))) {
       const those = group.map((i) => prepared[i]!);
-      const { outputs, trace } = traced
-        ? await this.session.runTraced(this.feeds(those), [output], rest)
-        : { outputs: await this.session.run(this.feeds(those), [output], rest), trace: null };
+      const { outputs, trace } = await run(this.feeds(those), group);
       for (const [k, result] of resultsOf(outputs[output]!, those).entries()) {
         results[group[k]!] = {
           ...result,

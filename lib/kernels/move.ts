@@ -14,6 +14,9 @@ export function numbers(tensor: KernelTensor): Float32Array {
   return tensor.data as Float32Array;
 }
 
+/** Elements from which on an array's own methods are faster than a loop. */
+const LONG = 32;
+
 /** Fills the dense y from x[start + sum over axes of index * strides[axis]]. */
 function gatherStrided(x: KernelTensor, start: number, strides: readonly number[], y: KernelTensor): void {
   const rows = planRows(y.shape, [denseStrides(y.shape), strides]);
@@ -21,7 +24,9 @@ function gatherStrided(x: KernelTensor, start: number, strides: readonly number[
   const step = rows.steps[1]!;
   forEachRow(rows, ([at = 0, offset = 0]) => {
     const first = start + offset;
-    for (let i = 0; i < rows.length; i++) to[at + i] = from[first + i * step]!;
+    if (step === 0 && rows.length >= LONG) to.fill(from[first]!, at, at + rows.length);
+    else if (step === 1) move(from, first, to, at, rows.length);
+    else for (let i = 0; i < rows.length; i++) to[at + i] = from[first + i * step]!;
   });
 }
 
@@ -56,8 +61,12 @@ export function reshape(x: KernelTensor, y: KernelTensor): void {
 
 /** Moves `count` elements. */
 export function copy(x: KernelTensor, from: number, y: KernelTensor, to: number, count: number): void {
-  const [source, target] = [numbers(x), numbers(y)];
-  for (let i = 0; i < count; i++) target[to + i] = source[from + i]!;
+  move(numbers(x), from, numbers(y), to, count);
+}
+
+function move(source: Float32Array, from: number, target: Float32Array, to: number, count: number): void {
+  if (count >= LONG) target.set(source.subarray(from, from + count), to);
+  else for (let i = 0; i < count; i++) target[to + i] = source[from + i]!;
 }
 
 export function concat(xs: readonly KernelTensor[], y: KernelTensor, axis: number): void {

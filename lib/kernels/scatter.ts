@@ -5,18 +5,38 @@ import { copy, numbers, resolveIndex } from './move.js';
 import type { Operations, ScatterKind } from './operations.js';
 import { denseStrides, type KernelTensor } from './tensor.js';
 
+/** Which half of 64 bits is the low one, and which the high one. */
+const [LOW, HIGH] = new Int32Array(BigInt64Array.of(1n).buffer)[0] === 1 ? [0, 1] : [1, 0];
+
+/** The elements as numbers. Halves of 64 bits are joined: to convert bigints takes several times as long. */
+function integers({ dtype, data }: KernelTensor): ArrayLike<number> {
+  if (dtype !== 'int64') return data as ArrayLike<number>;
+  const halves = new Int32Array(data.buffer, data.byteOffset, 2 * data.length);
+  const joined = new Float64Array(data.length);
+  for (let i = 0; i < joined.length; i++) {
+    joined[i] = halves[2 * i + HIGH]! * 2 ** 32 + (halves[2 * i + LOW]! >>> 0);
+  }
+  return joined;
+}
+
 /** For every index of `indices`, in order: the offset in `data` of the element that it names on `axis`. */
 function elementOffsets(op: string, data: KernelTensor, indices: KernelTensor, axis: number): Int32Array {
   const strides = denseStrides(data.shape);
   const [along, others] = [strides[axis]!, strides.with(axis, 0)];
   const counter = indices.shape.map(() => 0);
   const offsets = new Int32Array(sizeOf(indices.shape));
+  const length = data.shape[axis]!;
+  const named = integers(indices);
+  const [row, step] = [indices.shape.at(-1)!, others.at(-1)!];
   // Of the element at 0 of `axis`.
   let base = 0;
-  for (let i = 0; i < offsets.length; i++) {
-    const index = resolveIndex(op, Number(indices.data[i]!), data.shape[axis]!, axis);
-    offsets[i] = base + along * index;
-    for (let d = counter.length - 1; d >= 0; d--) {
+  for (let i = 0; i < offsets.length; i += row) {
+    for (let k = 0; k < row; k++) {
+      const asked = named[i + k]!;
+      const index = asked >= 0 && asked < length ? asked : resolveIndex(op, asked, length, axis);
+      offsets[i + k] = base + k * step + along * index;
+    }
+    for (let d = counter.length - 2; d >= 0; d--) {
       base += others[d]!;
       if (++counter[d]! < indices.shape[d]!) break;
       base -= others[d]! * counter[d]!;

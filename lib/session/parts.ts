@@ -1,7 +1,7 @@
 /** What a session is made of: its networks, policy and backend, read before anything is compiled. */
 import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
-import { ReferenceBackend } from '../backends/reference.js';
+import { createReference } from '../backends/reference.js';
 import { loadModel } from '../model/load.js';
 import type { Precision } from '../model/program/program.js';
 import type { ModelLocation } from '../model/read/file.js';
@@ -52,7 +52,7 @@ export async function readParts(source: unknown, rest: readonly unknown[]): Prom
   return {
     model,
     source: typeof checked === 'string' ? checked : null,
-    backend: createBackend(options),
+    backend: await createBackend(options),
     own,
     original,
     fronts,
@@ -61,7 +61,7 @@ export async function readParts(source: unknown, rest: readonly unknown[]): Prom
   };
 }
 
-function createBackend({ backend = 'native', ...options }: SessionOptions): Backend {
+async function createBackend({ backend = 'native', ...options }: SessionOptions): Promise<Backend> {
   const { threads, isa, maxMemory } = options;
-  return backend === 'native' ? new NativeBackend({ threads, isa, maxMemory }) : new ReferenceBackend();
+  return backend === 'native' ? new NativeBackend({ threads, isa, maxMemory }) : createReference();
 }

@@ -16,6 +16,7 @@ import type { BoundFeeds } from './feeds.js';
 import { checkFetches, type FetchMap, type Results } from './outputs.js';
 import type { Profiler } from './profile.js';
 import type { CachedProgram, ProgramCache } from './program-cache.js';
+import type { Stopped } from './stopped-items.js';
 import { guardedItems, verificationOf } from './verification.js';
 
 /** A run whose feeds are checked. */
@@ -49,6 +50,7 @@ export function prepareRun(
   fetches: FetchMap,
   profiler?: Profiler,
   signal?: AbortSignal,
+  of?: Stopped,
 ): PreparedRun {
   const { feeds, policy, applied, tripped, requests } = bound;
   const { items, tensors } = feeds;
@@ -68,6 +70,7 @@ export function prepareRun(
     scores,
     signal,
     times,
+    states: of?.stopped.statesOf(of.items, cached.compiled),
   };
   return {
     feeds,

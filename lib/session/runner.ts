@@ -31,6 +31,7 @@ import {
   RunOutcome,
   type Verifier,
 } from './run.js';
+import type { Stopped } from './stopped-items.js';
 import { endedRun, Tail } from './tail.js';
 
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
@@ -106,6 +107,10 @@ export class Runner {
     return this.#shapes !== undefined;
   }
 
+  get policy(): SkipPolicy {
+    return this.#policy;
+  }
+
   /**
    * Of the session's own policy.
    * @throws ResidualSkipError INVALID_ARGUMENT while `hasShapes` is false
@@ -126,11 +131,11 @@ export class Runner {
     return this.#notifier.stats();
   }
 
-  run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): Promise<T> {
-    return this.#running.track(this.#run(feeds, second, third, answer));
+  run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>, of?: Stopped): Promise<T> {
+    return this.#running.track(this.#run(feeds, second, third, answer, of));
   }
 
-  async #run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): Promise<T> {
+  async #run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>, of?: Stopped): Promise<T> {
     const { fetches, options } = parseFetches(this.#model, this.#everything, second, third);
     const parsed = parseRunOptions(options);
     const signal = parsed.signal ?? undefined;
@@ -146,7 +151,7 @@ export class Runner {
     const cached =
       this.#programs.find(bound.feeds, bound.applied) ??
       (await this.#programs.get(bound.feeds, bound.applied));
-    const call = prepareRun(bound, cached, fetches, this.profiler, signal);
+    const call = prepareRun(bound, cached, fetches, this.profiler, signal, of);
     const start = performance.now();
     const guarded = await execute(call, this.#verifier);
     const answers = await this.#tail?.run(endedRun(call));

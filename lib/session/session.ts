@@ -3,16 +3,22 @@ import type { Precision } from '../model/program/program.js';
 import type { FirstLayer } from '../model/read/first-layer.js';
 import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import type { AnswerReader, RunContext, SessionStats, TensorMap } from '../skip/observer.js';
+import type { SkipPolicy } from '../skip/policy.js';
 import type { SkipTrace } from '../skip/trace.js';
 import type { Feeds } from './feeds.js';
 import { describePort, type ModelInfo, type TensorMetadata } from './metadata.js';
+import { openRunner } from './open.js';
 import type { RunOptions, RunSyncOptions, SessionOptions } from './options.js';
 import type { Fetches } from './outputs.js';
 import { namingFiles, type PolicyInfo } from './own-policy.js';
 import { readParts, type SessionParts } from './parts.js';
 import { type Profile, Profiler } from './profile.js';
-import { type Answer, Runner } from './runner.js';
+import type { Answer, Runner } from './runner.js';
 import type { ModelSource } from './source.js';
+import type { Stopped } from './stopped-items.js';
+
+/** What `create` shows to the constructor. */
+const OPENED = Symbol('opened');
 
 /** Returned by `runTraced`. */
 export interface TracedRun {
@@ -32,8 +38,8 @@ export class InferenceSession {
   readonly #parts: SessionParts;
   readonly #runner: Runner;
 
-  private constructor(parts: SessionParts, runner: Runner) {
-    if (!(runner instanceof Runner)) {
+  private constructor(parts: SessionParts, runner: Runner, opened?: symbol) {
+    if (opened !== OPENED) {
       throw new ResidualSkipError(
         'INVALID_ARGUMENT',
         'new InferenceSession(): it is not supported; use await InferenceSession.create(model)',
@@ -62,7 +68,7 @@ export class InferenceSession {
   static async create(source: ModelSource, ...rest: unknown[]): Promise<InferenceSession> {
     const parts = await readParts(source, rest);
     const { model, own, options } = parts;
-    const session = new InferenceSession(parts, new Runner(parts));
+    const session = new InferenceSession(parts, await openRunner(parts), OPENED);
     try {
       options.onProgress?.({ stage: 'loading', done: 1, total: 1 });
       await session.#runner.prepare();
@@ -107,6 +113,14 @@ export class InferenceSession {
   /** The session's own policy: which one it is, and what it promises. A run may have another one. */
   get policy(): PolicyInfo {
     return this.#parts.own.info;
+  }
+
+  /**
+   * The session's own policy itself.
+   * @internal
+   */
+  get ownPolicy(): SkipPolicy {
+    return this.#runner.policy;
   }
 
   /** Facts about the model. */
@@ -202,6 +216,15 @@ export class InferenceSession {
   runTraced(feeds: Feeds, fetches: Fetches, options?: RunOptions): Promise<TracedRun>;
   runTraced(feeds: Feeds, second?: Fetches | RunOptions, third?: RunOptions): Promise<TracedRun> {
     return this.#runner.run(feeds, second, third, traced);
+  }
+
+  /**
+   * Like `runTraced`, for items some of which may have run before: one that an exit stopped goes on behind that exit if the policy leads there
+   * and further, without what came before. Outputs and traces are those of a run from the beginning.
+   * @internal
+   */
+  runOn(feeds: Feeds, fetches: Fetches, options: RunOptions, of: Stopped): Promise<TracedRun> {
+    return this.#runner.run(feeds, fetches, options, traced, of);
   }
 
   /** Like `run`, but on the calling thread, which it blocks: for scripts. */

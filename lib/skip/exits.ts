@@ -1,8 +1,8 @@
 /** Exits as a policy lists them, where they are in a program, and what they cost. */
 import { ResidualSkipError } from '../errors.js';
-import { stepsFor } from '../model/blocks/exits.js';
 import { costOf } from '../model/program/cost.js';
 import type { OwnExit, Program, Step } from '../model/program/program.js';
+import { stepsFor } from '../model/program/steps-for.js';
 import { type Head, multiplyAddsOf } from './head.js';
 
 /**

@@ -18,6 +18,7 @@
 #include "hash/sha256.h"
 #include "kernels/peak.h"
 #include "run/cpu_budget.h"
+#include "run/item_state.h"
 
 #if defined(_WIN32)
 #define NOMINMAX
@@ -70,6 +71,7 @@ class PendingRun final : public Pending {
 // most: with every block, and no exit. program.runSync(...): number, the same.
 // `arrays` holds inputs, outputs, outcomes, scores and, for run(), the abort flag (Int32Array of one). A Float64Array of times may
 // follow `thresholds`: the run is profiled then.
+// A list of states may follow those: for each item an Uint8Array of program.stateBytes, or undefined; see run/item_state.h.
 // program.profiled: Int32Array, the value that each code computes; -1 for none. `times` has begin and end for each, by item.
 class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
  public:
@@ -77,7 +79,8 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     return DefineClass(env, "Program",
                        {InstanceMethod("run", &ProgramWrap::run), InstanceMethod("runSync", &ProgramWrap::run_sync),
                         InstanceMethod("release", &ProgramWrap::release),
-                        InstanceAccessor<&ProgramWrap::profiled>("profiled")});
+                        InstanceAccessor<&ProgramWrap::profiled>("profiled"),
+                        InstanceAccessor<&ProgramWrap::state_size>("stateBytes")});
   }
   explicit ProgramWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramWrap>(info) {}
 
@@ -119,6 +122,10 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     return values;
   }
 
+  Napi::Value state_size(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), program_ ? static_cast<double>(state_bytes(program_->plan())) : 0);
+  }
+
   void release(const Napi::CallbackInfo&) {
     program_.reset();
     host_.reset();
@@ -142,6 +149,8 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     request.items = info[0].ToNumber().Int64Value();
     const uint32_t inputs = info[2].ToNumber().Uint32Value(), outputs = info[3].ToNumber().Uint32Value();
     out.arrays = read_elements(info[1].As<Napi::Array>());
+    std::vector<Napi::Value> states;
+    if (info.Length() > 7 && info[7].IsArray()) states = read_elements(info[7].As<Napi::Array>());
     if (out.host == nullptr) throw EngineError(ErrorCode::kSessionReleased, "program: it was released; compile it again");
     out.engine = out.host->require_engine();
     const uint64_t ports = static_cast<uint64_t>(inputs) + outputs;
@@ -169,6 +178,11 @@ class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
     if (info.Length() > 6 && !info[6].IsUndefined()) {
       request.times = typed_span<double>(env, info[6], "The profile");
       out.arrays.push_back(info[6]);
+    }
+    for (const Napi::Value& state : states) {
+      const TypedBytes bytes = state.IsUndefined() ? TypedBytes{} : typed_bytes(env, state, napi_uint8_array, "A state");
+      request.states.push_back({bytes.data, bytes.bytes});
+      out.arrays.push_back(state);
     }
     return out;
   }

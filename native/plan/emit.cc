@@ -58,6 +58,7 @@ class Emission {
     plan_->shared_outputs = first_shared_ < 0 ? next() : first_shared_;
     code_of_draft_.add(next());
     set_targets(program);
+    find_live();
     return std::move(plan_);
   }
 
@@ -148,6 +149,22 @@ class Emission {
     for (size_t b = 0; b < program.blocks.size(); ++b) {
       plan_->blocks[b].body = code_of_draft_[graph_.draft_of_body[BlockId(b)]];
       plan_->blocks[b].end = code_of_step(program.blocks[b].end);
+    }
+  }
+  // What exits leave in the arena for the code behind them.
+  void find_live() {
+    for (DraftId id : graph_.drafts.ids()) {
+      if (graph_.drafts[id].kind != Code::Kind::kExit) continue;
+      PlanExit& out = exit(graph_.drafts[id].exit);
+      out.next = code_of_draft_[id] + 1;
+      DraftId end = id;  // the last draft of what is done when it is taken
+      for (DraftId at : graph_.drafts.ids()) {
+        if (graph_.drafts[at].exit == graph_.drafts[id].exit) end = std::max(end, at);
+      }
+      for (NodeId node : graph_.nodes.ids()) {
+        const NodeClass& c = placement_.classes[node];
+        if (c.bytes > 0 && c.first <= id && c.last > end) out.live.push_back({c.place.offset, c.bytes});
+      }
     }
   }
   int32_t code_of_step(size_t step) const { return code_of_draft_[graph_.draft_of_step[step]]; }

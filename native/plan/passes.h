@@ -28,6 +28,7 @@ struct NodeClass {
   ValueId layer;  // as Node::layer
   bool zero_tail = false;
   Place place;
+  size_t bytes = 0;  // there, of an arena
 };
 
 // The largest buffer of a plan; the value's name is what a user can find.

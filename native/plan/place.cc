@@ -163,7 +163,12 @@ class Placing {
     const MemoryPlan memory = plan_memory(lifetimes);
     require_memory(memory.bytes, memory_limit, p_.largest);
     p_.arena_bytes = memory.bytes;
-    for (size_t i = 0; i < roots.size(); ++i) p_.classes[roots[i]].place = Place::in_arena(memory.offsets[i]);
+    for (size_t i = 0; i < roots.size(); ++i) {
+      NodeClass& c = p_.classes[roots[i]];
+      c.place = Place::in_arena(memory.offsets[i]);
+      // With the tail up to a whole block of lanes, which may have to be zero.
+      c.bytes = static_cast<size_t>((lifetimes[i].bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment);
+    }
   }
 
   const DraftGraph& graph_;

@@ -27,9 +27,17 @@ struct PlanBlock {
   std::vector<InstructionPtr> on_skip;
 };
 
+// Bytes of the arena.
+struct ArenaSpan {
+  int64_t offset = 0;
+  size_t bytes = 0;
+};
+
 struct PlanExit {
   Place score;  // float32
   std::vector<InstructionPtr> on_taken;  // write its answers to the outputs
+  int32_t next = 0;  // code behind it
+  std::vector<ArenaSpan> live;  // what that code reads of what was computed before
 };
 
 struct Code {

@@ -7,6 +7,7 @@
 
 #include "ops/ops.h"
 #include "run/cpu_budget.h"
+#include "run/item_state.h"
 
 namespace rskip {
 namespace {
@@ -97,6 +98,7 @@ class ProgramRun final : public Job {
     context.scores = request_.scores.data() + row;
     if (!request_.times.empty()) context.times = request_.times.data() + item * 2 * plan_->code.size();
     context.shared_outputs = item == 0;
+    if (!request_.states.empty()) context.state = static_cast<char*>(request_.states[item].data);
     frame->cancellation = {&stopped_, request_.abort_flag};
     const Executed executed = execute_item(*plan_, *frame, context, workspace, team);
     instructions_ += executed.instructions;
@@ -174,6 +176,10 @@ void CompiledProgram::check(const RunRequest& request) const {
   if (request.outcomes.size() / columns != (decisions == 0 ? 0 : items) || request.outcomes.size() % columns != 0 ||
       request.scores.size() != request.outcomes.size()) {
     invalid("trace: it must have items x (blocks + exits) entries");
+  }
+  if (!request.states.empty() && request.states.size() != items) invalid("states: there must be one for each item");
+  for (const OutputBytes& state : request.states) {
+    if (state.data != nullptr && state.bytes != state_bytes(plan)) invalid("states: a length is wrong");
   }
   if (!request.times.empty() && request.times.size() != items * plan.code.size() * 2) {
     invalid("profile: it must have items x code x 2 entries");

@@ -46,6 +46,7 @@ struct RunRequest {
   std::vector<float> thresholds;
   std::span<uint8_t> outcomes;  // items x decisions
   std::span<float> scores;
+  std::vector<OutputBytes> states;  // of each item, state_bytes() of the plan, or none; empty for none of all
   std::span<double> times;  // items x code x [begin, end], for a profile; empty without
   const int32_t* abort_flag = nullptr;  // not 0: stop
 };

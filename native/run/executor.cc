@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "run/gate.h"
+#include "run/item_state.h"
 #include "run/pool_policy.h"
 
 namespace rskip {
@@ -72,7 +73,7 @@ Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
     return block.end;
   };
   const int32_t end = item.shared_outputs ? static_cast<int32_t>(plan.code.size()) : plan.shared_outputs;
-  for (int32_t at = 0; at < end;) {
+  for (int32_t at = item.state != nullptr ? resume(plan, frame, item) : 0; at < end;) {
     const Code& code = plan.code[static_cast<size_t>(at)];
     switch (code.kind) {
       case Code::Kind::kRun:
@@ -116,6 +117,7 @@ Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, W
         item.scores[decision] = score;
         ++at;
         if (!exit_taken(score, item.thresholds[decision])) break;
+        if (item.state != nullptr) keep_state(plan, frame, item, code.exit);
         item.outcomes[decision] = 1;
         for (const InstructionPtr& instruction : exit.on_taken) {
           instruction->run(frame, workspace, 0, 1);

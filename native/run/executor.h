@@ -19,6 +19,7 @@ struct ItemContext {
   float* scores = nullptr;      // NaN: none was computed
   double* times = nullptr;      // of a run that is profiled: begin and end of each code that ran, in microseconds
   bool shared_outputs = false;  // whether this item writes the outputs that all items share
+  char* state = nullptr;        // see item_state.h: where the item goes on, and what is kept of it if an exit stops it; null for neither
 };
 
 // Multiply-adds after which an instruction polls: some milliseconds with SIMD, less than a second without.

@@ -13,6 +13,7 @@
 
 #include "program_writer.h"
 #include "run/gate.h"
+#include "run/item_state.h"
 
 namespace rskip::test {
 namespace {
@@ -298,6 +299,37 @@ TEST(Exits, AreTakenByEachItemAlone) {
     EXPECT_EQ(same, !taken);
   }
   EXPECT_EQ(left, 4);
+}
+
+TEST(Exits, LetItemsGoOnWhereTheyStopped) {
+  Engine engine({.threads = 2});
+  const auto program = compile(engine, TestNetwork(3, 20, 9, 1, true).writer);
+  const int64_t items = 3;
+  const size_t exits = 4, blocks = program->plan().blocks.size(), bytes = state_bytes(program->plan());
+  std::vector<std::vector<char>> states(items, std::vector<char>(bytes));
+  const auto run = [&](size_t exit, bool with_states) {
+    auto run = std::make_unique<TestRun>(program->plan(), items, BlockMode::kRun, kInfinity);
+    if (exit < exits) run->request.thresholds[blocks + exit] = -kInfinity;
+    if (with_states) {
+      for (std::vector<char>& state : states) run->request.states.push_back({state.data(), state.size()});
+    }
+    const RunResult result = program->run_here(run->request);
+    EXPECT_FALSE(result.error) << result.error->what();
+    return std::pair(std::move(run), result.instructions);
+  };
+  // To the exit before the first block, by one in the middle, to the end; then back, which begins again.
+  for (const size_t exit : {size_t{0}, size_t{2}, exits, size_t{1}}) {
+    const auto [straight, all] = run(exit, false);
+    const auto [resumed, done] = run(exit, true);
+    EXPECT_EQ(resumed->outputs, straight->outputs) << exit;
+    EXPECT_EQ(resumed->outcomes, straight->outcomes) << exit;
+    EXPECT_EQ(std::memcmp(resumed->scores.data(), straight->scores.data(), straight->scores.size() * sizeof(float)), 0);
+    if (exit >= 2) EXPECT_LT(done, all) << exit;
+    else EXPECT_EQ(done, all) << exit;
+  }
+  TestRun short_state(program->plan(), items, BlockMode::kRun);
+  for (std::vector<char>& state : states) short_state.request.states.push_back({state.data(), state.size() - 1});
+  EXPECT_THROW(program->run_here(short_state.request), EngineError);
 }
 
 TEST(Exits, AreNotTakenWhenTheScoreIsNoNumber) {

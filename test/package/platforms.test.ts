@@ -1,6 +1,15 @@
 /** The installed package in the hands of bundlers, and in runtimes other than Node. The tools are those of scripts/release. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { InstalledPackage } from './installed.js';
@@ -40,9 +49,16 @@ describe('what require loads', () => {
     const files = loaded("require('residual-skip')");
     expect(files.length).toBeLessThanOrEqual(4);
     for (const file of files) expect(file).toMatch(/^residual-skip\/dist\//);
+    // Half of the time goes into reading code.
+    const bytes = files.reduce(
+      (sum, file) => sum + statSync(join(installed.folder, 'node_modules', file)).size,
+      0,
+    );
+    expect(bytes).toBeLessThan(450_000);
   });
 
   it.each([
+    ['open', "InferenceSession.create('node_modules/residual-skip/demo')"],
     ['load', "InferenceSession.create('node_modules/residual-skip/demo')"],
     ['inspect', "inspect('node_modules/residual-skip/demo')"],
     ['calibrate', "calibrate('missing', 'missing').catch(() => {})"],

@@ -11,7 +11,7 @@ export async function curves({
   policy,
 }: Calibration): Promise<Section | undefined> {
   if (tested.length === 0) return undefined;
-  const { limit } = policy.promise!;
+  const { limit, metric, also = [] } = policy.promise!;
   const values = tested.map(({ risk, upperBound, latency, multiplyAddsSkipped }, i) => ({
     ...{ risk, upperBound, ms: latency.policyMs.p50, spent: 1 - multiplyAddsSkipped, limit },
     state: i === chosen || bolder.includes(i) ? 'chosen' : 'tested',
@@ -20,9 +20,9 @@ export async function curves({
     title: 'Risk against cost',
     lead:
       'Each point is a setting on the items that certify; its line reaches up to the upper bound of its risk, taken alone. ' +
-      'The dashed line is the limit.',
+      `The dashed line is the limit${also.length > 0 ? ` of ${metric}, whose risk this is` : ''}.`,
     body: renderGroup([
-      await curve(values, 'ms', 'median ms of an item', '.3~f'),
+      await curve(values, 'ms', 'median ms of an item', '.3~r'),
       await curve(values, 'spent', 'multiply-adds spent', '.0%'),
     ]),
   };

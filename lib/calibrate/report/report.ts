@@ -75,15 +75,26 @@ export function figuresOf({ policy }: Calibration): Figure[] {
         },
       ]
     : [];
+  const { also = [], confidence } = promise!;
+  const most = (of: string) =>
+    `is the most that the risk${of} can be, with ${wordConfidence(confidence)} confidence`;
+  const lost = ({ events, items }: { readonly events: number; readonly items: number }) =>
+    `${whole(events)} of ${whole(items)}`;
+  const certified: Figure[] =
+    also.length > 0
+      ? [promise!, ...also].map((one) => ({
+          value: percent(one.limit, 2),
+          meaning: `${most(` of ${one.metric}`)}; ${lost(one)} items that certified it had any loss`,
+        }))
+      : [
+          { value: percent(promise!.limit, 2), meaning: most('') },
+          {
+            value: lost(promise!),
+            meaning: wordEvents('items that certified it had any loss', promise!.gained),
+          },
+        ];
   return [
-    {
-      value: percent(promise!.limit, 2),
-      meaning: `is the most that the risk can be, with ${wordConfidence(promise!.confidence)} confidence`,
-    },
-    {
-      value: `${whole(promise!.events)} of ${whole(promise!.items)}`,
-      meaning: wordEvents('items that certified it had any loss', promise!.gained),
-    },
+    ...certified,
     { value: percent(expected!.multiplyAddsSkipped), meaning: 'of the multiply-adds skipped' },
     ...times,
   ];
@@ -98,12 +109,13 @@ function settings({ settings: tested, chosen, bolder, policy }: Calibration): Se
     latency.policyMs.p50.toFixed(3),
     percent(latencyReduction(latency)),
   ]);
+  const { metric: first, also = [] } = policy.promise!;
   const columns = [
     '',
     '#with loss',
-    '#risk',
+    also.length > 0 ? `#${first}` : '#risk',
     '#bound alone',
-    ...(policy.promise!.also ?? []).map(({ metric }) => `#${metric}`),
+    ...also.map(({ metric }) => `#${metric}`),
     '#p',
     '#multiply-adds',
     '#blocks',

@@ -13,6 +13,7 @@ import { integerise } from '../optimise/integer.js';
 import { Region, type WorkOp } from '../optimise/region.js';
 import { costOf } from '../program/cost.js';
 import { NONE, type OwnExit, type Step, type Value, type ValueId } from '../program/program.js';
+import { stepsFor } from '../program/steps-for.js';
 import type { Graph } from '../read/graph.js';
 import { hardGate } from './decision.js';
 import { INPUT } from './names.js';
@@ -238,17 +239,4 @@ function knownAt({ steps, blocks }: Schedule): ReadonlyMap<ValueId, number> {
     for (const id of outputs) known.set(id, i + 1);
   }
   return known;
-}
-
-/** Those of `steps` that the given values depend on, in order. */
-export function stepsFor(steps: readonly Step[], values: Iterable<ValueId>): Step[] {
-  const needed = new Set(values);
-  return steps
-    .toReversed()
-    .filter((step) => {
-      const used = step.outputs.some((id) => needed.has(id));
-      if (used) for (const id of step.inputs) needed.add(id);
-      return used;
-    })
-    .reverse();
 }

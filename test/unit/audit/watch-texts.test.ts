@@ -1,7 +1,7 @@
 /** A monitor of a network of texts, whose vectors are pooled from those of its tokens. */
 import { watch } from 'lib/audit/watch.js';
 import { calibrate } from 'lib/calibrate/calibrate.js';
-import { Embedder, InferenceSession } from 'lib/index.js';
+import { Embedder, InferenceSession, type SkipPolicy, Tensor } from 'lib/index.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { randomTexts, textNetwork } from '../../helpers/text-network.js';
 
@@ -64,4 +64,56 @@ test('a session alone does not know how its tokens are pooled, and says so', asy
   expect(monitor.stats().watch.checks).toBe(0);
   expect(String(warned.mock.calls)).toMatch(/don't tell the loss of the metric 'cosine'/);
   warned.mockRestore();
+});
+
+describe('tokens', () => {
+  const model = textNetwork('tokens', { layers: 6, scale: 0.06 });
+  const policy: SkipPolicy = {
+    blocks: { block3: 'skip', block4: 'skip' },
+    promise: {
+      ...{ metric: 'tokens', limit: 0.3, confidence: 0.95, items: 100, events: 10 },
+      ...{ risk: 0.1, pValue: 0.01, upperBound: 0.2 },
+      data: { sha256: '0'.repeat(64), seed: 1, fit: 0, order: 20, certify: 100 },
+    },
+  };
+
+  /** The class of each token is its largest number. */
+  const classesOf = ({ data, dims }: Tensor, tokens: number) =>
+    Array.from({ length: tokens }, (_, t) => {
+      const row = [...(data as Float32Array).subarray(t * dims[2]!, (t + 1) * dims[2]!)];
+      return row.indexOf(Math.max(...row));
+    });
+
+  test('of texts count without those that fill them up', async () => {
+    const monitor = watch({ shadow: 1, onTrip: 'warn' });
+    await using session = await InferenceSession.create(model, { policy, threads: 1, observers: [monitor] });
+    await using embedder = await Embedder.from(model, { policy: 'full', threads: 1 });
+    let [losses, filled] = [0, 0];
+    for (const [i, text] of WATCHED.entries()) {
+      const { input_ids: ids, attention_mask: marks } = embedder.feeds(embedder.prepare(text));
+      const tokens = ids!.dims[1]!;
+      // Two more, which are no part of the text.
+      const longer = (of: Tensor, ...by: bigint[]) =>
+        new Tensor('int64', BigInt64Array.of(...(of.data as BigInt64Array), ...by), [1, tokens + 2]);
+      const feeds = {
+        input_ids: longer(ids!, BigInt(4 + i), BigInt(30 + i)),
+        attention_mask: longer(marks!, 0n, 0n),
+      };
+      const { last_hidden_state: own } = await session.run(feeds);
+      const { last_hidden_state: full } = await session.run(feeds, { policy: 'full' });
+      const changed = (count: number) => {
+        const before = classesOf(full!, count);
+        return classesOf(own!, count).filter((one, t) => one !== before[t]).length;
+      };
+      losses += changed(tokens) / tokens;
+      filled += changed(tokens + 2) - changed(tokens);
+      await monitor.settled();
+    }
+    expect(filled).toBeGreaterThan(0);
+    const { watch: seen } = monitor.stats();
+    // Runs in full agree with themselves.
+    expect(seen).toMatchObject({ metric: 'tokens', limit: 0.3, checks: 2 * WATCHED.length, failures: 0 });
+    expect(losses).toBeGreaterThan(0.01);
+    expect(seen.disagreements).toBeCloseTo(losses, 4);
+  });
 });

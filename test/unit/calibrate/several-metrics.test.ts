@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import { certifyEach, type Further, furtherRules, rulesOf } from 'lib/calibrate/certify/certify.js';
 import { type CalibrateOptions, parseOptions } from 'lib/calibrate/options.js';
+import { figuresOf } from 'lib/calibrate/report/report.js';
 import { wordPromise } from 'lib/calibrate/report/wording.js';
 import { type Feeds, InferenceSession, type SkipPolicy, watch } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
@@ -24,11 +25,13 @@ const LIMITS = { missed: 0.03, added: 0.1 } as const;
 describe('misses and false alarms of a network of six labels', () => {
   const path = pathOf('labels');
   let policy: SkipPolicy;
+  let figures: ReturnType<typeof figuresOf>;
   beforeAll(async () => {
     const result = await calibrate(path, taskItems('labels', 1200, 3), { ...QUICK, limits: LIMITS });
     policy = policySchema.parse(JSON.parse(JSON.stringify(result.policy)));
     const chosen = result.settings[result.chosen]!;
     expect(chosen.also).toHaveLength(1);
+    figures = figuresOf(result);
     expect(chosen.worstPValue).toBe(Math.max(chosen.pValue, chosen.also![0]!.pValue));
   });
 
@@ -43,6 +46,20 @@ describe('misses and false alarms of a network of six labels', () => {
     expect(wordPromise(promise!)).toBe(
       'a label is missing in at most 3.00 % of the items, and a label is added in at most 10.00 % of the items, with 95 % confidence',
     );
+  });
+
+  test('the report has a figure for each limit, with its own losses', () => {
+    const { events, items, also } = policy.promise!;
+    expect(figures.slice(0, 2)).toEqual([
+      {
+        value: '3.00 %',
+        meaning: `is the most that the risk of missed@0.5 can be, with 95 % confidence; ${events} of ${items} items that certified it had any loss`,
+      },
+      {
+        value: '10.00 %',
+        meaning: `is the most that the risk of added@0.5 can be, with 95 % confidence; ${also![0]!.events} of ${items} items that certified it had any loss`,
+      },
+    ]);
   });
 
   test('a session keeps both on items that were not seen', async () => {

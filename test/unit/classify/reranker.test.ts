@@ -1,11 +1,15 @@
 import { cpSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { calibrateRanking, type RankingList } from 'lib/calibrate/ranking.js';
-import { openIn, Reranker, rankingOf } from 'lib/classify/reranker.js';
+import { openIn, type PairScore, settleList, stagesOf } from 'lib/classify/list-stages.js';
+import { Reranker } from 'lib/classify/reranker.js';
+import { encodeExits } from 'lib/skip/head-codec.js';
+import { FULL_POLICY } from 'lib/skip/load-policy.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
-import { randomTexts, textNetwork } from '../../helpers/text-network.js';
+import { randomFloats } from '../../helpers/random.js';
+import { randomTexts, textNetwork, WIDTH } from '../../helpers/text-network.js';
 
 afterAll(removeFolders);
 
@@ -14,8 +18,32 @@ const model = textNetwork('score', { layers: 6, scale: 0.008 });
 const QUERY = 'word1 word2';
 const DOCUMENTS = randomTexts(24, 3);
 
-/** Leaves out the last blocks of all pairs: scores are near the network's own, and none is final. */
-const POLICY: SkipPolicy = { blocks: { 3: 'skip', 4: 'skip', 5: 'skip' } };
+/** Exits that answer what the network's own last layer says of the tokens there: near its score, and nearer the deeper they are. */
+const POLICY: SkipPolicy = {
+  blocks: {},
+  heads: encodeExits(
+    [0, 2, 4].map((block) => ({
+      after: `block${block}`,
+      threshold: 0.5,
+      head: {
+        features: 'rows' as const,
+        layers: [{ weight: randomFloats(WIDTH, 100).map((x) => 4 * x), bias: new Float32Array(1) }],
+        score: [{ weight: new Float32Array(WIDTH), bias: Float32Array.of(-1) }],
+      },
+    })),
+  ),
+};
+
+/** The scores of a list, early ones by exit, and in full. */
+async function scoresOf(reranker: Reranker, documents: readonly string[]) {
+  const pairs = reranker.pairsOf(QUERY, documents);
+  const all = [...documents.keys()];
+  const scores = new Map<string | null, PairScore[]>();
+  for (const { after, policy } of stagesOf(POLICY, ['block0', 'block2', 'block4'])) {
+    scores.set(after, await pairs.score(all, { policy }, {}));
+  }
+  return { scores, full: await pairs.score(all, { policy: 'full' }) };
+}
 
 describe('a list', () => {
   test('is in the order of the scores that a session gives its pairs', async () => {
@@ -53,53 +81,102 @@ describe('a list', () => {
     expect(ranked.map(({ index }) => index)).toEqual([0, 1, 2]);
   });
 
-  test('ends when its best can no longer change, and they are those of the full network', async () => {
+  test('goes on in stages, with the scores of pairs that run at once', async () => {
     await using reranker = await Reranker.from(model, { threads: 1, policy: POLICY });
-    const all = [...DOCUMENTS.keys()];
-    const [full, early] = [
-      await reranker.score(QUERY, DOCUMENTS, all, { policy: 'full' }),
-      await reranker.score(QUERY, DOCUMENTS, all, {}),
-    ];
-    const errors = early.map(({ score }, i) => Math.abs(score - full[i]!.score));
-    expect(Math.min(...errors)).toBeGreaterThan(0);
-    const ranked = await reranker.rank(QUERY, DOCUMENTS, {
-      topK: 4,
-      margin: Math.max(...errors),
-      trace: true,
-    });
-    const indices = ranked.map(({ index }) => index);
-    expect(new Set(indices)).toEqual(new Set(rankingOf(full).slice(0, 4)));
-    // Those around the border ran in full; most of the list did not.
-    const again = ranked.filter(({ index, score }) => score !== early[index]!.score);
-    expect(again.length).toBeGreaterThan(0);
-    expect(again.length).toBeLessThan(4);
-    for (const { index, score, trace } of again) {
-      expect(score).toBe(full[index]!.score);
-      expect(trace!.multiplyAddsSkipped).toBe(0);
+    const { scores, full } = await scoresOf(reranker, DOCUMENTS);
+    expect(scores.get(null)!.map(({ score }) => score)).toEqual(full.map(({ score }) => score));
+    for (const { trace } of scores.get(null)!) {
+      expect(trace.exits.map(({ after, taken }) => [after, taken])).toEqual([
+        ['block0', false],
+        ['block2', false],
+        ['block4', false],
+      ]);
     }
-    expect(await reranker.rank(QUERY, DOCUMENTS, { topK: 4, margin: 0 })).toEqual(
-      rankingOf(early)
-        .slice(0, 4)
-        .map((index) => ({ index, score: early[index]!.score, trace: null })),
-    );
+    // Each exit gives what it gives alone, without others on the way.
+    for (const exit of ['block0', 'block2', 'block4']) {
+      const [stage] = stagesOf(POLICY, [exit]);
+      const pairs = reranker.pairsOf(QUERY, DOCUMENTS);
+      const alone = await pairs.score([...DOCUMENTS.keys()], { policy: stage!.policy });
+      const early = scores.get(exit)!;
+      expect(alone.map(({ score }) => score)).toEqual(early.map(({ score }) => score));
+      expect(early.filter(({ score }, i) => score !== full[i]!.score).length).toBeGreaterThan(20);
+    }
+  });
+
+  test('ends when its best can no longer change, and they are those of the full network, in its order', async () => {
+    await using reranker = await Reranker.from(model, { threads: 1, policy: POLICY });
+    const { scores, full } = await scoresOf(reranker, DOCUMENTS);
+    const farthest = (exit: string) =>
+      Math.max(...scores.get(exit)!.map(({ score }, i) => Math.abs(score - full[i]!.score)));
+    const margins = { block2: farthest('block2'), block4: farthest('block4') };
+    const options = { topK: 4, trace: true };
+    const ranked = await reranker.rank(QUERY, DOCUMENTS, { ...options, margins });
+    const plain = await reranker.rank(QUERY, DOCUMENTS, { ...options, policy: 'full' });
+    const answers = (of: typeof ranked) => of.map(({ index, score }) => [index, score]);
+    expect(answers(ranked)).toEqual(answers(plain));
+    for (const { trace } of ranked) expect(trace!.blocks.every(({ ran }) => ran)).toBe(true);
+    // Most of the list left at the first of the exits.
+    const all = await reranker.rank(QUERY, DOCUMENTS, { ...options, margins: { block2: margins.block2 } });
+    expect(answers(all)).toEqual(answers(plain));
+    let ran = 0;
+    const used = stagesOf(POLICY, ['block2', 'block4']);
+    await settleList(DOCUMENTS.length, 4, used, (indices, { after }) => {
+      ran += after === 'block4' ? indices.length : 0;
+      return indices.map((i) => ({
+        ...scores.get(after)![i]!,
+        reach: after === null ? 0 : margins[after as 'block2'],
+      }));
+    });
+    expect(ran).toBeGreaterThan(3);
+    expect(ran).toBeLessThan(12);
+  });
+
+  test('is the same on the reference backend, where pairs begin again', async () => {
+    const margins = { block0: 0.1, block4: 0.01 };
+    const ranks = [];
+    for (const backend of ['native', 'reference'] as const) {
+      await using reranker = await Reranker.from(model, { policy: POLICY, backend });
+      ranks.push(await reranker.rank(QUERY, DOCUMENTS, { topK: 4, margins }));
+    }
+    const [native, reference] = ranks.map((ranked) => ranked.map(({ index }) => index));
+    expect(reference).toEqual(native);
+  });
+
+  test('ends with ABORTED between stages, and the reranker still works', async () => {
+    await using reranker = await Reranker.from(model, { threads: 1, policy: POLICY });
+    const controller = new AbortController();
+    const running = reranker.rank(QUERY, DOCUMENTS, {
+      topK: 4,
+      margins: { block0: 9 },
+      signal: controller.signal,
+    });
+    controller.abort();
+    await expect(running).rejects.toMatchObject({ code: 'ABORTED' });
+    expect(await reranker.rank(QUERY, DOCUMENTS, { topK: 4, margins: { block0: 9 } })).toHaveLength(4);
   });
 });
 
-test('documents are open only while they may cross the border', () => {
-  const list = [5, 3, 2, 0].map((score, i) => ({ score, final: i === 1 }));
-  expect(openIn(list, 2, 0.4)).toEqual([]);
-  expect(openIn(list, 2, 1.2)).toEqual([2]);
-  // The nearest first: its own score may settle the other.
-  expect(openIn(list, 2, 2.4)).toEqual([2]);
-  expect(
-    openIn(
-      [5, 3, 2, 0].map((score, i) => ({ score, final: i === 1 || i === 2 })),
-      2,
-      3.5,
-    ),
-  ).toEqual([0]);
-  expect(openIn(list, 4, 9)).toEqual([]);
-  expect(openIn(list, undefined, 9)).toEqual([]);
+test('documents are open while they may be among the best, until they have their own scores', () => {
+  const list = (reach: number) => [3, 5, 2, 0].map((score, i) => ({ score, reach: i === 0 ? 0 : reach }));
+  expect(openIn(list(0), 2)).toEqual([]);
+  // 5 is sure to be in, but the score isn't its own yet.
+  expect(openIn(list(0.4), 2)).toEqual([1]);
+  expect(openIn(list(1.2), 2)).toEqual([1, 2]);
+  expect(openIn(list(1), 2)).toEqual([1, 2]);
+  expect(openIn(list(3.5), 2)).toEqual([1, 2, 3]);
+  expect(openIn(list(0.1), 4)).toEqual([1, 2, 3]);
+  expect(openIn(list(0.1), 9)).toEqual([1, 2, 3]);
+  expect(openIn([], 2)).toEqual([]);
+});
+
+test('a list whose scores are no numbers ends', async () => {
+  const nan = { score: Number.NaN, reach: 1, trace: {} as never, multiplyAdds: 1 };
+  const stages = [
+    { after: 'a', policy: FULL_POLICY },
+    { after: null, policy: FULL_POLICY },
+  ];
+  const scores = await settleList(5, 2, stages, (indices) => indices.map(() => nan));
+  expect(scores.map(({ reach }) => reach)).toEqual([0, 0, 0, 0, 0]);
 });
 
 describe('calibration', () => {
@@ -109,11 +186,11 @@ describe('calibration', () => {
   }));
   const limit = 0.15;
 
-  test('certifies a margin that keeps the best documents', async () => {
+  test('certifies margins that keep the best documents', async () => {
     await using reranker = await Reranker.from(model, { threads: 1, policy: POLICY });
     const found = await calibrateRanking(reranker, lists, { topK: 3, maxDisagreement: limit });
     expect(found).toMatchObject({ topK: 3, limit, confidence: 0.95 });
-    expect(found.margin).not.toBeNull();
+    expect(found.margins).not.toBeNull();
     expect(found.events).toBeLessThanOrEqual(allowedEvents(found.lists, limit, 0.05));
     expect(found.multiplyAddsSkipped).toBeGreaterThan(0.1);
     // Fresh lists keep it as well: with 40 of them, 12 or more changes have a probability below 2 % at a rate of 0.15.
@@ -121,7 +198,7 @@ describe('calibration', () => {
     for (let i = 0; i < 40; i++) {
       const documents = randomTexts(10, 900 + i, 6);
       const [fast, full] = [
-        await reranker.rank(`word${i}`, documents, { topK: 3, margin: found.margin! }),
+        await reranker.rank(`word${i}`, documents, { topK: 3, margins: found.margins! }),
         await reranker.rank(`word${i}`, documents, { topK: 3, policy: 'full' }),
       ];
       const before = new Set(full.map(({ index }) => index));
@@ -141,11 +218,20 @@ describe('calibration', () => {
     expect(found.lists).toBeGreaterThanOrEqual(59);
     expect(found.events).toBeLessThanOrEqual(allowedEvents(found.lists, 0.05, 0.05));
     expect(found.multiplyAddsSkipped).toBeGreaterThan(0.4);
-    // What is counted is what `rank` does: half of the blocks are left out, and few pairs run again.
+    // The policy's exits are what `rank` uses.
     const [{ query, documents }] = long(1, 5000) as [RankingList];
-    const ranked = await reranker.rank(query, documents, { topK: 10, margin: found.margin!, trace: true });
+    const ranked = await reranker.rank(query, documents, { topK: 10, margins: found.margins! });
     expect(ranked).toHaveLength(10);
-    expect(ranked.filter(({ trace }) => trace!.multiplyAddsSkipped > 0).length).toBeGreaterThan(0);
+    expect(ranked).toEqual(await reranker.rank(query, documents, { topK: 10, policy: 'full' }));
+  });
+
+  test('refuses a policy without exits', async () => {
+    await using reranker = await Reranker.from(model, { threads: 1 });
+    const options = { topK: 3, maxDisagreement: limit };
+    await expect(calibrateRanking(reranker, lists, options)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringMatching(/^policy: it has no exits/),
+    });
   });
 
   test('refuses too few lists', async () => {
@@ -174,7 +260,8 @@ test.each<[string, () => Promise<unknown>, RegExp]>([
 test.each<[unknown, unknown, object, RegExp]>([
   [1, ['a'], {}, /^rank: expected a query and an array of documents/],
   ['a', 'b', {}, /^rank: expected a query and an array of documents/],
-  ['a', ['b'], { margin: 1 }, /margin needs topK/],
+  ['a', ['b'], { margins: {} }, /margins need topK/],
+  ['a', ['b'], { topK: 1, margins: { block7: 1 } }, /^margins: the policy has no exit after 'block7'/],
   ['a', ['b'], { topk: 1 }, /topk.*topK/],
 ])('refuses the list %p, %p with %p', async (query, documents, options, message) => {
   await using reranker = await Reranker.from(model, { threads: 1 });

@@ -42,11 +42,7 @@ jest.mock('lib/model/compile.js', () => ({
     return fakeCompile(...of);
   },
 }));
-jest.mock('lib/backends/reference.js', () => ({
-  ReferenceBackend: function ReferenceBackend() {
-    return backend;
-  },
-}));
+jest.mock('lib/backends/reference.js', () => ({ createReference: async () => backend }));
 
 beforeEach(() => {
   backend = new FakeBackend();

@@ -1,0 +1,106 @@
+/** A list that is ranked in stages: all pairs run as far as the first exit, and those that may still be among the best go on. */
+import { ResidualSkipError } from '../errors.js';
+import { loadPolicy } from '../skip/load-policy.js';
+import type { SkipPolicy } from '../skip/policy.js';
+import type { ItemTrace } from '../skip/trace.js';
+import { suggest } from '../util/suggest.js';
+
+/** The score of a pair. */
+export interface PairScore {
+  readonly score: number;
+  /** Farthest that it may be from the network's own; 0 if it is that. */
+  readonly reach: number;
+  readonly trace: ItemTrace;
+  /** Of the pair in full. */
+  readonly multiplyAdds: number;
+}
+
+/** How far pairs run. */
+export interface Stage {
+  /** The exit that they leave by; null for the end of the network. */
+  readonly after: string | null;
+  readonly policy: SkipPolicy;
+}
+
+/** Thresholds of an exit that is always taken, and of one that never is. */
+const [ALWAYS, NEVER] = [-3e38, 3e38];
+
+/** Names of the exits that a policy lists. */
+export const exitsOf = ({ heads }: SkipPolicy): string[] => heads?.exits.map(({ after }) => after) ?? [];
+
+/**
+ * A stage for each of these exits of a policy, in its order, and one for the end of the network. All of them have one program, and run
+ * every block on their way.
+ * @throws ResidualSkipError INVALID_ARGUMENT for an exit that the policy doesn't have
+ */
+export function stagesOf(policy: SkipPolicy, exits: readonly string[]): Stage[] {
+  const { model, reference, precision, fronts, heads } = policy;
+  const given = exitsOf(policy);
+  const unknown = exits.find((name) => !given.includes(name));
+  if (unknown !== undefined) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `margins: the policy has no exit after '${unknown}'; ${suggest(unknown, given)}`,
+    );
+  }
+  const used = new Set(exits);
+  const all = heads?.exits ?? [];
+  for (const exit of [...all].reverse()) {
+    if (used.has(exit.after) && 'reads' in exit && exit.reads !== undefined) used.add(exit.reads);
+  }
+  const kept = all.filter(({ after }) => used.has(after));
+  const names = given.filter((name) => exits.includes(name));
+  return [...names, null].map((name) => ({
+    after: name,
+    policy: loadPolicy({
+      ...{ default: 'run', blocks: {} },
+      ...(model && { model }),
+      ...(reference && { reference }),
+      ...(precision && { precision }),
+      ...(fronts && { fronts }),
+      heads: { exits: kept.map((exit) => ({ ...exit, threshold: exit.after === name ? ALWAYS : NEVER })) },
+    }),
+  }));
+}
+
+/** Indices of a list, best first; of equal ones, the first. */
+export function rankingOf(scores: readonly Pick<PairScore, 'score'>[]): number[] {
+  return [...scores.keys()].sort((a, b) => scores[b]!.score - scores[a]!.score || a - b);
+}
+
+/**
+ * The documents that may be among the best `topK`, or aren't known to be by their own score: those whose scores may be as high as the
+ * least that the best `topK` have. Best first; none when the scores of the best are the network's own and no other can reach them.
+ */
+export function openIn(scores: readonly Pick<PairScore, 'score' | 'reach'>[], topK: number): number[] {
+  const lows = scores.map(({ score, reach }) => score - reach).sort((a, b) => b - a);
+  const least = lows[Math.min(topK, lows.length) - 1] ?? Number.NEGATIVE_INFINITY;
+  const isOpen = ({ score, reach }: Pick<PairScore, 'score' | 'reach'>) =>
+    reach > 0 && !(score + reach < least);
+  return rankingOf(scores).filter((index) => isOpen(scores[index]!));
+}
+
+/**
+ * The scores of a list of which the best `topK`, and their order, are known.
+ * @param run the scores of these documents when they run as far as a stage leads
+ */
+export async function settleList(
+  documents: number,
+  topK: number,
+  stages: readonly Stage[],
+  run: (indices: readonly number[], stage: Stage) => Promise<readonly PairScore[]> | readonly PairScore[],
+): Promise<PairScore[]> {
+  const scores: PairScore[] = [];
+  let open = [...Array(documents).keys()];
+  const go = async (indices: readonly number[], stage: Stage) => {
+    const found = await run(indices, stage);
+    for (const [k, index] of indices.entries()) {
+      scores[index] = stage.after === null ? { ...found[k]!, reach: 0 } : found[k]!;
+    }
+    open = openIn(scores, topK);
+  };
+  for (const stage of stages.slice(0, -1)) if (open.length > 0) await go(open, stage);
+  // To the end first those that will probably be among the best: their own scores may settle the others.
+  while (open.length > 0) await go(open.slice(0, Math.max(topK, Math.ceil(open.length / 2))), stages.at(-1)!);
+  return scores;
+}
