@@ -1,9 +1,9 @@
 // Times oneDNN's convolutions on the shapes of bench_kernels, in the same form: unsigned inputs and results, signed weights with a
 // scale for each output channel, ReLU, and, with --residual, the sum with the map that the result takes the place of. Weights are in
-// oneDNN's own layout, maps with channels last.
+// oneDNN's own layout, maps with channels last; with --float and --bfloat16, both in its own layout and of one type.
 //
 //   g++ -O2 -std=c++20 bench/kernels/bench_onednn.cc -ldnnl -o bench_onednn    # needs Debian's libdnnl-dev
-//   OMP_NUM_THREADS=1 bench_onednn [--float] [--residual] [--budget MILLISECONDS] SHAPES.txt...
+//   OMP_NUM_THREADS=1 bench_onednn [--float | --bfloat16] [--residual] [--budget MILLISECONDS] SHAPES.txt...
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -27,11 +27,12 @@ struct Shape {
 };
 
 // The least of as many runs as fit into the budget.
-double least_time(const Shape& s, bool is_float, bool residual, double budget_ms) {
+double least_time(const Shape& s, Type input, bool residual, double budget_ms) {
   using Clock = std::chrono::steady_clock;
   dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
-  const Type input = is_float ? Type::f32 : Type::u8, weight = is_float ? Type::f32 : Type::s8;
+  const bool is_float = input != Type::u8;
+  const Type weight = is_float ? input : Type::s8;
   const int64_t out_height = (s.height + 2 * s.pad - s.kernel) / s.stride + 1;
   const int64_t out_width = (s.width + 2 * s.pad - s.kernel) / s.stride + 1;
   const memory::desc x({1, s.in, s.height, s.width}, input, is_float ? Tag::any : Tag::nhwc);
@@ -86,12 +87,17 @@ double least_time(const Shape& s, bool is_float, bool residual, double budget_ms
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool is_float = false, residual = false;
+  Type input = Type::u8;
+  bool residual = false;
   double budget_ms = 40;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
-    if (arg == "--float" || arg == "--residual") {
-      (arg == "--float" ? is_float : residual) = true;
+    if (arg == "--float" || arg == "--bfloat16") {
+      input = arg == "--float" ? Type::f32 : Type::bf16;
+      continue;
+    }
+    if (arg == "--residual") {
+      residual = true;
       continue;
     }
     if (arg == "--budget" && i + 1 < argc) {
@@ -110,7 +116,7 @@ int main(int argc, char** argv) {
       std::istringstream(line) >> s.in >> s.out >> s.height >> s.width >> s.kernel >> s.stride >> s.pad >> s.groups;
       const int in = static_cast<int>(s.in), out = static_cast<int>(s.out), kernel = static_cast<int>(s.kernel);
       std::printf("%4d %4d %3dx%-3d %dx%d/%d g%-4d %9.4f ms\n", in, out, static_cast<int>(s.height), static_cast<int>(s.width), kernel,
-                  kernel, static_cast<int>(s.stride), static_cast<int>(s.groups), least_time(s, is_float, residual, budget_ms));
+                  kernel, static_cast<int>(s.stride), static_cast<int>(s.groups), least_time(s, input, residual, budget_ms));
       std::fflush(stdout);
     }
   }

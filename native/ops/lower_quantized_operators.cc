@@ -282,10 +282,14 @@ bool lower_qconv(Lowering& plan, const Step& step) {
     return true;
   }
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
-  const ConvAlgorithm algorithm = choose_conv8_algorithm(shape, in.w_zero ? Isa::kScalar : plan.isa);
+  ConvAlgorithm algorithm = choose_conv8_algorithm(shape);
   const bool has_kernel = !in.w_zero || algorithm == ConvAlgorithm::kDepthwise;
   if (to_float && algorithm == ConvAlgorithm::kDepthwise && lower_depthwise8(plan, step, shape, y.n)) return true;
   if (to_float || !has_kernel || !in.bound(plan)) return lower_im2col8(plan, step, shape, y.n);
+  const auto is_exact = [&](const ConstantReader& read) { return winograd8_is_exact(shape, read.of<int8_t>(in.w)); };
+  if (winograd8_suits(shape, plan.isa) && plan.ask({kExactWinograd8, plan.constant_key(in.w), x.c, y.c}, in.w, is_exact)) {
+    algorithm = ConvAlgorithm::kWinograd4;
+  }
   const Halo halo = conv8_input_halo(shape, algorithm);
   const int scales = scales_of(plan, in.scale), weight_zeros = in.w_zero ? scales_of(plan, in.w_zero) : 0;
   const uint8_t zero = plan.scalar<uint8_t>(in.x_zero);

@@ -138,6 +138,15 @@ NodeId Lowering::keep_constant(ValueId id, Form form, const WeightCache::Key& ke
   return add_fixed(id, form, address(*buffer));
 }
 
+bool Lowering::ask(const WeightCache::Key& key, ValueId constant, const std::function<bool(const ConstantReader&)>& test) {
+  const auto answer = weights_.get<bool>(key, [&] {
+    constants_.require(constant);
+    return std::make_shared<const bool>(test(constants_));
+  });
+  graph_.kept.push_back(answer);
+  return *answer;
+}
+
 NodeId Lowering::constant_dense(ValueId id) {
   const size_t bytes = value(id).bytes();
   return keep_constant(id, Form::kDense, {constant_key(id), kRaw, static_cast<int64_t>(bytes)}, bytes, {});

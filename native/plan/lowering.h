@@ -15,7 +15,7 @@
 namespace rskip {
 
 // Kinds of cached constants and weights; part of WeightCache keys.
-enum CacheKind : int64_t { kRaw, kPaddedChannels, kBlockedConstant, kPackedConv, kPackedGemm, kPackedConv8, kPackedGemm8, kPackedIm2col8, kPackedDepthwise8 };
+enum CacheKind : int64_t { kRaw, kPaddedChannels, kBlockedConstant, kPackedConv, kPackedGemm, kPackedConv8, kPackedGemm8, kPackedIm2col8, kPackedDepthwise8, kExactWinograd8 };
 
 // Weights that are packed by the time that instructions are made.
 template <class T>
@@ -79,6 +79,8 @@ class Lowering {
   template <class T>
   Packed<T> pack(const WeightCache::Key& key, const std::vector<ValueId>& constants,
                  const std::function<std::shared_ptr<const T>(const ConstantReader&)>& make);
+  // What `test` says of a constant, now; asked once for equal keys.
+  bool ask(const WeightCache::Key& key, ValueId constant, const std::function<bool(const ConstantReader&)>& test);
   // The first element of a constant, or `otherwise` for none: for what is needed before instructions are made.
   template <class T>
   T scalar(ValueId id, T otherwise = {}) {

@@ -91,7 +91,8 @@ class ConvTester8 {
   }
 
   void pack(Isa isa) {
-    algorithm_ = choose_conv8_algorithm(shape_, isa);
+    const bool winograd = winograd8_suits(shape_, isa) && weight_zeros_ == 0 && winograd8_is_exact(shape_, weight_.data());
+    algorithm_ = winograd ? ConvAlgorithm::kWinograd4 : choose_conv8_algorithm(shape_);
     packed_ = pack_conv8(shape_, algorithm_, weight_.data(), bias_ ? biases_.data() : nullptr, scales_.data(),
                          static_cast<int>(scales_.size()), input_zero_, weight_zero_.data(), weight_zeros_);
   }

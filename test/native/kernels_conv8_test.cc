@@ -32,10 +32,11 @@ TEST(Conv8, ThreeByThreeInTiles) {
   }
   ConvTester8().channels(32, 32).map(33, 34).kernel(3).pad(1).in_place().check();
   ConvTester8().channels(48, 33).map(12, 10).kernel(3).pad({0, 2, 1, 0}).extra_halo(1).input_zero(0).check();
+  ConvTester8().channels(192, 17).map(8, 8).kernel(3).pad(1).check();
   ConvTester8().channels(64, 48).map(13, 10).kernel(3).rounding({-20, 40, 60}).bias(false).check();
 }
 
-// The most channels with which no sum exceeds what the algorithm computes; one more takes another.
+// With 114 channels, no sum exceeds what Winograd's algorithm holds; with one more, these take another.
 TEST(Conv8, LargestSums) {
   for (int channels : {114, 115}) {
     for (int weight : {-128, 127}) {

@@ -136,25 +136,41 @@ void pack_winograd(const int8_t* weight, PackedConv8& packed) {
   });
 }
 
-// Instruction sets whose products of 16 bits are at least half as fast as those of 8.
-bool multiplies_pairs(Isa isa) {
-  return isa == Isa::kAvx2 || isa == Isa::kAvxVnni || isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni;
-}
-
-bool winograd8_applies(const ConvShape& s, Isa isa) {
-  constexpr int64_t kExact = int64_t{1} << 25;
-  return multiplies_pairs(isa) && winograd_applies(s) && s.in_channels >= kLanes && s.out_channels >= kLanes &&
-         std::min(s.out_height, s.out_width) >= 8 && int64_t{255} * 128 * 9 * s.in_channels < kExact;
-}
-
 }  // namespace
 
-ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape, Isa isa) {
-  if (winograd8_applies(shape, isa)) return ConvAlgorithm::kWinograd4;
+ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape) {
   for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanar}) {
     if (conv_applies(shape, algorithm)) return algorithm;
   }
   return ConvAlgorithm::kDirect;
+}
+
+// Its weights take eight times the memory. Beside dot products of 8 bits it gains nothing once they come from memory, nor with few
+// channels where tiles reach far beyond the map.
+bool winograd8_suits(const ConvShape& s, Isa isa) {
+  const bool dots = isa == Isa::kAvxVnni || isa == Isa::kAvx512Vnni;
+  if (!dots && isa != Isa::kAvx2 && isa != Isa::kAvx512) return false;
+  const int64_t most = dots ? 192 * 192 : 256 * 256;
+  const auto covered = [](int64_t size) { return (size + 3) / 4 * 4; };
+  const int64_t pixels = int64_t{s.out_height} * s.out_width, computed = covered(s.out_height) * covered(s.out_width);
+  if (dots && s.in_channels < 64 && computed - pixels > pixels / 8) return false;
+  return winograd_applies(s) && s.in_channels >= kLanes && s.out_channels >= kLanes &&
+         int64_t{s.in_channels} * s.out_channels <= most && std::min(s.out_height, s.out_width) >= 8;
+}
+
+bool winograd8_is_exact(const ConvShape& s, const int8_t* weight) {
+  constexpr int64_t kMost = (int64_t{1} << 25) / 255;
+  const int n = s.in_channels * 9;
+  if (int64_t{n} * 128 <= kMost) return true;
+  for (int m = 0; m < s.out_channels; ++m, weight += n) {
+    int64_t least = 0, most = 0;
+    for (int i = 0; i < n; ++i) {
+      least += std::min<int>(weight[i], 0);
+      most += std::max<int>(weight[i], 0);
+    }
+    if (-least > kMost || most > kMost) return false;
+  }
+  return true;
 }
 
 Halo conv8_input_halo(const ConvShape& shape, ConvAlgorithm algorithm) {
@@ -179,7 +195,7 @@ WinogradConv8::WinogradConv8(const ConvShape& s) {
   tile_rows = (s.out_height + 3) / 4;
   tile_columns = (s.out_width + 3) / 4;
   const ptrdiff_t channels = whole_blocks(s.in_channels), numbers = std::min(whole_blocks(s.out_channels), kBlocks * kLanes);
-  chunk = std::min(padded(tiles()), 16);
+  chunk = padded(static_cast<int>(std::min<int64_t>(int64_t{tile_rows} * tile_columns, 16)));
   // An odd number of cache lines, so that points are spread over the sets of a cache.
   v_point = (chunk * channels / 32 | 1) * 32;
   product_point = (chunk * numbers / 16 | 1) * 16;

@@ -47,7 +47,7 @@ bool matrices_suit(const PackedConv8& conv);
 // Winograd's F(4x4, 3x3) with the points 0, 1, -1, 2, -2 and infinity, in integers. Transformed inputs are below 100 * 128 in
 // magnitude. Rows of the weights' transform G are scaled to integers, by 24 or, the last one, by 12, so that transformed weights
 // are below 144 * 129. Then 576 times each sum is computed modulo 2^32, which gives the sum modulo 2^26: all of it
-// where no sum of products can reach 2^25.
+// where no sum of products can reach 2^25 (winograd8_is_exact()).
 struct WinogradConv8 {
   static constexpr int kPoints = 36;
   static constexpr int32_t kInverse = 954437177;  // 9 * kInverse = 1 modulo 2^32

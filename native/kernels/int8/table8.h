@@ -21,8 +21,11 @@ struct Addition8 {
 };
 
 struct PackedConv8;
-// Sums are exact, so that the algorithm may differ between instruction sets: kWinograd4 only where `isa` gains by it.
-ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape, Isa isa = Isa::kScalar);
+// Any but Winograd's.
+ConvAlgorithm choose_conv8_algorithm(const ConvShape& shape);
+// Whether `isa` gains by kWinograd4; sums are exact, so that instruction sets may differ. And whether it holds all sums by these weights.
+bool winograd8_suits(const ConvShape& shape, Isa isa);
+bool winograd8_is_exact(const ConvShape& shape, const int8_t* weight);
 // weight is (M, C/groups, kh, kw); bias is (M) or null; `scales` are M or one; input_zero is that of x. Only kDepthwise takes zero points of
 // the weights, M or one.
 std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgorithm algorithm, const int8_t* weight,
