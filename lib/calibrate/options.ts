@@ -312,6 +312,8 @@ export interface Choice {
   readonly exits: readonly AnyExit[];
   /** From careful to bold: a threshold for each exit. */
   readonly settings: readonly (readonly number[])[];
+  /** How many ladders the same items certify, this one included: each is tested at an equal share of the error. */
+  readonly ladders: number;
 }
 
 /** What is promised of an item, as numbers, from what its run gave. */

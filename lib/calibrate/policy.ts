@@ -72,13 +72,14 @@ function expectedOf(chosen: MeasuredSetting | undefined): Expected {
 /** What a policy says of its certificate. */
 export function promiseOf(
   { groups, worstPValue: _, ...tested }: Certificate,
-  { metric, delta, joint }: Rule,
+  { metric, delta, joint, ladders }: Rule,
   data: Promised['data'],
 ): Promised {
   return {
     metric,
-    confidence: 1 - delta,
+    confidence: 1 - delta * (ladders ?? 1),
     ...(joint && { joint }),
+    ...(ladders !== undefined && { ladders }),
     limit: tested.limit,
     items: tested.items,
     events: tested.events,

@@ -206,6 +206,15 @@ export const promiseSchema = z
           'For a policy with several settings: this many promises, including those of limits without a setting of their own, hold ' +
           'together with this confidence.',
       }),
+    ladders: z
+      .int()
+      .min(2)
+      .optional()
+      .meta({
+        description:
+          'How many ladders were certified, of which the fastest that passed was taken: each was tested at an equal share of the error, so that ' +
+          'this promise holds with `confidence` whichever it is. `pValue` and `upperBound` are those of a test at that share.',
+      }),
     ...testedShape,
     groups: z.array(groupSchema).optional().meta({
       description: 'Limits that also hold for each class or group; each is tested at the full level.',

@@ -1,11 +1,12 @@
 /** Which of the possible ladders is fastest at the risk that can be certified. */
 
 import { rulesOf } from '../calibrate/certify/certify.js';
-import { binomialPValue, canSetOff, netPValue } from '../calibrate/certify/p-values.js';
+import { binomialPValue, canSetOff, itemsNeeded, netPValue } from '../calibrate/certify/p-values.js';
 import type { Thresholds } from '../calibrate/order/measure.js';
 import { allSettingsOf } from '../calibrate/order/settings.js';
-import { isCounted } from '../skip/promise.js';
+import { isCounted, maxLoss } from '../skip/promise.js';
 import { NEVER } from '../skip/scores.js';
+import type { Sliced } from '../util/slices.js';
 import { type Pool, type Prediction, predictionOf } from './pool.js';
 
 export type Goal = 'mean' | 'p95';
@@ -34,8 +35,12 @@ export interface Ladder {
 const PENALTIES = 24;
 /** Most fronts of a ladder: each has to be asked before the next. */
 const MAX_FRONTS = 3;
+/** Ladders of one kind that get another front. */
+const WIDENED = 4;
 /** Ladders that are timed, whatever their kind. */
 const FASTEST = 3;
+/** A ladder without exits is certified beside the fastest if it takes less than this many times its time. */
+const MAX_BEHIND = 1.25;
 /** The mean time of a setting is at most this part of that of the one before, to be worth a test: near the boldest one, and far from it. */
 const [NEAR, FAR] = [0.985, 0.93];
 /** Times from the boldest setting's that are near. */
@@ -51,11 +56,17 @@ const USABLE = 0.85;
  */
 export type Proves = (prediction: Pick<Prediction, 'risk' | 'changed'>, margin?: number) => boolean;
 
-/** @param items those that certify */
-export function provable({ task, tables }: Pool, items: number): Proves {
-  const [{ metric, limit, delta }] = rulesOf(task.options);
+/**
+ * @param items those that certify
+ * @param ladders how many share the error
+ */
+export function provable({ task, tables }: Pool, items: number, ladders = 1): Proves {
+  const [{ metric, limit, delta }] = rulesOf({ ...task.options, choice: { ladders } });
   const ordering = tables.reduce((sum, table) => sum + table.items.length, 0);
-  if (!isCounted(metric)) return ({ risk }) => risk <= USABLE * limit;
+  if (!isCounted(metric)) {
+    const enough = items >= itemsNeeded(limit / maxLoss(metric), delta);
+    return ({ risk }) => enough && risk <= USABLE * limit;
+  }
   const setsOff = metric === 'accuracy' && canSetOff(items, limit, delta);
   const known = new Map<string, boolean>();
   return ({ risk, changed }, margin = 0) => {
@@ -73,35 +84,69 @@ export function provable({ task, tables }: Pool, items: number): Proves {
 }
 
 /**
- * All ladders that can be made of a pool, also those that don't pay: any of its fronts, in their order, with and without exits in them and
- * in the network. One that pays, but leaves a network unused, or uses the same exits as another with fewer, is left out.
+ * The ladders of a pool, also those that don't pay: fronts in their order, with and without exits in them and in the network. Every front
+ * is tried alone; of ladders with as many fronts and the same kinds of exits, the fastest few get one more. One that pays, but leaves a
+ * network unused, or uses the same exits as another with fewer, is left out.
+ * @param isLate whether no further front is to be tried
  */
-export function laddersOf(pool: Pool, proves: Proves): Ladder[] {
-  const ladders: Ladder[] = [];
-  const known = new Set<string>();
-  for (const set of subsets([...Array(pool.own).keys()], MAX_FRONTS)) {
-    const tried = new Set<number>();
-    for (const [exits, inside] of KINDS) {
+export function* laddersOf(
+  pool: Pool,
+  proves: Proves,
+  goal: Goal = 'mean',
+  isLate: () => boolean = () => false,
+): Sliced<Ladder[]> {
+  const tried = new Map<string, Ladder>();
+  const widen = function* (sets: readonly (readonly number[])[], [exits, inside]: Kind): Sliced<Ladder[]> {
+    const found = new Set<Ladder>();
+    for (const set of sets) {
       const some = pool.only(set, exits, inside);
-      // Where there are no such exits, kinds are the same.
-      if (tried.has(some.exits.length)) continue;
-      tried.add(some.exits.length);
       // The network alone is no ladder, unless it is the 8-bit form of another.
       if (some.exits.length === 0 && !some.task.original) continue;
-      const ladder = ladderOf(some, proves);
-      if (ladder.state === 'pays') {
-        const used = usedExits(ladder);
-        const names = used.map((e) => some.exits[e]!.after).join();
-        const networks = new Set(used.map((e) => some.times[e]!.network));
-        const idle = ladder.boldest >= 0 && some.times.some(({ network }) => !networks.has(network));
-        if (idle || known.has(names)) continue;
-        known.add(names);
-      }
-      ladders.push(ladder);
+      // Where there are no such exits, kinds are the same.
+      const key = some.exits.map(({ after }) => after).join();
+      const known = tried.get(key);
+      const ladder = known ?? ladderOf(some, proves);
+      found.add(ladder);
+      if (known) continue;
+      tried.set(key, ladder);
+      yield;
+    }
+    return [...found];
+  };
+  for (const kind of KINDS) {
+    yield* widen([[]], kind);
+    let sets = [...Array(pool.own).keys()].map((front) => [front]);
+    for (let fronts = 1; fronts <= MAX_FRONTS && sets.length > 0; fronts++) {
+      const widened = yield* widen(sets, kind);
+      if (isLate()) break;
+      const best = ranked(widened.filter(inUse), goal).slice(0, WIDENED);
+      const larger = best.flatMap(({ pool: { fronts: set } }) =>
+        [...Array(pool.own).keys()].filter((front) => !set.includes(front)).map((front) => [...set, front]),
+      );
+      sets = distinct(larger.map((set) => set.sort((a, b) => a - b)));
     }
   }
-  return ladders;
+  const known = new Set<string>();
+  const byExits = [...tried.values()].sort((a, b) => a.pool.exits.length - b.pool.exits.length);
+  return byExits.filter((ladder) => {
+    if (ladder.state !== 'pays') return true;
+    const names = usedExits(ladder)
+      .map((e) => ladder.pool.exits[e]!.after)
+      .join();
+    if (!inUse(ladder) || known.has(names)) return false;
+    known.add(names);
+    return true;
+  });
 }
+
+/** Whether it pays, and every network in it may answer. */
+function inUse(ladder: Ladder): boolean {
+  const { pool, boldest, state } = ladder;
+  const networks = new Set(usedExits(ladder).map((e) => pool.times[e]!.network));
+  return state === 'pays' && (boldest < 0 || pool.times.every(({ network }) => networks.has(network)));
+}
+
+const distinct = (sets: readonly number[][]) => [...new Map(sets.map((set) => [set.join(), set])).values()];
 
 /** The exits that may answer in the boldest setting that may be certified. */
 function usedExits({ settings, boldest }: Ladder): number[] {
@@ -114,35 +159,61 @@ const KINDS = [
   [true, false],
   [false, true],
   [true, true],
-] as const;
+] as const satisfies readonly Kind[];
+type Kind = readonly [exits: boolean, inside: boolean];
+
+/** A ladder with its times as it is, as shares of the full network's: its mean, and what is to be expected of what is to be short. */
+export interface TimedLadder {
+  readonly ladder: Ladder;
+  readonly mean: number;
+  readonly time: number;
+}
 
 /**
  * The ladders to time as they are: the fastest, and the fastest of each kind. Exits are timed by runs that all leave there; where paths
  * change from item to item they cost more, by an amount that only a trial shows.
  */
 export function finalists(ladders: readonly Ladder[]): Ladder[] {
-  const kindOf = ({ pool: { times, own } }: Ladder) => {
-    const inNetwork = times.filter(({ network }) => network === own).length;
-    return `${inNetwork > 0} ${times.length - inNetwork > own}`;
-  };
-  const kinds = ladders.map(kindOf);
+  const kinds = ladders.map((ladder) => kindOf(ladder).join());
   return ladders.filter((_, i) => i < FASTEST || kinds.indexOf(kinds[i]!) === i);
+}
+
+/** Whether there are exits in the network, and in its fronts. */
+function kindOf({ pool: { times, own } }: Ladder): Kind {
+  const inNetwork = times.filter(({ network }) => network === own).length;
+  return [inNetwork > 0, times.length - inNetwork > own];
+}
+
+/**
+ * The ladders to certify: the fastest, and the fastest without exits behind blocks, whose few thresholds follow chance less. Both are tested
+ * at half of the error, so that whichever is taken keeps its promise. The second is left out where it can't win, or where the items
+ * are too few to prove both.
+ * @param timed the fastest first
+ * @param provesAt of a ladder, where so many are tested
+ */
+export function contenders<T extends TimedLadder>(
+  timed: readonly T[],
+  provesAt: (ladder: Ladder, ladders: number) => Proves,
+): T[] {
+  const [first] = timed;
+  if (!first) return [];
+  const plain = timed.find(({ ladder }) => !kindOf(ladder).includes(true));
+  if (!plain || plain === first || plain.time >= MAX_BEHIND * first.time) return [first];
+  const both = [first, plain];
+  return both.every(({ ladder }) => provesAt(ladder, both.length)(ladder.predicted)) ? both : [first];
 }
 
 /** Of a pool with all its exits. */
 export function ladderOf(pool: Pool, proves: Proves): Ladder {
   const [{ limit }] = rulesOf(pool.task.options);
-  const searched = (of: Pool) => allSettingsOf(of.scores(), PENALTIES, of.costs);
-  const halves = ([0, 1] as const).map((odd) => pool.half(odd));
-  const [ofEven, ofOdd] = halves.map(searched) as [Thresholds[], Thresholds[]];
+  const halves = ([0, 1] as const).map((odd) => pool.half(odd)) as [Pool, Pool];
+  const searches = [pool, ...halves].map((some) => allSettingsOf(some.scores(), PENALTIES, some.costs));
+  const [all, ofEven, ofOdd] = searches as [Thresholds[], Thresholds[], Thresholds[]];
   const settings: Thresholds[] = [];
   const points: Prediction[] = [];
-  for (const [i, setting] of searched(pool).entries()) {
-    const [even, odd] = [halves[0]!.effects(ofOdd[i]!), halves[1]!.effects(ofEven[i]!)];
-    const predicted = predictionOf({
-      losses: [...even.losses, ...odd.losses],
-      times: [...even.times, ...odd.times],
-    });
+  for (const [i, setting] of all.entries()) {
+    if (i > 0 && searches.every((found) => isSame(found[i]!, found[i - 1]!))) continue;
+    const predicted = predictionOf([halves[0].tally(ofOdd[i]!), halves[1].tally(ofEven[i]!)]);
     // The first one stands for the ladder if none keeps the risk.
     if (predicted.risk > 2 * limit && points.length > 0) break;
     if (predicted.mean > NEAR * (points.at(-1)?.mean ?? Number.POSITIVE_INFINITY)) continue;
@@ -163,6 +234,8 @@ export function ladderOf(pool: Pool, proves: Proves): Ladder {
   const state = proves(predicted) ? fast : 'unsafe';
   return { pool, settings, points, boldest, sure: surest >= 0, predicted, state };
 }
+
+const isSame = (one: Thresholds, other: Thresholds) => one.every((threshold, e) => threshold === other[e]);
 
 /**
  * The settings of a ladder that items certify, from careful to bold: the whole order, so that these items decide how far it goes. They are
@@ -186,13 +259,4 @@ export const expectedTime = ({ sure }: Ladder, time: number) => (sure ? time : (
 export function ranked(ladders: readonly Ladder[], goal: Goal): Ladder[] {
   const time = (ladder: Ladder, of: Goal) => expectedTime(ladder, ladder.predicted[of]);
   return [...ladders].sort((a, b) => time(a, goal) - time(b, goal) || time(a, 'mean') - time(b, 'mean'));
-}
-
-/** The subsets of up to `max` elements, each in the order given; the empty one is first. */
-function subsets(elements: readonly number[], max: number): number[][] {
-  const sets: number[][] = [[]];
-  for (const element of elements) {
-    for (const set of [...sets]) if (set.length < max) sets.push([...set, element]);
-  }
-  return sets;
 }

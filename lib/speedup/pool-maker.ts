@@ -28,7 +28,8 @@ import {
   ownNames,
 } from './networks.js';
 import type { SpeedupOptions } from './options.js';
-import { Pool, timesOf } from './pool.js';
+import { Pool } from './pool.js';
+import { timesOf } from './times.js';
 
 /** What all steps share. */
 export interface Setup {

@@ -1,118 +1,15 @@
 /** What a ladder can be made of, with what was measured on the items that order: answers, scores and times. */
-import type { Backend } from '../backends/backend.js';
 import { summarise, type Thresholds } from '../calibrate/order/measure.js';
 import { exitScoresOf } from '../calibrate/order/settings.js';
 import { type Table, tableWith } from '../calibrate/order/table.js';
 import type { Costs, ExitScores } from '../calibrate/order/thresholds.js';
-import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import type { Task } from '../calibrate/task.js';
-import { mean, quantile } from '../numeric/statistics.js';
 import type { AnyExit } from '../skip/exits.js';
 import { NEVER } from '../skip/scores.js';
-import type { TensorData } from '../tensor/tensor.js';
-
-/** Times of an exit, as fractions of the time of the network in float with every block run. */
-export interface ExitTime {
-  /** Index of its network: fronts in their order, then the network itself. */
-  readonly network: number;
-  /** From the beginning of its network to the exit, without heads. */
-  readonly reach: number;
-  /** Of its head. */
-  readonly head: number;
-}
+import { type ExitTime, TimeCosts } from './times.js';
 
 /** An exit can be used without those before it, unless it has a head of the policy, which reads theirs. */
 const isChained = ({ head }: AnyExit) => head !== undefined;
-
-/** What rows spend, in time. */
-export class TimeCosts implements Costs {
-  /**
-   * @param own index of the network itself
-   * @param whole its time without exits
-   */
-  constructor(
-    private readonly exits: readonly ExitTime[],
-    private readonly own: number,
-    private readonly whole: number,
-  ) {}
-
-  passing(exit: number, thresholds: readonly number[]): number {
-    const { network, reach, head } = this.exits[exit]!;
-    // The network itself runs on anyway, and so does a front to its last exit in use.
-    return network === this.own ? head : head + Math.max(0, reach - this.#reached(network, thresholds, exit));
-  }
-
-  leaving(exit: number, thresholds: readonly number[]): number {
-    const unused = exit < this.exits.length && thresholds[exit]! >= NEVER;
-    return this.#total(exit, thresholds) - (unused ? this.passing(exit, thresholds) : 0);
-  }
-
-  #total(exit: number, thresholds: readonly number[]): number {
-    const { network, reach, head } = this.exits[exit] ?? { network: this.own, reach: this.whole, head: 0 };
-    let sum = reach + head;
-    for (let e = 0; e < exit; e++) if (thresholds[e]! < NEVER) sum += this.exits[e]!.head;
-    for (let front = 0; front < network; front++) sum += this.#reached(front, thresholds);
-    return sum;
-  }
-
-  /** How far rows that pass a network run in it. */
-  #reached(network: number, thresholds: readonly number[], except?: number): number {
-    let reached = 0;
-    for (const [e, exit] of this.exits.entries()) {
-      if (e !== except && exit.network === network && thresholds[e]! < NEVER)
-        reached = Math.max(reached, exit.reach);
-    }
-    return reached;
-  }
-}
-
-/** Effort of timing one exit. All items take the same path, so that few are enough; on a busy machine, several rounds are needed. */
-const EFFORT: Effort = { items: 20, milliseconds: 100, rounds: 4 };
-
-/**
- * The time of each exit: measured by runs that all leave there, in alternation with the full network.
- * @param chains the exits of each front, the last one at its end; then those of the network
- */
-export function timesOf(
-  backend: Backend,
-  { programs, original }: Task,
-  chains: readonly (readonly AnyExit[])[],
-  inputs: readonly TensorData[],
-): { readonly times: readonly ExitTime[]; readonly whole: number } {
-  const stopwatch = new Stopwatch(backend, programs, [], original);
-  /** Of runs that evaluate all these exits, and leave at the last one if the threshold lets them. */
-  const time = (list: readonly AnyExit[], last: number): number => {
-    const specs = list.map((exit, e) => ({ ...exit, threshold: e === list.length - 1 ? last : NEVER }));
-    const { fullMs, policyMs } = stopwatch.time(specs, inputs, EFFORT);
-    return policyMs.p50 / fullMs.p50;
-  };
-  const inNetwork = (
-    network: number,
-    exits: readonly AnyExit[],
-    alone: number,
-    all: () => number,
-  ): ExitTime[] => {
-    if (exits.length === 0) return [];
-    const head = Math.max(0, all() - alone) / exits.length;
-    const reach = exits.map((_, e) => time(exits.slice(0, e + 1), 0) - head * (e + 1));
-    return reach.map((each) => ({ network, reach: Math.min(Math.max(0, each), alone), head }));
-  };
-  try {
-    const whole = original ? time([], NEVER) : 1;
-    const times = chains.flatMap((exits, network) => {
-      if (network === chains.length - 1) return inNetwork(network, exits, whole, () => time(exits, NEVER));
-      const end = exits.at(-1)!;
-      const alone = time([end], 0);
-      return [
-        ...inNetwork(network, exits.slice(0, -1), alone, () => time(exits, 0)),
-        { network, reach: alone, head: 0 },
-      ];
-    });
-    return { times, whole };
-  } finally {
-    stopwatch.release();
-  }
-}
 
 /** What thresholds do to items: mean loss, and times as fractions of the full network's mean. */
 export interface Prediction {
@@ -123,27 +20,70 @@ export interface Prediction {
   readonly p95: number;
 }
 
-/** The loss and the time of each item. */
-export interface Effects {
-  readonly losses: readonly number[];
-  readonly times: readonly number[];
+/** What items do under some thresholds. */
+export interface Tally {
+  /** Times of items that leave at each exit, and then at the end; and how many do. */
+  readonly spent: readonly number[];
+  readonly counts: ArrayLike<number>;
+  readonly items: number;
+  /** Sum of the losses, and the number of items that have one. */
+  readonly lost: number;
+  readonly changed: number;
 }
 
-export const predictionOf = ({ losses, times }: Effects): Prediction => ({
-  risk: mean(losses),
-  changed: mean(losses.map((loss) => Number(loss !== 0))),
-  mean: mean(times),
-  p95: quantile(times, 0.95),
-});
+/** Of all items of several tallies. */
+export function predictionOf(tallies: readonly Tally[]): Prediction {
+  const sum = (of: (tally: Tally) => number) => tallies.reduce((total, tally) => total + of(tally), 0);
+  const items = sum((tally) => tally.items);
+  const groups = tallies.flatMap(({ spent, counts }) =>
+    spent.map((time, e) => ({ time, count: counts[e]! })),
+  );
+  return {
+    risk: sum(({ lost }) => lost) / items,
+    changed: sum(({ changed }) => changed) / items,
+    mean: groups.reduce((total, { time, count }) => total + time * count, 0) / items,
+    p95: quantileOf(groups, 0.95),
+  };
+}
+
+/** As `quantile`, of times that many items have. */
+function quantileOf(groups: readonly { readonly time: number; readonly count: number }[], q: number): number {
+  const sorted = groups.filter(({ count }) => count > 0).sort((a, b) => a.time - b.time);
+  const position = (sorted.reduce((sum, { count }) => sum + count, 0) - 1) * q;
+  const at = (rank: number) => {
+    let [group, before] = [0, sorted[0]!.count];
+    while (before <= rank) before += sorted[++group]!.count;
+    return sorted[group]!.time;
+  };
+  const low = at(Math.floor(position));
+  return low + (at(Math.ceil(position)) - low) * (position % 1);
+}
+
+/** What is read of tables, over the items of all of them. */
+interface Evidence {
+  readonly confidences: readonly Float32Array[];
+  /** Of each exit, and then of the end. */
+  readonly losses: readonly Float64Array[];
+}
+
+/** Where a pool with some of the exits of another is taken from. */
+interface Origin {
+  readonly pool: Pool;
+  readonly columns: readonly number[];
+  readonly fronts: readonly number[];
+}
 
 /** A network with every exit that could be before it or in it. */
 export class Pool {
   readonly costs: Costs;
+  #evidence: Evidence | undefined;
+  readonly #halves: (Pool | undefined)[] = [];
 
   /**
    * @param exits those of the fronts first
    * @param tables of items that they were not fitted on, with a column for each exit
    * @param own index of the network itself in `times`
+   * @param origin shares what is made of tables once
    */
   constructor(
     readonly name: string,
@@ -153,6 +93,7 @@ export class Pool {
     readonly times: readonly ExitTime[],
     readonly own: number,
     readonly whole: number,
+    private readonly origin?: Origin,
   ) {
     this.costs = new TimeCosts(times, own, whole);
   }
@@ -167,17 +108,36 @@ export class Pool {
       const all = this.times.flatMap((time, column) => (time.network === network ? [column] : []));
       return inside || network === this.own ? all : all.slice(-1);
     });
-    const pick = <T>(list: readonly T[]) => columns.map((column) => list[column]!);
-    const tables = this.tables.map((table) => ({ ...table, exits: pick(table.exits) }));
-    const times = pick(this.times).map((time) => ({
+    return this.#pick({ pool: this, columns, fronts });
+  }
+
+  #pick(origin: Origin): Pool {
+    const { columns, fronts } = origin;
+    const tables = this.tables.map((table) => ({ ...table, exits: at(table.exits, columns) }));
+    const times = at(this.times, columns).map((time) => ({
       ...time,
       network: time.network === this.own ? fronts.length : fronts.indexOf(time.network),
     }));
-    return new Pool(this.name, this.task, pick(this.exits), tables, times, fronts.length, this.whole);
+    const exits = at(this.exits, columns);
+    return new Pool(this.name, this.task, exits, tables, times, fronts.length, this.whole, origin);
+  }
+
+  /** Indices of its fronts in the pool that it was taken from. */
+  get fronts(): readonly number[] {
+    return this.origin?.fronts ?? [...Array(this.own).keys()];
   }
 
   /** The same with half of the items: those of even places, or of odd ones. */
   half(odd: 0 | 1): Pool {
+    this.#halves[odd] ??= this.#half(odd);
+    return this.#halves[odd];
+  }
+
+  #half(odd: 0 | 1): Pool {
+    if (this.origin) {
+      const pool = this.origin.pool.half(odd);
+      return pool.#pick({ ...this.origin, pool });
+    }
     let place = 0;
     const tables = this.tables.map((table) => {
       const first = place;
@@ -199,14 +159,37 @@ export class Pool {
     );
   }
 
+  /** Read once, also for pools with some of the exits. */
+  #read(): Evidence {
+    this.#evidence ??= this.origin ? this.#pickRead(this.origin) : this.#readTables();
+    return this.#evidence;
+  }
+
+  #pickRead({ pool, columns }: Origin): Evidence {
+    const { confidences, losses } = pool.#read();
+    return { confidences: at(confidences, columns), losses: [...at(losses, columns), losses.at(-1)!] };
+  }
+
+  #readTables(): Evidence {
+    const { tables, exits } = this;
+    return {
+      confidences: exits.map((_, e) =>
+        Float32Array.from(tables.flatMap((table) => [...table.exits[e]!.confidences])),
+      ),
+      losses: [...exits, null].map((_, e) =>
+        Float64Array.from(tables.flatMap((table) => [...(table.exits[e] ?? table.end).losses])),
+      ),
+    };
+  }
+
   /** Times of items that leave at each exit, and then at the end. */
-  spent(thresholds: Thresholds): number[] {
+  spent(thresholds: Thresholds): readonly number[] {
     const last = thresholds.findLastIndex((threshold) => threshold < NEVER);
     // Heads in front of the last exit are evaluated even where nothing leaves.
     const evaluated = thresholds.map((threshold, e) =>
       e <= last && isChained(this.exits[e]!) ? Math.min(threshold, 1) : threshold,
     );
-    return [...this.exits.keys(), this.exits.length].map((e) => this.costs.leaving(e, evaluated));
+    return this.costs.leaving(evaluated);
   }
 
   /** Multiply-adds that items spend, as a fraction of the network's. */
@@ -217,21 +200,31 @@ export class Pool {
   }
 
   predict(thresholds: Thresholds): Prediction {
-    return predictionOf(this.effects(thresholds));
+    return predictionOf([this.tally(thresholds)]);
   }
 
-  effects(thresholds: Thresholds): Effects {
+  tally(thresholds: Thresholds): Tally {
+    const { confidences, losses } = this.#read();
     const rounded = thresholds.map(Math.fround);
-    const spent = this.spent(rounded);
-    const [losses, times]: [number[], number[]] = [[], []];
-    for (const { items, exits, end } of this.tables) {
-      for (let i = 0; i < items.length; i++) {
-        let taken = 0;
-        while (taken < exits.length && !(exits[taken]!.confidences[i]! >= rounded[taken]!)) taken++;
-        times.push(spent[taken]!);
-        losses.push((exits[taken] ?? end).losses[i]!);
-      }
+    const end = this.exits.length;
+    const items = losses[end]!.length;
+    const taken = new Uint16Array(items).fill(end);
+    for (let e = end - 1; e >= 0; e--) {
+      const [threshold, own] = [rounded[e]!, confidences[e]!];
+      if (threshold >= NEVER) continue;
+      for (let i = 0; i < items; i++) if (own[i]! >= threshold) taken[i] = e;
     }
-    return { losses, times };
+    const counts = new Uint32Array(end + 1);
+    let [lost, changed] = [0, 0];
+    for (let i = 0; i < items; i++) {
+      const exit = taken[i]!;
+      const loss = losses[exit]![i]!;
+      counts[exit]!++;
+      lost += loss;
+      if (loss !== 0) changed++;
+    }
+    return { spent: this.spent(rounded), counts, items, lost, changed };
   }
 }
+
+const at = <T>(list: readonly T[], columns: readonly number[]) => columns.map((column) => list[column]!);

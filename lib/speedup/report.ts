@@ -15,6 +15,7 @@ export interface RenderSpeedupOptions {
 /** Why a ladder was chosen, or not. */
 export const wordOutcome: Readonly<Record<Tried['outcome'], string>> = {
   chosen: 'chosen',
+  certified: 'certified too, but slower',
   beaten: 'another is faster',
   slow: 'saves no time',
   unsafe: 'changes too many answers',

@@ -2,13 +2,15 @@
 import { basename } from 'node:path';
 import { nativeInfo } from '../backends/addon.js';
 import { calibrateItems, counting } from '../calibrate/calibrate.js';
-import { exitsOf } from '../calibrate/order/measure.js';
+import { exitsOf, type Thresholds } from '../calibrate/order/measure.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import { ResidualSkipError } from '../errors.js';
 import { type FrontSpec, isInside } from '../skip/fronts.js';
 import { NEVER } from '../skip/scores.js';
+import { inTurns } from '../util/slices.js';
 import {
+  contenders,
   expectedTime,
   finalists,
   type Goal,
@@ -19,20 +21,13 @@ import {
   provable,
   ranked,
   settingsToTest,
+  type TimedLadder,
 } from './choose.js';
 import { type Candidate, inBfloat16, lowerResolutions, type Network, specOf } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import type { Pool } from './pool.js';
-import { type Engine, PoolMaker, type Setup, usedBy } from './pool-maker.js';
-import {
-  describe,
-  type LadderRung,
-  ladderRungs,
-  partsOf,
-  type TimedLadder,
-  type Tried,
-  type TriedPart,
-} from './tried.js';
+import { type Engine, type Joined, PoolMaker, type Setup, usedBy } from './pool-maker.js';
+import { describe, type LadderRung, ladderRungs, partsOf, type Tried, type TriedPart } from './tried.js';
 
 /** What a search found. */
 export interface Found {
@@ -78,19 +73,33 @@ export class Search {
     const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
     const pools = maker.made.map(({ pool }) => pool);
     const parts = pools.flatMap((pool) => partsOf(pool, this.#proves(pool)));
-    const ladders = pools.flatMap((pool) => laddersOf(pool, this.#proves(pool)));
+    const isLate = () => {
+      work.check();
+      return maker.isLate();
+    };
+    const ladders: Ladder[] = [];
+    for (const pool of pools)
+      ladders.push(...(await inTurns(laddersOf(pool, this.#proves(pool), shortest, isLate))));
     const refitted = await maker.refitted(ranked(ladders.filter(paying), shortest));
     if (refitted) ladders.push(ladderOf(refitted, this.#proves(refitted)));
     const measured = this.#timed(ranked(ladders.filter(paying), shortest), shortest);
-    const ladder = measured.find(({ mean }) => mean < 1)?.ladder;
-    if (!ladder) work.note('no ladder is faster than the network within the limit');
-    const found = ladder ? await this.#certify(ladder) : NOTHING;
-    const fastest = ladder && { ladder, certified: found.calibration !== null };
-    return { ...found, parts, tried: describe(ladders, measured, fastest) };
+    const chosen = contenders(
+      measured.filter(({ mean }) => mean < 1),
+      ({ pool }, share) => this.#proves(pool, share),
+    );
+    if (chosen.length === 0) work.note('no ladder is faster than the network within the limit');
+    const found = await this.#certify(chosen.map(({ ladder }) => ladder));
+    const passed = found.filter(({ calibration }) => calibration);
+    const [best = NOTHING] = passed.sort((a, b) => timeOf(a, shortest) - timeOf(b, shortest));
+    const outcomeOf = (one: Certified) =>
+      one === best ? 'chosen' : one.calibration ? 'certified' : 'refuted';
+    const tested = new Map(found.map((one) => [one.ladder, outcomeOf(one)] as const));
+    const { calibration, files, rungs } = best;
+    return { calibration, files, rungs, parts, tried: describe(ladders, measured, tested) };
   }
 
-  #proves(pool: Pool): Proves {
-    return provable(pool, this.#maker.split.certify.length);
+  #proves(pool: Pool, ladders = 1): Proves {
+    return provable(pool, this.#maker.split.certify.length, ladders);
   }
 
   /** The finalists, timed as they are; the fastest first. */
@@ -112,8 +121,27 @@ export class Search {
     return measured.sort((a, b) => a.time - b.time);
   }
 
-  async #certify(ladder: Ladder): Promise<Pick<Found, 'calibration' | 'files' | 'rungs'>> {
-    const { backend, read, work } = this.setup;
+  /** Each at an equal share of the error: the items that certify are read by one calibration. */
+  async #certify(ladders: readonly Ladder[]): Promise<Certified[]> {
+    const all = ladders.map((ladder) => this.#toCertify(ladder, ladders.length));
+    const asked = all.map(({ network, specs, settings }) => [
+      network.model.sha256,
+      network.precision,
+      specs,
+      settings,
+    ]);
+    const count = counting(this.setup.work);
+    let uses: Promise<number | undefined> | undefined;
+    const counted: typeof count = (calibration, certifiedOn) => {
+      uses ??= count(all.length > 1 ? { calibration, ladders: asked } : calibration, certifiedOn);
+      return uses;
+    };
+    const certified: Certified[] = [];
+    for (const one of all) certified.push(await this.#certifyOne(one, counted));
+    return certified;
+  }
+
+  #toCertify(ladder: Ladder, ladders: number): ToCertify {
     const { pool } = ladder;
     const { network, fronts } = this.#maker.madeFor(ladder);
     const used = usedBy(pool, fronts).map(({ candidate, front, chains }) => ({
@@ -123,23 +151,32 @@ export class Search {
       ),
     }));
     const specs = used.map(({ candidate, front }) => inFolder(candidate, front.spec, network));
+    return { ladder, ladders, network, used, specs, settings: settingsToTest(ladder) };
+  }
+
+  async #certifyOne(
+    { ladder, ladders, network, used, specs, settings }: ToCertify,
+    count: ReturnType<typeof counting>,
+  ): Promise<Certified> {
+    const { backend, read, work } = this.setup;
+    const { pool } = ladder;
     const joined = used.map(({ front }) => front);
     const programs = this.#maker.programsOf(network, joined);
-    const settings = settingsToTest(ladder);
-    const choice = { fronts: specs, exits: pool.exits, settings };
+    const choice = { fronts: specs, exits: pool.exits, settings, ladders };
     const options = { ...this.#maker.optionsFor(network), choice };
     const { sha256 } = network.model;
-    const certifying = calibrateItems(backend, programs, sha256, read.items, options, counting(work));
+    const name = [...joined.map(({ spec }) => spec.name), pool.name].join(' > ');
+    const certifying = calibrateItems(backend, programs, sha256, read.items, options, count);
     const calibration = await certifying.catch((error: unknown) => {
       // The 8-bit network's own answers already differ too often on the items that certify.
       if (!(error instanceof ResidualSkipError) || error.code !== 'INVALID_DATA') throw error;
-      work.note(`the fastest ladder can't be certified: ${error.message.replace('original: ', '')}`);
+      work.note(`${name} can't be certified: ${error.message.replace('original: ', '')}`);
       return null;
     });
-    if (!calibration) return NOTHING;
+    if (!calibration) return { ...NOTHING, ladder };
     if (calibration.chosen < 0) {
-      work.note('the fastest ladder keeps the limit on the items that order, but not on those that certify');
-      return NOTHING;
+      work.note(`${name} keeps the limit on the items that order, but not on those that certify`);
+      return { ...NOTHING, ladder };
     }
     const kept = new Set(calibration.policy.fronts?.map(({ file }) => file));
     const files = new Map([['model.onnx', network.bytes]]);
@@ -149,11 +186,38 @@ export class Search {
     }
     // Without any exit, an 8-bit network is tested first.
     const setting = settings[calibration.chosen - (calibration.settings.length - settings.length)];
-    return { calibration, files, rungs: setting ? ladderRungs(pool, setting, calibration.rungs) : [] };
+    return {
+      ladder,
+      calibration,
+      files,
+      rungs: setting ? ladderRungs(pool, setting, calibration.rungs) : [],
+    };
   }
 }
 
 const NOTHING = { calibration: null, files: new Map<string, never>(), rungs: [] };
+
+/** A ladder, the number of those that share the error, and what makes its programs. */
+interface ToCertify {
+  readonly ladder: Ladder;
+  readonly ladders: number;
+  readonly network: Network;
+  readonly used: readonly Pick<Joined, 'candidate' | 'front'>[];
+  readonly specs: readonly FrontSpec[];
+  readonly settings: readonly Thresholds[];
+}
+
+/** What the items that certify say of a ladder. */
+interface Certified extends Pick<Found, 'calibration' | 'files' | 'rungs'> {
+  readonly ladder: Ladder;
+}
+
+/** Of a ladder that passed, measured on the items that certify. */
+function timeOf({ calibration }: Certified, goal: Goal): number {
+  const { fullMs, policyMs } = calibration!.policy.expected!.latency!;
+  return policyMs[goal]! / fullMs[goal]!;
+}
+
 const paying = ({ state }: Ladder) => state === 'pays';
 
 /** The front as it is called in the folder of the ladder, where the network is model.onnx. */

@@ -2,7 +2,7 @@
 import type { Thresholds } from '../calibrate/order/measure.js';
 import type { Rung } from '../calibrate/report/result.js';
 import { NEVER } from '../skip/scores.js';
-import type { Ladder, Proves } from './choose.js';
+import type { Ladder, Proves, TimedLadder } from './choose.js';
 import type { Pool, Prediction } from './pool.js';
 
 /** A ladder that was tried, with predictions for the items that order; times as fractions of the full network's mean. */
@@ -17,9 +17,10 @@ export interface Tried extends Prediction {
   readonly measured?: number;
   /**
    * `unsafe`: no setting changes so few answers that it could be certified. `slow`: none saves time within the limit. `beaten`: another
-   * one is faster. `refuted`: it was the fastest, but the items that certify have shown that it changes too many answers.
+   * one is faster. `certified`: it was certified beside the one that was chosen, which is faster. `refuted`: the items that certify have shown
+   * that it changes too many answers.
    */
-  readonly outcome: 'chosen' | 'beaten' | 'slow' | 'unsafe' | 'refuted';
+  readonly outcome: 'chosen' | 'certified' | 'beaten' | 'slow' | 'unsafe' | 'refuted';
   /** Its settings, from careful to bold. */
   readonly points: readonly Prediction[];
 }
@@ -46,17 +47,11 @@ export interface LadderRung extends Rung {
   readonly time: number;
 }
 
-/** A ladder with its times as it is: its mean, and what is to be short. */
-export interface TimedLadder {
-  readonly ladder: Ladder;
-  readonly mean: number;
-  readonly time: number;
-}
-
+/** @param tested what the items that certify have decided */
 export function describe(
   ladders: readonly Ladder[],
   measured: readonly TimedLadder[],
-  fastest: { readonly ladder: Ladder; readonly certified: boolean } | undefined,
+  tested: ReadonlyMap<Ladder, Tried['outcome']>,
 ): Tried[] {
   return ladders
     .map((ladder): Tried => {
@@ -70,8 +65,7 @@ export function describe(
         ...predicted,
         work: pool.work(thresholds),
         ...(timed && { measured: timed.mean }),
-        outcome:
-          fastest?.ladder === ladder ? (fastest.certified ? 'chosen' : 'refuted') : lostBy(ladder, timed),
+        outcome: tested.get(ladder) ?? lostBy(ladder, timed),
         points,
       };
     })

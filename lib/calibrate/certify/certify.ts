@@ -5,7 +5,7 @@
  * test (Berger 1982): each part is tested at the full level, however many there are.
  */
 import { isCounted, maxLoss, type Tested, type TestedGroup } from '../../skip/promise.js';
-import type { ParsedOptions } from '../options.js';
+import type { Choice, ParsedOptions } from '../options.js';
 import type { Group, Grouping, Rule } from './groups.js';
 import {
   binomialPValue,
@@ -27,27 +27,31 @@ export interface Certificate extends Tested {
 
 /**
  * What to promise for each limit, the lowest first. Each of several limits is tested at an equal share of the error
- * that `confidence` leaves, so by Bonferroni's inequality all promises hold together with that confidence.
+ * that `confidence` leaves, so by Bonferroni's inequality all promises hold together with that confidence. So is each of several
+ * ladders, and whichever of those that pass is taken, its promise holds with that confidence.
  */
 export function rulesOf({
   limits,
   maxGroupDisagreement,
   metric,
   confidence,
-}: Pick<ParsedOptions, 'limits' | 'maxGroupDisagreement' | 'metric' | 'confidence'>): readonly [
-  Rule,
-  ...Rule[],
-] {
+  choice: { ladders } = NO_CHOICE,
+}: Pick<ParsedOptions, 'limits' | 'maxGroupDisagreement' | 'metric' | 'confidence'> & {
+  readonly choice?: Pick<Choice, 'ladders'> | undefined;
+}): readonly [Rule, ...Rule[]] {
   const [lowest, ...higher] = [...new Set(limits)].sort((a, b) => a - b) as [number, ...number[]];
   const promises = 1 + higher.length;
   const ruleOf = (limit: number): Rule => ({
     ...{ metric, limit },
     groupLimit: maxGroupDisagreement ?? limit,
-    delta: (1 - confidence) / promises,
+    delta: (1 - confidence) / promises / ladders,
     ...(promises > 1 && { joint: { promises, confidence } }),
+    ...(ladders > 1 && { ladders }),
   });
   return [ruleOf(lowest), ...higher.map(ruleOf)];
 }
+
+const NO_CHOICE = { ladders: 1 };
 
 /**
  * Whether answers gained are set off against those lost. With too few items for that test, losses alone are tested, which bound the

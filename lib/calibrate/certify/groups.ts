@@ -13,8 +13,10 @@ export interface Rule {
   readonly limit: number;
   /** For every group. */
   readonly groupLimit: number;
-  /** 1 - confidence of this promise. */
+  /** Error of its tests: 1 - confidence of this promise, or a share of that. */
   readonly delta: number;
+  /** Set if one of several ladders is promised: their number. Their shares of the error are equal. */
+  readonly ladders?: number;
   /** Set if it is one of several promises that hold together: their number and joint confidence. */
   readonly joint?: Promised['joint'];
 }

@@ -5,7 +5,7 @@ import { NEVER } from '../../skip/scores.js';
 import { measure, summarise, type Thresholds } from './measure.js';
 import { risksOf } from './risk-curve.js';
 import type { ExitColumn, Table } from './table.js';
-import { type Costs, type ExitScores, penalties, ThresholdSearch } from './thresholds.js';
+import { type Costs, type ExitScores, penalties, rankingOf, ThresholdSearch } from './thresholds.js';
 
 /** Multiply-adds that a setting must save beyond the previous one to be worth a test. */
 const MIN_GAIN = 0.005;
@@ -68,7 +68,10 @@ export function exitScoresOf(
   const [lost, gained] = metric === 'accuracy' ? netOf.map(risksBy) : [risksBy(harmOf)];
   const riskOf = (e: number) =>
     gained ? lost![e]!.map((risk, row) => risk - SET_OFF * gained[e]![row]!) : lost![e]!;
-  return savings.map((saving, e) => ({ saving, scores: scores[e]!, risks: riskOf(e) }));
+  return savings.map((saving, e) => ({
+    ...{ saving, scores: scores[e]!, risks: riskOf(e) },
+    ranked: rankingOf(scores[e]!),
+  }));
 }
 
 /**
@@ -78,21 +81,30 @@ export function exitScoresOf(
  */
 export function allSettingsOf(exits: readonly ExitScores[], steps: number, costs?: Costs): Thresholds[] {
   const search = new ThresholdSearch(exits, costs);
-  const ranked = exits.map(({ scores }) => Float64Array.from(scores).sort().reverse());
+  const sorted = exits.map(({ scores, ranked }) => Float64Array.from(ranked, (row) => scores[row]!));
   let counts = exits.map(() => 0);
   return penalties(steps).flatMap((penalty) => {
-    const next = search
-      .at(penalty)
-      .map((threshold, e) => ranked[e]!.filter((score) => score >= threshold).length);
+    const next = search.at(penalty).map((threshold, e) => above(sorted[e]!, threshold));
     const from = counts;
     counts = next;
     return Array.from({ length: PARTS }, (_, part) =>
       next.map((count, e) => {
-        const above = Math.round(from[e]! + ((part + 1) / PARTS) * (count - from[e]!));
-        return above > 0 ? ranked[e]![above - 1]! : NEVER;
+        const leaving = Math.round(from[e]! + ((part + 1) / PARTS) * (count - from[e]!));
+        return leaving > 0 ? sorted[e]![leaving - 1]! : NEVER;
       }),
     );
   });
+}
+
+/** How many of the scores, which fall, reach a threshold. */
+function above(sorted: Float64Array, threshold: number): number {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle]! >= threshold) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** The settings that skip anything, without repetitions. */

@@ -13,14 +13,16 @@ export interface ExitScores {
   readonly scores: ArrayLike<number>;
   /** For each row: the probability that the exit changes the answer, estimated from its confidence. */
   readonly risks: ArrayLike<number>;
+  /** Rows from the highest score to the lowest. */
+  readonly ranked: Uint32Array;
 }
 
 /** What rows spend, as fractions of the whole network. An exit with the threshold NEVER isn't evaluated. */
 export interface Costs {
   /** What a row that comes to an exit spends on it, beyond what it spends without that exit. */
   passing(exit: number, thresholds: readonly number[]): number;
-  /** All that a row spends that leaves at an exit, or at the end (the number of exits); without `passing` an exit that isn't in use. */
-  leaving(exit: number, thresholds: readonly number[]): number;
+  /** All that rows spend that leave at each exit, and then at the end; without `passing` an exit that isn't in use. */
+  leaving(thresholds: readonly number[]): readonly number[];
 }
 
 /** Fraction of a small network's time that evaluating a head takes. */
@@ -28,7 +30,8 @@ const HEAD_COST = 0.004;
 
 /** In multiply-adds, but for heads: the time that they take isn't in proportion to theirs. */
 function workOf(exits: readonly ExitScores[]): Costs {
-  return { passing: () => HEAD_COST, leaving: (exit) => -(exits[exit]?.saving ?? 0) };
+  const leaving = [...exits.map(({ saving }) => -saving), 0];
+  return { passing: () => HEAD_COST, leaving: () => leaving };
 }
 /** Most rounds of setting the exits one after another; they converge long before. */
 const MAX_SWEEPS = 8;
@@ -38,15 +41,14 @@ const MAX_SWEEPS = 8;
  * the thresholds of the previous one.
  */
 export class ThresholdSearch {
-  /** Rows of each exit, from the highest score to the lowest. */
-  readonly #ranked: readonly Uint32Array[];
   #thresholds: number[];
+  readonly #rows: number;
 
   constructor(
     private readonly exits: readonly ExitScores[],
     private readonly costs: Costs = workOf(exits),
   ) {
-    this.#ranked = exits.map(({ scores }) => ranking(scores));
+    this.#rows = exits[0]?.scores.length ?? 0;
     this.#thresholds = exits.map(() => NEVER);
   }
 
@@ -56,17 +58,25 @@ export class ThresholdSearch {
    */
   at(penalty: number): readonly number[] {
     const thresholds = [...this.#thresholds];
+    const end = this.exits.length;
     for (let sweep = 0; sweep < MAX_SWEEPS; sweep++) {
       const before = [...thresholds];
       const first = this.#firstTaking(thresholds);
-      // The exit behind the one that is set that takes each row.
-      const later = new Int32Array(first.length).fill(this.exits.length);
-      for (let e = this.exits.length - 1; e >= 0; e--) {
+      // The exit behind the one that is set that takes each row, and its risk.
+      const later: Later = {
+        exits: new Int32Array(this.#rows).fill(end),
+        risks: new Float64Array(this.#rows),
+      };
+      for (let e = end - 1; e >= 0; e--) {
         // Those before it haven't changed in this sweep.
-        const rows = this.#ranked[e]!.filter((row) => first[row]! >= e);
-        thresholds[e] = this.#best(e, penalty, thresholds, rows, later);
-        const { scores } = this.exits[e]!;
-        for (let row = 0; row < later.length; row++) if (scores[row]! >= thresholds[e]!) later[row] = e;
+        const threshold = this.#best(e, penalty, thresholds, first, later);
+        thresholds[e] = threshold;
+        const { scores, risks } = this.exits[e]!;
+        for (let row = 0; row < this.#rows; row++) {
+          if (!(scores[row]! >= threshold)) continue;
+          later.exits[row] = e;
+          later.risks[row] = risks[row]!;
+        }
       }
       if (thresholds.every((threshold, e) => threshold === before[e])) break;
     }
@@ -75,51 +85,55 @@ export class ThresholdSearch {
   }
 
   /**
-   * @param rows those that come to the exit, from the highest score to the lowest
+   * @param first the exit that takes each row now: those of exits before this one don't come to it
    * @param later what each row would take otherwise
    */
-  #best(
-    e: number,
-    penalty: number,
-    thresholds: readonly number[],
-    rows: Uint32Array,
-    later: Int32Array,
-  ): number {
-    const { scores, risks } = this.exits[e]!;
+  #best(e: number, penalty: number, thresholds: readonly number[], first: Int32Array, later: Later): number {
+    const { ranked, scores, risks } = this.exits[e]!;
     const without = thresholds.with(e, NEVER);
-    const own = this.costs.leaving(e, without);
-    const others = [...this.exits, null].map((_, i) => this.costs.leaving(i, without) - own);
-    let worth = -this.costs.passing(e, without) * rows.length;
-    let [best, threshold] = [0, NEVER];
-    for (const [rank, row] of rows.entries()) {
-      const other = later[row]!;
-      worth += others[other]! + penalty * ((this.exits[other]?.risks[row] ?? 0) - risks[row]!);
+    const leaving = this.costs.leaving(without);
+    const others = Float64Array.from(leaving, (spent) => spent - leaving[e]!);
+    let coming = 0;
+    for (let row = 0; row < first.length; row++) if (first[row]! >= e) coming++;
+    let worth = -this.costs.passing(e, without) * coming;
+    let [best, threshold, last] = [0, NEVER, NEVER];
+    for (let rank = 0; rank < ranked.length; rank++) {
+      const row = ranked[rank]!;
+      if (first[row]! < e) continue;
+      const score = scores[row]!;
       // Rows with the same score leave together.
-      if (scores[rows[rank + 1] ?? -1] === scores[row] || worth <= best) continue;
-      [best, threshold] = [worth, scores[row]!];
+      if (score !== last && worth > best) [best, threshold] = [worth, last];
+      last = score;
+      worth += others[later.exits[row]!]! + penalty * (later.risks[row]! - risks[row]!);
     }
-    return threshold;
+    return worth > best ? last : threshold;
   }
 
   /** The exit that takes each row; their number where none does. */
   #firstTaking(thresholds: readonly number[]): Int32Array {
-    const first = new Int32Array(this.#ranked[0]?.length ?? 0).fill(this.exits.length);
+    const first = new Int32Array(this.#rows).fill(this.exits.length);
     for (let e = this.exits.length - 1; e >= 0; e--) {
-      const { scores } = this.exits[e]!;
-      for (let row = 0; row < first.length; row++) if (scores[row]! >= thresholds[e]!) first[row] = e;
+      const [{ scores }, threshold] = [this.exits[e]!, thresholds[e]!];
+      for (let row = 0; row < first.length; row++) if (scores[row]! >= threshold) first[row] = e;
     }
     return first;
   }
 }
 
-function ranking(scores: ArrayLike<number>): Uint32Array {
-  return Uint32Array.from({ length: scores.length }, (_, row) => row).sort(
-    (a, b) => scores[b]! - scores[a]! || a - b,
-  );
+interface Later {
+  readonly exits: Int32Array;
+  readonly risks: Float64Array;
 }
 
 /** Penalties to try, high first: the first settings skip least. */
 export function penalties(steps: number): number[] {
   const [high, low] = [Math.log(1e4), Math.log(2)];
   return Array.from({ length: steps }, (_, i) => Math.exp(high + ((low - high) * i) / (steps - 1)));
+}
+
+/** Rows from the highest score to the lowest. */
+export function rankingOf(scores: ArrayLike<number>): Uint32Array {
+  return Uint32Array.from({ length: scores.length }, (_, row) => row).sort(
+    (a, b) => scores[b]! - scores[a]! || a - b,
+  );
 }

@@ -223,6 +223,14 @@ function provenance({ policy, duplicates }: Calibration): Section {
       'parts',
       `${whole(data.fit)} fit, ${whole(data.order)} order, ${whole(data.certify)} certify; ${whole(duplicates)} copies left out`,
     ],
+    ...(promise!.ladders === undefined
+      ? []
+      : [
+          [
+            'ladders',
+            `${whole(promise!.ladders)} were certified, each at an equal share of the error; this one is the fastest that passed`,
+          ],
+        ]),
     ...(uses > 1
       ? [
           [

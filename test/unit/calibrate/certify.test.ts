@@ -70,6 +70,20 @@ test('a setting fails when one group does, though all items together pass', () =
   expect(promise.groups).toHaveLength(3);
 });
 
+test('of two ladders, each is tested at half of the error, and whichever is taken is promised with the confidence asked for', () => {
+  const choice = { fronts: [], exits: [], settings: [], ladders: 2 };
+  const [rule] = rulesOf({ maxDisagreement: 0.01, choice });
+  const chosen = (events: number) =>
+    certifyEach([losses(events, 1000)], [{ rule, grouping: NONE }])[0].chosen;
+  // P(Bin(1000, 0.01) <= 4) = 0.0287, and 0.0101 for 3.
+  expect([chosen(3), chosen(4)]).toEqual([0, -1]);
+  const promise = promiseOf(certificateOf(losses(3, 1000), rule, NONE), rule, DATA);
+  expect(promise).toMatchObject({ confidence: 0.95, ladders: 2, events: 3 });
+  expect(promise.pValue).toBeLessThanOrEqual(0.025);
+  expect(wordPromise(promise)).toContain('with 95 % confidence');
+  expect(promiseOf(certificateOf(losses(3, 1000), RULE, NONE), RULE, DATA)).not.toHaveProperty('ladders');
+});
+
 test('groups are classes, and whatever names the items carry', () => {
   const item = (...groups: string[]): CalibrationItem => ({ input: new Float32Array(1), sha256: '', groups });
   const items = [item('b'), item('a', 'b', 'b'), item()];

@@ -1,11 +1,11 @@
-import { type ExitScores, penalties, ThresholdSearch } from 'lib/calibrate/order/thresholds.js';
+import { type ExitScores, penalties, rankingOf, ThresholdSearch } from 'lib/calibrate/order/thresholds.js';
 import { NEVER } from 'lib/skip/scores.js';
 import { uniform } from '../../helpers/random.js';
 
 function exitOf(saving: number, rows: readonly [score: number, risk: number][]): ExitScores {
   const scores = Float64Array.from(rows, ([score]) => score);
   const risks = Float64Array.from(rows, ([, risk]) => risk);
-  return { saving, scores, risks };
+  return { saving, scores, risks, ranked: rankingOf(scores) };
 }
 
 /** Saving and risks over the rows under some thresholds, counted in the plainest way. */

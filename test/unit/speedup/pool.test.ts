@@ -1,13 +1,24 @@
 /** Times of ladders against a count of what each row spends; and the choice of thresholds by them. */
 
 import { parseOptions } from 'lib/calibrate/options.js';
-import { type Costs, type ExitScores, ThresholdSearch } from 'lib/calibrate/order/thresholds.js';
+import { tableWith } from 'lib/calibrate/order/table.js';
+import { type Costs, type ExitScores, rankingOf, ThresholdSearch } from 'lib/calibrate/order/thresholds.js';
 import type { Task } from 'lib/calibrate/task.js';
 import { quantile } from 'lib/numeric/statistics.js';
 import { NEVER } from 'lib/skip/scores.js';
-import { laddersOf, provable, ranked, settingsToTest } from 'lib/speedup/choose.js';
-import { type ExitTime, Pool, TimeCosts } from 'lib/speedup/pool.js';
+import {
+  contenders,
+  laddersOf as found,
+  type Ladder,
+  ladderOf,
+  provable,
+  ranked,
+  settingsToTest,
+} from 'lib/speedup/choose.js';
+import { Pool, predictionOf } from 'lib/speedup/pool.js';
+import { type ExitTime, TimeCosts } from 'lib/speedup/times.js';
 import { partsOf, describe as told } from 'lib/speedup/tried.js';
+import { atOnce } from 'lib/util/slices.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { uniform } from '../../helpers/random.js';
 import { tableFrom } from '../../helpers/tables.js';
@@ -51,7 +62,7 @@ test('a row spends the time to each exit in use, until it leaves', () => {
   for (const thresholds of CHOICES) {
     for (let e = 0; e <= TIMES.length; e++) {
       if (e < TIMES.length && thresholds[e]! >= NEVER) continue;
-      expect(costs.leaving(e, thresholds)).toBeCloseTo(spentBy(TIMES, OWN, e, thresholds), 12);
+      expect(costs.leaving(thresholds)[e]).toBeCloseTo(spentBy(TIMES, OWN, e, thresholds), 12);
     }
   }
 });
@@ -63,13 +74,14 @@ test('what an exit costs those that come to it, and what is spent without it, is
       const used = without.with(e, 0.5);
       for (let end = e; end <= TIMES.length; end++) {
         if (end < TIMES.length && used[end]! >= NEVER) continue;
-        const sum = costs.leaving(end, without) + costs.passing(e, without);
+        const sum = costs.leaving(without)[end]! + costs.passing(e, without);
         expect(sum).toBeCloseTo(spentBy(TIMES, OWN, end, used), 12);
       }
     }
   }
 });
 
+const laddersOf = (...asked: Parameters<typeof found>) => atOnce(found(...asked));
 const ROWS = 60;
 
 /** Scores and risks of the exits; later ones are better. */
@@ -80,6 +92,7 @@ function scoresOf(seed: number): ExitScores[] {
     return {
       saving: 0,
       scores,
+      ranked: rankingOf(scores),
       risks: scores.map((score) => Number(random() > 0.4 + score / 2 + 0.1 * e)),
     };
   });
@@ -146,7 +159,10 @@ function poolOf(items = 500, times = TIMES): Pool {
 }
 
 /** Risk, mean and 95th percentile, counted in the plainest way. */
-function counted({ tables, times, own, exits }: Pool, thresholds: readonly number[]) {
+function counted(
+  { tables, times, own, exits }: Pick<Pool, 'tables' | 'times' | 'own' | 'exits'>,
+  thresholds: readonly number[],
+) {
   const rounded = thresholds.map(Math.fround);
   const each = tables.flatMap(({ items, exits: columns }) =>
     items.map((_, i) => {
@@ -186,15 +202,37 @@ test('what a pool predicts is the count over its items, also with some of its fr
   expect(pool.only([1, 0], false).exits.map(({ after }) => after)).toEqual(['b1', 'b2', 'b3', 'b0']);
 });
 
-test('each half of a pool has every other item', () => {
+test('each half of a pool has every other item, also of some of its fronts', () => {
   const pool = poolOf(101);
-  const [even, odd] = [pool.half(0), pool.half(1)];
+  const [table] = pool.tables as [Pool['tables'][number]];
+  for (const some of [pool, pool.only([1], true), pool.only([0, 1], false)]) {
+    const thresholds = some.exits.map((_, e) => 0.5 + 0.05 * e);
+    for (const odd of [0, 1] as const) {
+      const rows = [...table.items.keys()].filter((row) => row % 2 === odd);
+      const { times, own, exits } = some;
+      const tables = some.tables.map((whole) => tableWith(whole, rows));
+      const half = counted({ tables, times, own, exits }, thresholds);
+      const { risk, mean, p95 } = some.half(odd).predict(thresholds);
+      expect([risk, mean, p95].map((value) => value.toFixed(12))).toEqual(
+        [half.risk, half.mean, half.p95].map((value) => value.toFixed(12)),
+      );
+      const { scores } = some.half(odd).scores()[0]!;
+      expect([...(scores as Float64Array)]).toEqual(
+        rows.map((row) => some.tables[0]!.exits[0]!.confidences[row]),
+      );
+    }
+  }
+});
+
+test('predictions of two halves together are those of all items', () => {
+  const pool = poolOf(101);
   const thresholds = TIMES.map((_, e) => 0.5 + 0.05 * e);
-  const [all, first, second] = [pool, even, odd].map((some) => some.effects(thresholds));
-  expect(first!.times).toEqual(all!.times.filter((_, i) => i % 2 === 0));
-  expect(first!.losses).toEqual(all!.losses.filter((_, i) => i % 2 === 0));
-  expect(second!.times).toEqual(all!.times.filter((_, i) => i % 2 === 1));
-  expect(second!.losses).toEqual(all!.losses.filter((_, i) => i % 2 === 1));
+  const together = predictionOf([pool.half(0).tally(thresholds), pool.half(1).tally(thresholds)]);
+  const { risk, changed, mean, p95 } = pool.predict(thresholds);
+  expect(together.changed).toBe(changed);
+  expect(together.risk).toBeCloseTo(risk, 12);
+  expect(together.mean).toBeCloseTo(mean, 12);
+  expect(together.p95).toBeCloseTo(p95, 12);
 });
 
 test('ladders keep the risk that can be certified, and each is faster than the network', () => {
@@ -229,6 +267,87 @@ test('ladders keep the risk that can be certified, and each is faster than the n
   for (const { state } of laddersOf(pool, () => false)) expect(state).toBe('unsafe');
 });
 
+test('beside the fastest ladder, the fastest without exits is certified, at half of the error each', () => {
+  const pool = poolOf();
+  const ladders = ranked(laddersOf(pool, provable(pool, 900)), 'mean').filter(
+    ({ state }) => state === 'pays',
+  );
+  const isPlain = ({ pool: { exits } }: Ladder) => exits.every(({ after }) => ['b0', 'b3'].includes(after));
+  const timed = (list: readonly Ladder[], step: number) =>
+    list.map((ladder, i) => ({ ladder, mean: 0.5 + step * i, time: 0.5 + step * i }));
+  const [withExits, plain] = [ladders.find((one) => !isPlain(one))!, ladders.find(isPlain)!];
+  const asked: number[] = [];
+  const proving = (proves: boolean) => (_: Ladder, share: number) => {
+    asked.push(share);
+    return () => proves;
+  };
+  const chosen = (list: readonly Ladder[], step: number, proves = true) =>
+    contenders(timed(list, step), proving(proves)).map(({ ladder }) => ladder);
+  expect(chosen([withExits, plain], 0.1)).toEqual([withExits, plain]);
+  expect(new Set(asked)).toEqual(new Set([2]));
+  // It can't win; it is the fastest itself; there are too few items for both.
+  expect(chosen([withExits, plain], 0.2)).toEqual([withExits]);
+  expect(chosen([plain, withExits], 0.1)).toEqual([plain]);
+  expect(chosen([withExits, plain], 0.1, false)).toEqual([withExits]);
+  expect(chosen([], 0.1)).toEqual([]);
+  const [whole, half] = [1, 2].map((share) => provable(pool, 900, share));
+  const rate = {
+    risk: allowedEvents(900, LIMIT, 0.05) / 900,
+    changed: allowedEvents(900, LIMIT, 0.05) / 900,
+  };
+  expect([whole!(rate), half!(rate)]).toEqual([true, false]);
+  const less = allowedEvents(900, LIMIT, 0.025) / 900;
+  expect(half!({ risk: less, changed: less })).toBe(true);
+});
+
+test('of many fronts, few sets are searched, and none is faster than those that are found', () => {
+  const times: ExitTime[] = Array.from({ length: 6 }, (_, network) => ({
+    ...{ network, reach: 0.05 + 0.07 * network, head: 0 },
+  }));
+  const random = uniform(3);
+  const table = tableFrom(
+    times.map(() => 1 / times.length),
+    times.map((_, after) => ({
+      after,
+      rows: Array.from({ length: 400 }, () => {
+        const score = random();
+        return [score, random() > 0.6 + score / 2 + 0.03 * after] as const;
+      }),
+    })),
+  );
+  const names = times.map((_, e) => ({ after: `b${e}` }));
+  const pool = new Pool('model', task, names, [table], times, times.length, 1);
+  const proves = provable(pool, 900);
+  let all = Number.POSITIVE_INFINITY;
+  for (let bits = 1; bits < 2 ** times.length; bits++) {
+    const set = [...times.keys()].filter((front) => (bits >> front) & 1);
+    if (set.length > 3) continue;
+    const { state, predicted } = ladderOf(pool.only(set, false), proves);
+    if (state === 'pays') all = Math.min(all, predicted.mean);
+  }
+  const steps = (late: boolean) => {
+    const work = found(pool, proves, 'mean', () => late);
+    for (let count = 0; ; count++) {
+      const { done, value } = work.next();
+      if (done)
+        return {
+          count,
+          best: ranked(
+            value.filter(({ state }) => state === 'pays'),
+            'mean',
+          )[0]!,
+        };
+    }
+  };
+  const { count, best } = steps(false);
+  // 1 + 6 + 15 + 20 sets of up to three fronts.
+  expect(count).toBeLessThan(42);
+  expect(best.predicted.mean).toBeCloseTo(all, 12);
+  // With no time left, each front alone.
+  expect(steps(true).count).toBe(6);
+  expect(steps(true).best.pool.own).toBe(1);
+});
+
 test('a front that answers nothing makes no ladder', () => {
   const [front, ...others] = TIMES;
   const pool = poolOf(500, [{ ...front!, reach: 0.9 }, ...others]);
@@ -255,8 +374,8 @@ test('what is told of ladders says why each was chosen, or not', () => {
     { ladder: slow!, mean: 1.01, time: 1.01 },
     { ladder: fastest!, mean: 0.5, time: 0.5 },
   ];
-  const outcomes = (certified: boolean) => {
-    const all = told(ladders, times, { ladder: fastest!, certified });
+  const outcomes = (of: 'chosen' | 'refuted') => {
+    const all = told(ladders, times, new Map([[fastest!, of]]));
     expect(all).toHaveLength(ladders.length);
     // Those that don't pay come last.
     const paid = all.map(
@@ -265,12 +384,12 @@ test('what is told of ladders says why each was chosen, or not', () => {
     expect(paid.indexOf(false)).toBeGreaterThanOrEqual(paying.length - 1);
     return all.filter(({ measured }) => measured !== undefined).map(({ outcome }) => outcome);
   };
-  expect(outcomes(true).sort()).toEqual(['chosen', 'slow']);
-  expect(outcomes(false).sort()).toEqual(['refuted', 'slow']);
+  expect(outcomes('chosen').sort()).toEqual(['chosen', 'slow']);
+  expect(outcomes('refuted').sort()).toEqual(['refuted', 'slow']);
   for (const { outcome } of told(
     laddersOf(pool, () => false),
     [],
-    undefined,
+    new Map(),
   ))
     expect(outcome).toBe('unsafe');
 });
