@@ -182,7 +182,10 @@ class WinogradRun8 {
     for (int t = 0; t < count_; ++t, from += kLanes) {
       const int row = (tile_ + t) / plan_.tile_columns * 4, column = (tile_ + t) % plan_.tile_columns * 4;
       target.y = y.data + block * y.block_stride + row * y.row_stride + column * kLanes;
-      if (added) target.residual = args_.residual->data + block * args_.residual->block_stride + row * target.residual_row + column * kLanes;
+      if (added) {
+        const BlockedView8& r = *args_.residual;
+        target.residual = r.data + block * r.block_stride + row * r.row_stride + column * kLanes;
+      }
       target.rows = std::min(4, y.height - row);
       target.columns = std::min(4, y.width - column);
       output(from, plan_.product_point, target, epilogue);
