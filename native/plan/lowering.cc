@@ -140,8 +140,10 @@ NodeId Lowering::keep_constant(ValueId id, Form form, const WeightCache::Key& ke
 
 bool Lowering::ask(const WeightCache::Key& key, ValueId constant, const std::function<bool(const ConstantReader&)>& test) {
   const auto answer = weights_.get<bool>(key, [&] {
-    constants_.require(constant);
-    return std::make_shared<const bool>(test(constants_));
+    ReadMemory memory;
+    ConstantReader reader = constants_;
+    reader.fetch({&constant, 1}, memory);
+    return std::make_shared<const bool>(test(reader));
   });
   graph_.kept.push_back(answer);
   return *answer;
