@@ -2,8 +2,8 @@
   "target_defaults": {
     "include_dirs": ["native", "<!(node -p \"require('node-addon-api').include_dir\")"],
     "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_DEPRECATED", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
-    "cflags!": ["-fno-exceptions", "-fno-omit-frame-pointer", "-O3"],
-    "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-fno-omit-frame-pointer", "-std=gnu++17", "-O3"],
+    "cflags!": ["-fno-exceptions", "-O3"],
+    "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-O3"],
     "cflags_cc": ["-std=c++20", "-fexceptions", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"],
     "xcode_settings": {
       "CLANG_CXX_LANGUAGE_STANDARD": "c++20",

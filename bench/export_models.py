@@ -2,6 +2,9 @@
 """Exports the networks of the benchmark with fixed random weights, as ONNX files with a dynamic batch axis.
 
     python3 bench/export_models.py [-o bench/models] [--int8] [NAME ...]
+    python3 bench/export_models.py [-o bench/models] --published
+
+A NAME is one of NETWORKS, or of a network that torchvision has. --published exports those of torchvision that published.json lists.
 
 Needs torch, torchvision and onnx (Debian: python3-torch python3-torchvision python3-onnx). --int8 also writes
 NAME.int8.onnx, quantised by onnxruntime's own tool (python3-onnxruntime): QDQ, uint8 activations, int8 weights
@@ -10,6 +13,7 @@ random but tame: BatchNorm statistics are settled on random images, so that acti
 overflow. Speed does not depend on what the weights are.
 """
 import argparse
+import json
 import math
 import pathlib
 
@@ -189,6 +193,36 @@ def with_visible_scales(network):
     return network
 
 
+class MapAlone(nn.Module):
+    """torchvision's networks for segmentation return a dictionary."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)["out"]
+
+
+def from_torchvision(name):
+    """As torchvision makes it; without the heads that only training uses."""
+    segments = name.startswith(("deeplabv3", "fcn", "lraspp"))
+    trained = {"weights_backbone": None} if segments else {}
+    if name in ("googlenet", "inception_v3"):
+        trained["init_weights"] = True
+    network = with_visible_scales(tv.get_model(name, weights=None, **trained))
+    return MapAlone(network) if segments else network
+
+
+def find(name):
+    """What makes a network, and the side of its images; None for texts."""
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if name not in tv.list_models():
+        raise SystemExit(f"network {name}: neither {', '.join(NETWORKS)} nor torchvision has it")
+    return lambda: from_torchvision(name), 299 if name == "inception_v3" else 224
+
+
 def settle(network, size):
     """Two batches in training mode give every BatchNorm the statistics of its input."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -237,11 +271,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "models")
     parser.add_argument("--int8", action="store_true", help="also write an 8-bit form")
-    parser.add_argument("names", nargs="*", choices=[[], *NETWORKS], help="all when none is given")
+    parser.add_argument("--published", action="store_true", help="those of torchvision in published.json")
+    parser.add_argument("names", nargs="*", help="all of NETWORKS when none is given")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.published:
+        arguments.names += json.loads(pathlib.Path(__file__).with_name("published.json").read_text())["torchvision"]
     for name in arguments.names or NETWORKS:
-        make, size = NETWORKS[name]
+        make, size = find(name)
         torch.manual_seed(0)
         network = settle(make(), size)
         path = arguments.output / f"{name}.onnx"

@@ -32,6 +32,21 @@ function feedsOf({ inputMetadata }, file) {
   });
 }
 
+/** Largest difference of an element, as a share of the largest element of that output; NaN where only one side has a number. */
+function differenceOf(own, others) {
+  const shares = Object.entries(own).map(([name, { data }]) => {
+    const other = others[name].data;
+    let [most, largest] = [0, 0];
+    for (let i = 0; i < data.length; i++) {
+      const [a, b] = [Number(data[i]), Number(other[i])];
+      largest = Math.max(largest, Math.abs(b));
+      if (!Object.is(a, b)) most = Math.max(most, Math.abs(a - b));
+    }
+    return most === 0 ? 0 : most / largest;
+  });
+  return Math.max(...shares);
+}
+
 async function ratioOn(file, { rounds, threads, isa }, ort) {
   const own = await InferenceSession.create(file, { threads, policy: 'full', isa });
   const peer = await ort.InferenceSession.create(file, { intraOpNumThreads: threads, interOpNumThreads: 1 });
@@ -41,10 +56,11 @@ async function ratioOn(file, { rounds, threads, isa }, ort) {
     const theirs = Object.fromEntries(
       feeds.map(({ name, tensor: { type, data, dims } }) => [name, new ort.Tensor(type, data, dims)]),
     );
+    const difference = differenceOf(own.runSync(ours), await peer.run(theirs));
     const variants = [{ runs: inRowSync(() => own.runSync(ours)) }, { runs: inRow(() => peer.run(theirs)) }];
     await takeTurns(variants, { rounds, turnMs: 30 });
     const [ms, peerMs] = variants.map(({ turns }) => median(turns.map(({ cpuMs }) => cpuMs)));
-    return { ms, peerMs, ratio: ratioOf(variants[1], variants[0], 'cpuMs')[0] };
+    return { difference, ms, peerMs, ratio: ratioOf(variants[1], variants[0], 'cpuMs')[0] };
   } finally {
     await Promise.all([own, peer].map((session) => session.release()));
   }
@@ -66,15 +82,16 @@ export async function published(folders, { rounds, threads, isa }, ort) {
     }
   }
   const sorted = found.toSorted((a, b) => a.ratio - b.ratio);
-  const rows = sorted.map(({ name, ms, peerMs, ratio }) => [
+  const rows = sorted.map(({ name, difference, ms, peerMs, ratio }) => [
     name,
     ms.toFixed(2),
     peerMs.toFixed(2),
     ratio.toFixed(2),
+    difference.toExponential(0),
   ]);
   const slow = found.filter(({ ratio }) => ratio < SLOW).length;
   return [
-    table(['CPU ms of a run', 'residual-skip', 'onnxruntime-node', 'times as fast'], rows),
+    table(['CPU ms of a run', 'residual-skip', 'onnxruntime-node', 'times as fast', 'difference'], rows),
     `${found.length} networks, median ${median(found.map(({ ratio }) => ratio)).toFixed(2)}, ${slow} below ${SLOW}`,
     ...failed,
   ];

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import {
   exitsOf,
-  type PairScore,
+  type Ranked,
   rankingOf,
   type Stage,
   settleList,
@@ -71,8 +71,13 @@ const USUAL = 0.99;
 /** Share of the multiply-adds that an exit must save to be used: each is a run more of many pairs. */
 const WORTH = 0.02;
 
-/** The scores of a list's pairs at each stage. */
-type RanList = ReadonlyMap<string | null, readonly PairScore[]>;
+/** What a stage gave a pair; of its trace, the number alone. */
+interface RanPair extends Ranked {
+  readonly multiplyAdds: number;
+  readonly skipped: number;
+}
+/** The pairs of a list at each stage. */
+type RanList = ReadonlyMap<string | null, readonly RanPair[]>;
 type Margins = Readonly<Record<string, number>>;
 
 /**
@@ -107,9 +112,13 @@ export async function calibrateRanking(
     const done: RanList[] = [];
     for (const { query, documents } of part) {
       const pairs = reranker.pairsOf(query, documents);
-      const scores = new Map<string | null, readonly PairScore[]>();
+      const scores = new Map<string | null, readonly RanPair[]>();
       for (const { after, policy } of stages) {
-        scores.set(after, await pairs.score([...documents.keys()], { signal, policy }, {}));
+        const found = await pairs.score([...documents.keys()], { signal, policy }, {});
+        const slim = found.map(({ score, multiplyAdds, trace }) => ({
+          ...{ score, reach: 0, multiplyAdds, skipped: trace.multiplyAddsSkipped },
+        }));
+        scores.set(after, slim);
       }
       done.push(scores);
     }
@@ -183,14 +192,14 @@ async function worthwhile(
 /** What `rank` would do with a list: whether its best documents are others, and the share of the work that it saves. */
 async function settle(list: RanList, topK: number, stages: readonly Stage[], margins: Margins) {
   const full = list.get(null)!;
-  const used = stages.filter(({ after }) => after === null || after in margins);
+  const used = stages.filter(({ after }) => after === null || Object.hasOwn(margins, after));
   const scores = await settleList(full.length, topK, used, (indices, { after }) =>
     indices.map((index) => ({ ...list.get(after)![index]!, reach: after === null ? 0 : margins[after]! })),
   );
-  const best = (of: readonly PairScore[]) => new Set(rankingOf(of).slice(0, topK));
+  const best = (of: readonly RanPair[]) => new Set(rankingOf(of).slice(0, topK));
   const before = best(full);
   const sum = (of: readonly number[]) => of.reduce((total, value) => total + value, 0);
-  const saved = sum(scores.map(({ trace }) => trace.multiplyAddsSkipped));
+  const saved = sum(scores.map(({ skipped }) => skipped));
   return {
     changed: [...best(scores)].some((index) => !before.has(index)),
     saved: saved / sum(full.map(({ multiplyAdds }) => multiplyAdds)),

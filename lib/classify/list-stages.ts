@@ -5,11 +5,15 @@ import type { SkipPolicy } from '../skip/policy.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { suggest } from '../util/suggest.js';
 
-/** The score of a pair. */
-export interface PairScore {
+/** What is known of a document's score. */
+export interface Ranked {
   readonly score: number;
   /** Farthest that it may be from the network's own; 0 if it is that. */
   readonly reach: number;
+}
+
+/** The score of a pair. */
+export interface PairScore extends Ranked {
   readonly trace: ItemTrace;
   /** Of the pair in full. */
   readonly multiplyAdds: number;
@@ -64,7 +68,7 @@ export function stagesOf(policy: SkipPolicy, exits: readonly string[]): Stage[] 
 }
 
 /** Indices of a list, best first; of equal ones, the first. */
-export function rankingOf(scores: readonly Pick<PairScore, 'score'>[]): number[] {
+export function rankingOf(scores: readonly Pick<Ranked, 'score'>[]): number[] {
   return [...scores.keys()].sort((a, b) => scores[b]!.score - scores[a]!.score || a - b);
 }
 
@@ -72,11 +76,10 @@ export function rankingOf(scores: readonly Pick<PairScore, 'score'>[]): number[]
  * The documents that may be among the best `topK`, or aren't known to be by their own score: those whose scores may be as high as the
  * least that the best `topK` have. Best first; none when the scores of the best are the network's own and no other can reach them.
  */
-export function openIn(scores: readonly Pick<PairScore, 'score' | 'reach'>[], topK: number): number[] {
+export function openIn(scores: readonly Ranked[], topK: number): number[] {
   const lows = scores.map(({ score, reach }) => score - reach).sort((a, b) => b - a);
   const least = lows[Math.min(topK, lows.length) - 1] ?? Number.NEGATIVE_INFINITY;
-  const isOpen = ({ score, reach }: Pick<PairScore, 'score' | 'reach'>) =>
-    reach > 0 && !(score + reach < least);
+  const isOpen = ({ score, reach }: Ranked) => reach > 0 && !(score + reach < least);
   return rankingOf(scores).filter((index) => isOpen(scores[index]!));
 }
 
@@ -84,13 +87,13 @@ export function openIn(scores: readonly Pick<PairScore, 'score' | 'reach'>[], to
  * The scores of a list of which the best `topK`, and their order, are known.
  * @param run the scores of these documents when they run as far as a stage leads
  */
-export async function settleList(
+export async function settleList<T extends Ranked>(
   documents: number,
   topK: number,
   stages: readonly Stage[],
-  run: (indices: readonly number[], stage: Stage) => Promise<readonly PairScore[]> | readonly PairScore[],
-): Promise<PairScore[]> {
-  const scores: PairScore[] = [];
+  run: (indices: readonly number[], stage: Stage) => Promise<readonly T[]> | readonly T[],
+): Promise<T[]> {
+  const scores: T[] = [];
   let open = [...Array(documents).keys()];
   const go = async (indices: readonly number[], stage: Stage) => {
     const found = await run(indices, stage);

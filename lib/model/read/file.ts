@@ -36,6 +36,9 @@ export interface ModelFile {
 /** Bytes to read and hash at a time: small enough for the event loop and the cache. */
 const CHUNK = 4 << 20;
 
+/** Smaller files are read as a whole: finding their weights takes longer than reading them. */
+const LARGE_FILE = 1 << 24;
+
 /**
  * Finds the model that a path names: the file itself, or of a folder its `model.onnx`, its `onnx/model.onnx` or its only
  * `.onnx` file. A folder's `policy.json` is part of the model; an ONNX file has no policy.
@@ -167,7 +170,9 @@ async function readAll(
   const bytes = memoryFor(size, path);
   const file = new WeightFile(path, stamp);
   if (hashed) return { bytes, sha256: await readHashed(handle, bytes), file, unread: new Set() };
-  const unread = await readWithoutWeights(bytes, (from, end) => readRange(handle, bytes, from, end));
+  const read = (from: number, end: number) => readRange(handle, bytes, from, end);
+  const unread = size < LARGE_FILE ? new Set<number>() : await readWithoutWeights(bytes, read);
+  if (size < LARGE_FILE) await read(0, size);
   if (!file.isSame()) {
     throw new ResidualSkipError(
       'READ_FAILED',

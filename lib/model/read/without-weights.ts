@@ -12,8 +12,8 @@ const [VARINT, FIXED64, LENGTH, FIXED32] = [0, 1, 2, 5];
 
 /** Smaller weights are read with what is around them: finding out where they end takes as long. */
 const LARGE = 1 << 18;
-/** Bytes to read at a time before the next large weight: it may begin at once. */
-const AHEAD = 1 << 15;
+/** Bytes to read at a time: fewer would be many reads, and more would be of the next large weight. */
+const AHEAD = LARGE;
 /** Bytes of a tag or of a number, at most. */
 const MOST = 10;
 
