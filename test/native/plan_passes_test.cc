@@ -134,7 +134,8 @@ TEST(Emit, LeadsJumpsToTheirSteps) {
 
 TEST(Emit, GivesASkippedBlockNothingToDoWhereItIsUpdatedInPlace) {
   Lowered lowered(TestNetwork(2).writer);
-  for (const Packing& packing : lowered.graph.packing) packing.pack();
+  ReadMemory memory;
+  for (const Packing& packing : lowered.graph.packing) packing.pack(memory);
   const Placement placement = place(lowered.graph, kEnough);
   const auto plan = emit(lowered.program, lowered.graph, placement, *table_for(Isa::kScalar), kEnough);
   for (const PlanBlock& block : plan->blocks) {
