@@ -119,7 +119,10 @@ export function* laddersOf(
     for (let fronts = 1; fronts <= MAX_FRONTS && sets.length > 0; fronts++) {
       const widened = yield* widen(sets, kind);
       if (isLate()) break;
-      const best = ranked(widened.filter(inUse), goal).slice(0, WIDENED);
+      // A front that doesn't pay alone may pay before another.
+      const paying = widened.filter(inUse);
+      const others = widened.filter((ladder) => !inUse(ladder));
+      const best = [...ranked(paying, goal), ...ranked(others, goal)].slice(0, WIDENED);
       const larger = best.flatMap(({ pool: { fronts: set } }) =>
         [...Array(pool.own).keys()].filter((front) => !set.includes(front)).map((front) => [...set, front]),
       );
@@ -200,7 +203,11 @@ export function contenders<T extends TimedLadder>(
   const plain = timed.find(({ ladder }) => !kindOf(ladder).includes(true));
   if (!plain || plain === first || plain.time >= MAX_BEHIND * first.time) return [first];
   const both = [first, plain];
-  return both.every(({ ladder }) => provesAt(ladder, both.length)(ladder.predicted)) ? both : [first];
+  const isProvable = ({ ladder }: T) => {
+    const proves = provesAt(ladder, both.length);
+    return ladder.points.some((point) => proves(point));
+  };
+  return both.every(isProvable) ? both : [first];
 }
 
 /** Of a pool with all its exits. */
