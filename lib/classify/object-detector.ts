@@ -52,7 +52,7 @@ const DEFAULT_THRESHOLD = 0.5;
 const LARGEST_SHARE = 2;
 
 /** Most boxes that networks with their own suppression leave. */
-const MOST_LEFT = 1000;
+const MAX_LEFT = 1000;
 
 /** What is read of a detector's outputs. */
 interface Reading {
@@ -185,7 +185,7 @@ export class ObjectDetector {
 }
 
 /** More boxes than suppression leaves. */
-const isMany = (rows: number | string | undefined) => typeof rows === 'number' && rows > MOST_LEFT;
+const isMany = (rows: number | string | undefined) => typeof rows === 'number' && rows > MAX_LEFT;
 
 const corners = (rows: Float32Array) => rows.filter((_, i) => i % 6 < 4);
 

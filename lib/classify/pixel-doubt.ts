@@ -15,7 +15,7 @@ const FITTING = 1.2;
 const USUAL_MEAN = 0.5;
 const USUAL_DEVIATION = 0.25;
 /** From here on, pixels are numbers up to 255. */
-const LEAST_BYTES = 8;
+const MIN_OF_BYTES = 8;
 
 /** x -> scale * x + offset, of each channel. */
 interface Map {
@@ -53,7 +53,7 @@ function doubtOf(layer: FirstLayer, pixels: Tensor<'float32'>): string | undefin
     : 'no preset fits, so say how pixels are prepared (preprocessor, --mean, --std)';
   return (
     ` and have a mean of ${received.toFixed(2)} here, but this network's first normalisation expects a mean of about ` +
-    `${expected.toFixed(Math.abs(expected) < LEAST_BYTES ? 1 : 0)}: many of its answers will be wrong; ${advice}, or add the file`
+    `${expected.toFixed(Math.abs(expected) < MIN_OF_BYTES ? 1 : 0)}: many of its answers will be wrong; ${advice}, or add the file`
   );
 }
 
@@ -99,7 +99,7 @@ function fromBias(layer: FirstLayer, pixels: Tensor<'float32'>): Found | undefin
   const [least, most] = [Math.min(received, USUAL_MEAN), Math.max(received, USUAL_MEAN)];
   const beyond = Math.max(least - expected, expected - most, 0);
   if (beyond < Math.hypot(USUAL_DEVIATION, error)) return undefined;
-  const isBytes = expected > LEAST_BYTES;
+  const isBytes = expected > MIN_OF_BYTES;
   // What is above 1 and no byte, or far below 0, is neither.
   const centred = Math.abs(expected) < 1 + error;
   const possible: readonly PreprocessorPreset[] = isBytes

@@ -1,7 +1,7 @@
 import type { CompiledProgram } from '../backends/backend.js';
 
 /** Bytes that are kept of the items of one call. */
-const MOST_BYTES = 2 ** 28;
+const MAX_BYTES = 2 ** 28;
 
 /**
  * Where exits stopped items, so that deeper runs of the same items go on from there. Items for which there is no room begin again, as they do
@@ -11,8 +11,8 @@ export class StoppedItems {
   readonly #states = new Map<number, { readonly compiled: CompiledProgram; readonly bytes: Uint8Array }>();
   #left: number;
 
-  constructor(mostBytes = MOST_BYTES) {
-    this.#left = mostBytes;
+  constructor(maxBytes = MAX_BYTES) {
+    this.#left = maxBytes;
   }
 
   /** The `states` of a request to run these items. */

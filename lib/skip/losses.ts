@@ -38,7 +38,7 @@ const EXPECTED_BOXES: Readonly<Record<Boxes['form'], string>> = {
   yolov5: 'one output, floats [boxes, 5 + classes],',
 };
 /** Most scores whose pairs are compared. */
-const MOST_RANKED = 2000;
+const MAX_RANKED = 2000;
 
 /**
  * @param boxes for the metric `boxes`
@@ -96,7 +96,7 @@ export function readerOf(metric: Metric, form: readonly Form[], boxes = DEFAULT_
       return ([part]) => Float32Array.from(probabilities(part!.data, part!.meaning));
     default:
       // Classes and rankings.
-      if (!isRow(first) || (name === 'ranking' && size > MOST_RANKED)) throw unreadable(metric, ROW, form);
+      if (!isRow(first) || (name === 'ranking' && size > MAX_RANKED)) throw unreadable(metric, ROW, form);
       return joined;
   }
 }
