@@ -25,7 +25,7 @@ export interface TextOptions extends Pick<DataLimits, 'maxBytes'> {
 }
 
 /** Names of a column, in the order of preference. */
-const NAMES = { text: ['text', 'sentence'], pair: ['text_pair'], label: ['label'] } as const;
+const NAMES = { text: ['text', 'sentence'], pair: ['text_pair', 'pair'], label: ['label'] } as const;
 /** Columns of a file without a header, by their number. */
 const WITHOUT_HEADER: readonly (readonly string[])[] = [
   ['text'],
@@ -48,7 +48,7 @@ interface Row {
 }
 
 /**
- * Reads the texts of a file. Columns are `text` or `sentence`, `text_pair` and `label`; others are ignored. CSV and TSV have them in a
+ * Reads the texts of a file. Columns are `text` or `sentence`, `text_pair` or `pair`, and `label`; others are ignored. CSV and TSV have them in a
  * header; a file without one has a text, a text and a label, or two texts and a label in each row. TSV knows no quotes. Blank lines are
  * left out.
  * @throws ResidualSkipError INVALID_DATA naming the file, and the row where one is wrong

@@ -35,8 +35,8 @@ test('reads files without a header by the number of their columns', async () => 
   ]);
 });
 
-test('reads pairs and groups', async () => {
-  const file = fileOf('a.csv', 'text,text_pair,source\none,two,web\n');
+test.each(['text_pair', 'pair'])('reads pairs from the column %s, and groups', async (column) => {
+  const file = fileOf('a.csv', `text,${column},source\none,two,web\n`);
   expect(await readTexts(file, { groups: 'source' })).toEqual([
     { name: 'a.csv:2', text: 'one', pair: 'two', group: 'web' },
   ]);
