@@ -96,6 +96,14 @@ export function createApp(
       done();
     });
   }
+  /**
+   * Whether the connection of a refused request is closed although its body is still to come. A body that isn't too long by itself is skipped
+   * instead: many clients send all of it before they read the answer, which they would lose with the connection.
+   */
+  const isCut = (request: IncomingMessage, code: string) => {
+    const isShort = Number(request.headers['content-length'] ?? Number.NaN) <= bodyLimit;
+    return !request.complete && (code === 'BUSY' || (code === 'TOO_LARGE' && !isShort));
+  };
   /** What a request that failed is answered. */
   const failed = (error: unknown, request: IncomingMessage, id: string) => {
     const failure = failureOf(error);
@@ -106,8 +114,7 @@ export function createApp(
       'x-request-id': id,
       ...(retryAfter !== undefined && { 'retry-after': String(retryAfter) }),
       ...(code === 'UNAUTHENTICATED' && { 'www-authenticate': 'Basic realm="residual-skip"' }),
-      // Otherwise the unread rest of a refused body would be parsed as the next request.
-      ...(['TOO_LARGE', 'BUSY'].includes(code) && !request.complete && { connection: 'close' }),
+      ...(isCut(request, code) && { connection: 'close' }),
     };
     request.resume();
     return { status: failure.http, headers, body: { error: failure.message, code } };
