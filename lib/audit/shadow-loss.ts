@@ -35,12 +35,15 @@ const OF_TOKENS = ['tokens', 'ctc'];
 
 /** Without the tokens that only fill a text up, which its `attention_mask` doesn't mark. */
 function ownTokens(outputs: TensorMap, { attention_mask: marks }: TensorMap): TensorMap {
-  const length = marks!.dims[1]!;
-  const tokens = Array.from(marks!.data, Number).reduce((sum, mark) => sum + mark, 0);
-  const cut = ({ type, data, dims }: Tensor): Tensor =>
-    dims[1] === length
-      ? new Tensor(type, data.slice(0, (data.length / length) * tokens), dims.with(1, tokens))
-      : new Tensor(type, data, dims);
+  const isOwn = Array.from(marks!.data, Number).map((mark) => mark !== 0);
+  const tokens = isOwn.filter(Boolean).length;
+  const cut = ({ type, data, dims }: Tensor): Tensor => {
+    if (dims[1] !== isOwn.length) return new Tensor(type, data, dims);
+    const size = data.length / isOwn.length;
+    // Texts may be filled up on either side.
+    const own = (data as Float32Array).filter((_, i) => isOwn[Math.floor(i / size)]);
+    return new Tensor(type, own, dims.with(1, tokens));
+  };
   return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, cut(tensor)]));
 }
 

@@ -84,7 +84,10 @@ describe('tokens', () => {
       return row.indexOf(Math.max(...row));
     });
 
-  test('of texts count without those that fill them up', async () => {
+  test.each([
+    ['behind', 0],
+    ['in front of', 2],
+  ])('of texts count without those that fill them up %s them', async (_, first) => {
     const monitor = watch({ shadow: 1, onTrip: 'warn' });
     await using session = await InferenceSession.create(model, { policy, threads: 1, observers: [monitor] });
     await using embedder = await Embedder.from(model, { policy: 'full', threads: 1 });
@@ -94,19 +97,22 @@ describe('tokens', () => {
       const tokens = ids!.dims[1]!;
       // Two more, which are no part of the text.
       const longer = (of: Tensor, ...by: bigint[]) =>
-        new Tensor('int64', BigInt64Array.of(...(of.data as BigInt64Array), ...by), [1, tokens + 2]);
+        new Tensor(
+          'int64',
+          BigInt64Array.from([...by.slice(0, first), ...(of.data as BigInt64Array), ...by.slice(first)]),
+          [1, tokens + 2],
+        );
       const feeds = {
         input_ids: longer(ids!, BigInt(4 + i), BigInt(30 + i)),
         attention_mask: longer(marks!, 0n, 0n),
       };
       const { last_hidden_state: own } = await session.run(feeds);
       const { last_hidden_state: full } = await session.run(feeds, { policy: 'full' });
-      const changed = (count: number) => {
-        const before = classesOf(full!, count);
-        return classesOf(own!, count).filter((one, t) => one !== before[t]).length;
-      };
-      losses += changed(tokens) / tokens;
-      filled += changed(tokens + 2) - changed(tokens);
+      const before = classesOf(full!, tokens + 2);
+      const isChanged = classesOf(own!, tokens + 2).map((one, t) => one !== before[t]);
+      const changed = isChanged.slice(first, first + tokens).filter(Boolean).length;
+      losses += changed / tokens;
+      filled += isChanged.filter(Boolean).length - changed;
       await monitor.settled();
     }
     expect(filled).toBeGreaterThan(0);
