@@ -124,26 +124,23 @@ export class NativeBackend implements Backend {
     const report = () => onPacked?.(progress[0]!, progress[1]!);
     const timer = onPacked && setInterval(report, ASKED_EVERY_MS);
     try {
-      const compiled = new CompiledNative(await this.engine.compile(...args), this.queue);
-      requireUnchanged(program);
-      return compiled;
+      return new CompiledNative(await this.engine.compile(...args), this.queue);
     } catch (error) {
-      requireUnchanged(program);
       throw named(error, program);
     } finally {
       clearInterval(timer);
       report();
+      requireUnchanged(program);
     }
   }
 
   compileSync(program: Program): CompiledProgram {
     try {
-      const compiled = new CompiledNative(this.engine.compileSync(...compileArguments(program)), this.queue);
-      requireUnchanged(program);
-      return compiled;
+      return new CompiledNative(this.engine.compileSync(...compileArguments(program)), this.queue);
     } catch (error) {
-      requireUnchanged(program);
       throw named(error, program);
+    } finally {
+      requireUnchanged(program);
     }
   }
 

@@ -1,7 +1,7 @@
 /** A run whose longest path takes at most this long, in milliseconds, may block the event loop. */
 const SHORT_RUN_MS = 2;
 
-/** To hand a longer run to a worker takes less CPU time than the run. */
+/** Handing a longer run to a worker takes less CPU time than the run itself. */
 const TINY_RUN_MS = 0.03;
 
 /** If a run should end within this many milliseconds, the calling thread waits for it before it executes another. */

@@ -157,8 +157,9 @@ export class ImageClassifier {
         labelsFrom: ownLabels ? 'options.labels' : 'config.json',
       });
       const preprocessor = preprocessorOf(image, files, ownConfig);
-      const { preprocessing = preprocessor.id } = session.policy;
-      if (preprocessing !== preprocessor.id) makeNote(onNote, PREPARED_OTHERWISE);
+      const { preprocessing } = session.policy;
+      if (preprocessing !== undefined && preprocessing !== preprocessor.id)
+        makeNote(onNote, PREPARED_OTHERWISE);
       return new ImageClassifier(
         files.name,
         files.model,

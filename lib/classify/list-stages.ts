@@ -8,7 +8,7 @@ import { suggest } from '../util/suggest.js';
 /** What is known of a document's score. */
 export interface Ranked {
   readonly score: number;
-  /** Farthest that it may be from the network's own; 0 if it is that. */
+  /** How far it may be from the network's own score at most; 0 if it is that score. */
   readonly reach: number;
 }
 
@@ -73,8 +73,8 @@ export function rankingOf(scores: readonly Pick<Ranked, 'score'>[]): number[] {
 }
 
 /**
- * The documents that may be among the best `topK`, or aren't known to be by their own score: those whose scores may be as high as the
- * least that the best `topK` have. Best first; none when the scores of the best are the network's own and no other can reach them.
+ * The documents that may be among the best `topK`, and whose score isn't the network's own yet. Best first; none when the best `topK` have
+ * their own scores and no other document can reach those.
  */
 export function openIn(scores: readonly Ranked[], topK: number): number[] {
   const lows = scores.map(({ score, reach }) => score - reach).sort((a, b) => b - a);

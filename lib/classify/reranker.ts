@@ -17,7 +17,7 @@ export interface RankOptions extends TextRunOptions {
   /** Documents to return, best first; all when left out. */
   topK?: number | undefined;
   /**
-   * By exits of the policy, in their order: the block behind which each is, and the farthest that a score there may be from the network's own.
+   * How far a score may be from the network's own at most, by the exit that gave it: exits of the policy, named by the block before them.
    * Needs `topK`. All pairs run as far as the first of these exits; those that may still be among the best `topK` go on to the next, and
    * at last to the end of the network. What else the policy says of blocks and exits doesn't count. `calibrateRanking` finds it. When left
    * out, each pair runs as the policy says.

@@ -26,8 +26,8 @@ export type ResizeRule = (size: Size) => Resized | undefined;
  */
 const SHRINKS_FROM = 4;
 /**
- * How many times as long as its target it is at least left, as far as sharp leaves the choice: `fastShrinkOnLoad` leaves a factor of 1
- * to 2, without it 2 to 4. Below, the result is several times as far from that of the whole image.
+ * It stays at least so many times as long as its target, where sharp has the choice: with `fastShrinkOnLoad` 1 to 2 times are left,
+ * without it 2 to 4. With less, the result is several times as far from that of the whole image.
  */
 const LEFT_AT_LEAST = 1.4;
 /** Filters that sharp has, and that look at every pixel. */

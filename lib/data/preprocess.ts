@@ -37,13 +37,13 @@ export interface Placement extends Size {
 /** Kernels by PIL's filter numbers. */
 const KERNELS: readonly ResizeKernel[] = ['nearest', 'lanczos3', 'linear', 'cubic', 'box', 'hamming'];
 
-/** Counted up whenever the same files and configuration give other pixels, so that policies tell which of them certified. */
+/** Counted up whenever the same files and configuration give other pixels, so that a policy shows which pixels certified it. */
 const VERSION = 1;
 
 /** How images of one size are drawn. */
 type Layout = Pick<Drawing, 'columns' | 'rows' | 'size' | 'left' | 'top'>;
 
-/** So many sizes of images that came last are remembered. */
+/** How many of the last sizes of images are remembered. */
 const LAYOUTS = 8;
 
 /** Longest side of an image that is resized: the factors of an axis grow with it. */

@@ -95,7 +95,7 @@ export function tapsOf(from: number, to: number, kernel: ResizeKernel, begin = 0
   return { each, firsts, factors };
 }
 
-/** From so many elements on, handing the work to another thread takes less time than doing it here. */
+/** For so many elements or more, handing the work to another thread takes less time than doing it here. */
 const NATIVE_FROM = 1 << 15;
 
 /** Fills in a drawing's output: on another thread if there is much to do and native code is there. */

@@ -6,7 +6,7 @@ export interface Size {
   readonly width: number;
 }
 
-/** Filters of PIL. Those that sharp has too bear its names. */
+/** Filters of PIL. Those that sharp has too are named as there. */
 export type ResizeKernel = 'nearest' | 'lanczos3' | 'linear' | 'cubic' | 'box' | 'hamming';
 
 export type Resize =

@@ -107,10 +107,6 @@ export class Runner {
     return this.#shapes !== undefined;
   }
 
-  get policy(): SkipPolicy {
-    return this.#policy;
-  }
-
   /**
    * Of the session's own policy.
    * @throws ResidualSkipError INVALID_ARGUMENT while `hasShapes` is false

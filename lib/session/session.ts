@@ -120,7 +120,7 @@ export class InferenceSession {
    * @internal
    */
   get ownPolicy(): SkipPolicy {
-    return this.#runner.policy;
+    return this.#parts.own.policy;
   }
 
   /** Facts about the model. */

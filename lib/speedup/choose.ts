@@ -35,7 +35,7 @@ export interface Ladder {
 const PENALTIES = 24;
 /** Most fronts of a ladder: each has to be asked before the next. */
 const MAX_FRONTS = 3;
-/** Ladders of one kind that get another front. */
+/** How many ladders of one kind get another front. */
 const WIDENED = 4;
 /** Ladders that are timed, whatever their kind. */
 const FASTEST = 3;
@@ -85,7 +85,7 @@ export function provable({ task, tables }: Pool, items: number, ladders = 1): Pr
 
 /**
  * The ladders of a pool, also those that don't pay: fronts in their order, with and without exits in them and in the network. Every front
- * is tried alone; of ladders with as many fronts and the same kinds of exits, the fastest few get one more. One that pays, but leaves a
+ * is tried alone; of the ladders with the same number of fronts and the same kinds of exits, the fastest few get one more. One that pays, but leaves a
  * network unused, or uses the same exits as another with fewer, is left out.
  * @param isLate whether no further front is to be tried
  */
@@ -165,7 +165,7 @@ const KINDS = [
 ] as const satisfies readonly Kind[];
 type Kind = readonly [exits: boolean, inside: boolean];
 
-/** A ladder with its times as it is, as shares of the full network's: its mean, and what is to be expected of what is to be short. */
+/** A ladder that was timed as it is, in shares of the full network's time: its mean, and what to expect of the time that is to be short. */
 export interface TimedLadder {
   readonly ladder: Ladder;
   readonly mean: number;
@@ -188,7 +188,7 @@ function kindOf({ pool: { times, own } }: Ladder): Kind {
 }
 
 /**
- * The ladders to certify: the fastest, and the fastest without exits behind blocks, whose few thresholds follow chance less. Both are tested
+ * The ladders to certify: the fastest, and the fastest without exits behind blocks, whose few thresholds fit chance less. Both are tested
  * at half of the error, so that whichever is taken keeps its promise. The second is left out where it can't win, or where the items
  * are too few to prove both.
  * @param timed the fastest first

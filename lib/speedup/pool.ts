@@ -59,14 +59,14 @@ function quantileOf(groups: readonly { readonly time: number; readonly count: nu
   return low + (at(Math.ceil(position)) - low) * (position % 1);
 }
 
-/** What is read of tables, over the items of all of them. */
+/** What the tables hold, joined over all of their items. */
 interface Evidence {
   readonly confidences: readonly Float32Array[];
   /** Of each exit, and then of the end. */
   readonly losses: readonly Float64Array[];
 }
 
-/** Where a pool with some of the exits of another is taken from. */
+/** The pool that another one was taken from, and which of its exits and fronts that one has. */
 interface Origin {
   readonly pool: Pool;
   readonly columns: readonly number[];
@@ -83,7 +83,7 @@ export class Pool {
    * @param exits those of the fronts first
    * @param tables of items that they were not fitted on, with a column for each exit
    * @param own index of the network itself in `times`
-   * @param origin shares what is made of tables once
+   * @param origin where it was taken from, if it was: what was read of the tables is shared
    */
   constructor(
     readonly name: string,

@@ -101,7 +101,7 @@ export function createApp(
    * instead: many clients send all of it before they read the answer, which they would lose with the connection.
    */
   const isCut = (request: IncomingMessage, code: string) => {
-    const isShort = Number(request.headers['content-length'] ?? Number.NaN) <= bodyLimit;
+    const isShort = Number(request.headers['content-length']) <= bodyLimit;
     return !request.complete && (code === 'BUSY' || (code === 'TOO_LARGE' && !isShort));
   };
   /** What a request that failed is answered. */

@@ -41,7 +41,7 @@ interface Expected {
    * JSON.
    */
   readonly json: number | undefined;
-  /** Is given the JSON at the start of a long body when it has come, and may throw: nothing more is read then. */
+  /** Called with the JSON at the start of a long body as soon as it has arrived. If it throws, nothing more is read. */
   readonly checkHead?: (json: Uint8Array) => void;
 }
 

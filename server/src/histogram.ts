@@ -43,7 +43,7 @@ class Series {
   }
 }
 
-/** A histogram for prom-client's registry, whose own looks up the labels of each value, which takes longer than to count it. */
+/** A histogram for prom-client's registry. Its own one looks up the labels of each value, which takes longer than counting it. */
 export class Histogram {
   readonly type = 'histogram';
   readonly aggregator = 'sum';

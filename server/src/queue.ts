@@ -58,7 +58,8 @@ const MIN_PART = 2;
  * once. Jobs are joined only when more of them wait than calls are free, and only into short calls: that saves part of
  * the time that handing a call to the engine takes, but the first job then waits for the last. Jobs are ordered by priority,
  * then by the engine time that their model and then their client have used so far, least first. Jobs of one client on one model keep
- * their order. Parts of long requests leave one call free, so that a request with a single job needn't wait for the end of one. When the queue is full, the client with the most requests in it gives places to the others.
+ * their order. Parts of long requests leave one call free, so that a request with a single job needn't wait for the end of one. When
+ * the queue is full, the client with the most requests in it gives places to the others.
  */
 export class JobQueue<T> {
   readonly #options: QueueOptions;

@@ -35,12 +35,13 @@ export function rulesOf({
   maxGroupDisagreement,
   metric,
   confidence,
-  choice: { ladders } = NO_CHOICE,
+  choice,
 }: Pick<ParsedOptions, 'limits' | 'maxGroupDisagreement' | 'metric' | 'confidence'> & {
   readonly choice?: Pick<Choice, 'ladders'> | undefined;
 }): readonly [Rule, ...Rule[]] {
   const [lowest, ...higher] = [...new Set(limits)].sort((a, b) => a - b) as [number, ...number[]];
   const promises = 1 + higher.length;
+  const ladders = choice?.ladders ?? 1;
   const ruleOf = (limit: number): Rule => ({
     ...{ metric, limit },
     groupLimit: maxGroupDisagreement ?? limit,
@@ -50,8 +51,6 @@ export function rulesOf({
   });
   return [ruleOf(lowest), ...higher.map(ruleOf)];
 }
-
-const NO_CHOICE = { ladders: 1 };
 
 /**
  * Whether answers gained are set off against those lost. With too few items for that test, losses alone are tested, which bound the

@@ -45,7 +45,8 @@ function perChannel(
   const aligned = [...Array<number>(shape.length - own.length).fill(1), ...own];
   if (aligned.some((length, axis) => length !== 1 && (axis !== channelAxis || length !== channels)))
     return undefined;
-  return Float64Array.from({ length: channels }, (_, c) => recalled(data)[data.length === 1 ? 0 : c]!);
+  const known = recalled(data);
+  return Float64Array.from({ length: channels }, (_, c) => known[known.length === 1 ? 0 : c]!);
 }
 
 /** The input and the function of a step that is an affine map of every channel (along `axis`), without its activation. */

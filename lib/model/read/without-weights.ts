@@ -1,4 +1,4 @@
-/** Reads an ONNX file but for its large weights: who packs them reads them then, one after the other. */
+/** Reads an ONNX file without its large weights, which are read one after the other when they are packed. */
 
 /** Of TensorProto.DataType: those whose bytes are used as they are in the file. */
 export const [FLOAT, UINT8, INT8] = [1, 2, 3];
@@ -12,10 +12,10 @@ const [VARINT, FIXED64, LENGTH, FIXED32] = [0, 1, 2, 5];
 
 /** Smaller weights are read with what is around them: finding out where they end takes as long. */
 const LARGE = 1 << 18;
-/** Bytes to read at a time: fewer would be many reads, and more would be of the next large weight. */
+/** Bytes to read at a time: with fewer there are many reads, and more would be a part of the next large weight. */
 const AHEAD = LARGE;
-/** Bytes of a tag or of a number, at most. */
-const MOST = 10;
+/** Bytes of a tag or of a number. */
+const MAX_NUMBER_BYTES = 10;
 
 /**
  * Fills `bytes` but for the large weights among the graph's initializers. What is no ONNX file is read as a whole: decoding finds its faults.
@@ -40,7 +40,7 @@ export async function readWithoutWeights(
 
   /** A number of at most 53 bits; NaN for any other, and beyond `end`. */
   async function number(end: number): Promise<number> {
-    await fill(Math.min(at + MOST, bytes.length));
+    await fill(Math.min(at + MAX_NUMBER_BYTES, bytes.length));
     for (let value = 0, factor = 1; at < end && factor < 2 ** 49; factor *= 128) {
       const byte = bytes[at++]!;
       value += (byte % 128) * factor;
@@ -51,7 +51,7 @@ export async function readWithoutWeights(
 
   /**
    * Walks over a message up to `end`; false if it is none.
-   * @param part is told a part's field and length, may walk over it, and gives false if that is no message
+   * @param part is called with the field and length of each part, may walk over it, and returns false if it is no message
    */
   async function walk(
     end: number,
