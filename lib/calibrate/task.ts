@@ -36,6 +36,11 @@ export class WorkMeter {
     return this.#done;
   }
 
+  /** Starts from nothing, for so many items. */
+  begin(total: number): void {
+    [this.#done, this.total] = [0, total];
+  }
+
   readonly add = (items: number): void => {
     this.#done += items;
     this.report(Math.min(this.#done, this.total), this.total);

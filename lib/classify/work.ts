@@ -50,9 +50,9 @@ export class Work {
     if (this.options.signal?.aborted) throw this.#aborted();
   }
 
-  report(stage: Progress['stage'], done: number, total: number | null): void {
+  report(stage: Progress['stage'], done: number, total: number | null, network?: string): void {
     this.check();
-    this.options.onProgress?.({ stage, done, total });
+    this.options.onProgress?.({ stage, done, total, ...(network !== undefined && { network }) });
   }
 
   readonly note = (text: string): void => makeNote(this.options.onNote, text);

@@ -82,12 +82,13 @@ export function watchWork(io: Io, wanted: boolean) {
   let meter: Meter | undefined;
   let shown: string | undefined;
   const stop = () => meter?.stop();
-  const onProgress = ({ stage, done, total }: WorkProgress) => {
+  const onProgress = ({ stage, done, total, network = '' }: WorkProgress) => {
     if (!wanted || total === null || total < 2) return;
-    if (shown !== stage) {
+    const what = `${stage[0]!.toUpperCase()}${stage.slice(1)} ${network}`.trimEnd();
+    if (shown !== what) {
       stop();
-      meter = startMeter(io, total, `${stage[0]!.toUpperCase()}${stage.slice(1)}`);
-      shown = stage;
+      meter = startMeter(io, total, what);
+      shown = what;
     }
     meter!.show(done, total);
   };
@@ -121,18 +122,20 @@ function startBar(total: number, what: string): Meter {
   };
 }
 
-/** A line for every `io.lineMs` that pass, so that short work prints none. */
+/** A line for every `io.lineMs` that pass while something is left, so that short work prints none. */
 function startLines({ err, lineMs }: Io, what: string): Meter {
   if (lineMs === undefined) return { show: () => {}, stop: () => {} };
-  const start = performance.now();
+  let start = performance.now();
   let [done, total] = [0, 0];
   const print = () => {
+    if (done >= total) return;
     const left = done > 0 ? ((performance.now() - start) / done) * (total - done) : undefined;
     err(`${what}: ${done} of ${total}${left === undefined ? '' : `, about ${duration(left / 1000)} left`}\n`);
   };
   const timer = setInterval(print, lineMs).unref();
   return {
     show: (value, sum) => {
+      if (value < done) start = performance.now();
       [done, total] = [value, sum];
     },
     stop: () => clearInterval(timer),

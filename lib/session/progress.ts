@@ -2,7 +2,7 @@
 export interface Progress {
   /**
    * `loading` and `packing` are those of `create`: the file is read and decoded, weights are brought into the order in which kernels read
-   * them. `reading` (images), `calibrating`, `evaluating` and `searching` are those of `calibrate`, `evaluate` and `renderAudit`; `observing`,
+   * them. `reading` (images), `calibrating`, `evaluating` and `searching` are those of `calibrate`, `speedup`, `evaluate` and `renderAudit`; `observing`,
    * `choosing` and `comparing` those of `quantize`.
    */
   readonly stage:
@@ -19,6 +19,8 @@ export interface Progress {
   readonly done: number;
   /** Steps of the stage; null for a source of unknown length. */
   readonly total: number | null;
+  /** Of `speedup`, which has these stages for each network that it tries: the network's name. */
+  readonly network?: string;
 }
 
 /** Packing as Progress, each state once; what the callback throws is kept, since it is called from a timer. */

@@ -65,7 +65,7 @@ export async function int8Network(
   try {
     const { model: bytes } = await quantize(file, images, {
       ...options,
-      onProgress: ({ done, total }) => work.report('calibrating', done, total),
+      onProgress: ({ stage, done, total }) => work.report(stage, done, total, nameOfInt8(name)),
       onNote: () => {},
     });
     const model = await loadModel(bytes);

@@ -91,8 +91,11 @@ export class PoolMaker {
     return this.setup.exits && !this.isLate();
   }
 
-  #taskOf(programs: Programs, network: Network): Task {
-    return taskOf(this.setup.backend, programs, network.model.sha256, this.optionsFor(network));
+  /** @param name of what it is about, in its progress */
+  #taskOf(programs: Programs, network: Network, name = network.name): Task {
+    const { backend, work } = this.setup;
+    const onProgress = (done: number, total: number) => work.report('calibrating', done, total, name);
+    return taskOf(backend, programs, network.model.sha256, { ...this.optionsFor(network), onProgress });
   }
 
   /** With the float network as the original of another one. */
@@ -153,12 +156,12 @@ export class PoolMaker {
       // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
       const isOwn = ownNames(this.setup.float).includes(each.candidate.network.name);
       const fitter = isOwn || !this.#fits() ? undefined : this.#fitterOf(each.front);
-      fronts.push({ ...each, fitter, chains: (await fitter?.fit()) ?? [[]] });
+      fronts.push({ ...each, fitter, chains: (await fitter?.fitAlone()) ?? [[]] });
     }
     const task = this.#taskOf(plain, network);
     const own = modelExits(plain.main.ownExits).map(({ after }): AnyExit => ({ after }));
     const fitter = own.length > 0 || !this.#fits() ? undefined : new Fitter(task, this.split);
-    const chains = fitter ? await fitter.fit() : [own];
+    const chains = fitter ? await fitter.fitAlone() : [own];
     this.made.push({ pool: await this.#pool(network, fronts, chains), network, fronts, fitter, chains });
   }
 
@@ -168,7 +171,7 @@ export class PoolMaker {
     const programs = shapedPrograms(float.model, opened, read.typical, function* (binding) {
       return (yield* front.compiling(binding)).program;
     });
-    const { options, ...task } = this.#taskOf(programs, float);
+    const { options, ...task } = this.#taskOf(programs, float, front.spec.name);
     return new Fitter({ ...task, options: { ...options, labels: undefined } }, this.split);
   }
 
@@ -192,6 +195,7 @@ export class PoolMaker {
         ...fronts.map(({ candidate, chains: own }) => exitsOfFront(candidate.spec.name, at(own))),
         [...at(chains)],
       ];
+      task.progress.begin(items.length * (task.original ? 2 : 1));
       if (fold < folds.length) tables.push(await tableOf(task, networks.flat(), items));
       last = task;
     }
@@ -215,7 +219,7 @@ export class PoolMaker {
       );
       if (!fitter || kept.length === exits.length) return undefined;
       changes = true;
-      return kept.length === 0 ? [[]] : fitter.fit(new Set(kept.map(({ after }) => after)));
+      return kept.length === 0 ? [[]] : fitter.fitAlone(new Set(kept.map(({ after }) => after)));
     };
     const fronts: Joined[] = [];
     for (const front of usedBy(pool, made.fronts)) {

@@ -62,6 +62,12 @@ export class Fitter {
     return options.fit ? this.#fitOn(backend.engine, behind) : this.#remembered(backend, behind);
   }
 
+  /** As `fit`; the progress is that of fitting alone. */
+  fitAlone(behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
+    this.task.progress.begin(this.work);
+    return this.fit(behind);
+  }
+
   #fitOn(backend: Task['backend'], behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
     const { programs, options, progress } = this.task;
     const source = options.fit

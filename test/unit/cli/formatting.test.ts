@@ -152,6 +152,25 @@ describe('progress where the error stream is no terminal', () => {
     ]);
   });
 
+  test('names the network, and says nothing more of a stage whose steps are all done', () => {
+    const { written, io } = lines();
+    const { options, stop } = watchWork(io, true);
+    const calibrating = (network: string, done: number) =>
+      options.onProgress({ stage: 'calibrating', done, total: 40, network });
+    calibrating('front', 40);
+    jest.advanceTimersByTime(30_000);
+    calibrating('model', 10);
+    jest.advanceTimersByTime(10_000);
+    // Its next stage begins from nothing.
+    calibrating('model', 2);
+    jest.advanceTimersByTime(10_000);
+    stop();
+    expect(written).toEqual([
+      'Calibrating model: 10 of 40, about 30 s left\n',
+      'Calibrating model: 2 of 40, about 4 min left\n',
+    ]);
+  });
+
   test('counts the steps of short commands as well', () => {
     const { written, io } = lines();
     const progress = startProgress(io, 8, 'Recording', true);

@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { contentHash } from 'lib/calibrate/split.js';
 import { openDataModel } from 'lib/classify/data-model.js';
-import { InferenceSession, type Tensor } from 'lib/index.js';
+import { InferenceSession, type Progress, type Tensor } from 'lib/index.js';
 import { hashPolicy } from 'lib/skip/policy.js';
 import { checkFolder, writeLadder } from 'lib/speedup/folder.js';
 import { GivenFront } from 'lib/speedup/networks.js';
@@ -75,8 +75,10 @@ describe('with a front', () => {
   const folder = join(folderOf({}), 'ladder');
   let result: Speedup;
   let calibration: NonNullable<Speedup['calibration']>;
+  const steps: Progress[] = [];
   beforeAll(async () => {
-    result = await speedup(model, items, { ...QUICK, int8: false, front: [front] });
+    const onProgress = (step: Progress) => void steps.push(step);
+    result = await speedup(model, items, { ...QUICK, int8: false, front: [front], onProgress });
     calibration = result.calibration!;
     await writeLadder(result, model, folder);
   });
@@ -106,6 +108,16 @@ describe('with a front', () => {
     await using session = await InferenceSession.create(folder);
     expect(session.policy.sha256).toBe(hashPolicy(policy));
     expect(session.policy.promise).toMatchObject({ limit: LIMIT });
+  });
+
+  test('its progress says which network is calibrated, and reaches the end of each stage', () => {
+    const names = new Set(steps.map(({ network }) => network));
+    expect(names).toContain('model');
+    expect(steps.every(({ done, total }) => total! > 0 && done <= total!)).toBe(true);
+    for (const name of names) {
+      const last = steps.filter(({ network }) => network === name).at(-1)!;
+      expect(last.done).toBe(last.total);
+    }
   });
 
   test('what was tried is told, the fastest first', () => {
