@@ -19,6 +19,7 @@ export { type RenderAuditOptions, renderAudit } from './audit/render.js';
 export { type ReplayDifference, type ReplayItem, type ReplayReport, replayAudit } from './audit/replay.js';
 export { type Watch, watch } from './audit/watch.js';
 export type { WatchOptions, WatchStats } from './audit/watch-options.js';
+export { returnFreedMemory } from './backends/addon.js';
 export { calibrate } from './calibrate/calibrate.js';
 export type { CalibrateOptions, Limits } from './calibrate/options.js';
 export {

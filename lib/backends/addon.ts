@@ -23,6 +23,8 @@ interface NativeBinding {
   discard(buffer: ArrayBuffer): void;
   /** Gives the memory of an array's whole pages back, which loses their elements; false where that can't be done. */
   forget(array: TensorData): boolean;
+  /** From now on, the C library gives large blocks back to the system as soon as they are freed. */
+  returnFreed(): void;
   info(): NativeInfo;
   /** Writes 32 bytes for each message. Undefined if the processor has no instructions for it. */
   sha256?(messages: readonly TensorData[], digests: Uint8Array): void;
@@ -121,6 +123,25 @@ export function nativeInfo(): NativeInfo {
 export function nativeSha256(): ((messages: readonly TensorData[], digests: Uint8Array) => void) | undefined {
   const loaded = loadBinding();
   return 'problem' in loaded ? undefined : (loaded.exports as NativeBinding).sha256;
+}
+
+/**
+ * Frees an array's memory now rather than when garbage is collected, if it has all of its buffer: the array is empty then. Without native
+ * code, nothing happens.
+ */
+export function discard({ buffer, byteLength }: Uint8Array): void {
+  const loaded = loadBinding();
+  if ('problem' in loaded || byteLength < buffer.byteLength) return;
+  (loaded.exports as NativeBinding).discard(buffer as ArrayBuffer);
+}
+
+/**
+ * For processes that bound their memory: from now on, the C library gives what image decoders free back to the system, where it may otherwise
+ * keep up to 64 MiB for each thread. Does nothing without glibc or native code.
+ */
+export function returnFreedMemory(): void {
+  const loaded = loadBinding();
+  if (!('problem' in loaded)) (loaded.exports as NativeBinding).returnFreed();
 }
 
 /** Draws an image on another thread; undefined without native code. */

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
+import { discard } from '../backends/addon.js';
 import type { RawImage } from '../data/image.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
@@ -204,10 +205,12 @@ export class ImageClassifier {
 
   async #prepare(image: ImageSource, name: string, signal: AbortSignal | undefined) {
     const { resizing: resize } = this.preprocessor;
-    return this.prepareRaw(
-      await toRawImage(image, name, { signal, maxPixels: this.maxPixels, resize }),
-      name,
-    );
+    const raw = await toRawImage(image, name, { signal, maxPixels: this.maxPixels, resize });
+    try {
+      return await this.prepareRaw(raw, name);
+    } finally {
+      discard(raw.data);
+    }
   }
 
   /** Prepares a decoded image for the network; `name` is its name in messages. */

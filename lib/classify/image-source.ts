@@ -1,4 +1,5 @@
 import { fileURLToPath } from 'node:url';
+import { discard } from '../backends/addon.js';
 import { decodeImage, type RawImage, type ResizeRule } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import { bytesOf, checkPixels, isPixelData, type PixelData } from '../tensor/image-pixels.js';
@@ -40,8 +41,10 @@ export async function toRawImage(
   const { signal } = options;
   const image = await rawImage(source, name, options);
   // Nothing ends the decoder early, but what is left to do may take as long again.
-  if (signal?.aborted)
+  if (signal?.aborted) {
+    discard(image.data);
     throw new ResidualSkipError('ABORTED', `${name}: it was aborted`, { cause: signal.reason });
+  }
   return image;
 }
 

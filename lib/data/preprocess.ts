@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { discard } from '../backends/addon.js';
 import { ResidualSkipError } from '../errors.js';
 import { keepRecent } from '../util/maps.js';
 import { type RawImage, type ResizeRule, toGrey } from './image.js';
@@ -130,6 +131,7 @@ export class Preprocessor {
     const order = this.#flip ? [2, 1, 0] : [0, 1, 2];
     const sources = order.slice(0, channels).map((channel) => (drawn.channels === 1 ? 0 : channel));
     await draw({ image: drawn, ...layout, channels: sources, tables: this.#tables, output });
+    if (drawn !== image) discard(drawn.data);
     return { data: output, shape: [1, channels, height, width] };
   }
 

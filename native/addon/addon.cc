@@ -25,6 +25,9 @@
 #include <windows.h>
 #else
 #include <dlfcn.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #include <sys/mman.h>
 #include <unistd.h>
 #endif
@@ -396,6 +399,15 @@ Napi::Value forget(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), done);
 }
 
+// returnFreed(): void. From now on, blocks of 4 MiB or more are given back to the system as soon as they are freed. Otherwise the C library keeps blocks
+// of up to 32 MiB, for each of its threads, once one of that size has been freed.
+void return_freed(const Napi::CallbackInfo&) {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  mallopt(M_TRIM_THRESHOLD, 8 << 20);
+#endif
+}
+
 // sha256(messages: TypedArray[], digests: Uint8Array): void. Fills in 32 bytes for each message.
 void sha256_all(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -462,6 +474,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("discard", Napi::Function::New(env, discard, "discard"));
   exports.Set("forget", Napi::Function::New(env, forget, "forget"));
+  exports.Set("returnFreed", Napi::Function::New(env, return_freed, "returnFreed"));
   exports.Set("draw", Napi::Function::New(env, draw, "draw"));
   if (can_sha256()) {
     exports.Set("sha256", Napi::Function::New(env, sha256_all, "sha256"));

@@ -1,5 +1,4 @@
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+import { setImmediate } from 'node:timers/promises';
 import type { Caller } from './caller.js';
 import { ServerError } from './errors.js';
 import { Shares } from './shares.js';
@@ -15,13 +14,6 @@ interface Decode {
   start(): void;
   drop(): void;
 }
-
-setFlagsFromString('--expose-gc');
-/**
- * Frees what nothing refers to: the pixels of a decoded image would be kept beside those of the next ones, since V8 doesn't count
- * them. It takes as long as a few rows of a large image.
- */
-const collectGarbage = runInNewContext('gc') as () => void;
 
 /** An image is large if it takes more than this share of the memory. */
 const LARGE = 1 / 8;
@@ -96,9 +88,10 @@ export class Decodes {
     } catch (error) {
       throw caller.reason ?? error;
     } finally {
+      // Its pixels are freed in the next turn of the event loop.
+      if (this.#isLarge(own)) await setImmediate();
       this.#running.delete(own);
       this.#bytes -= bytes;
-      if (this.#isLarge(own)) collectGarbage();
       this.#fill();
     }
   }
@@ -137,5 +130,5 @@ export class Decodes {
   }
 }
 
-/** Of the process. The pixels of an image that was decoded may take memory until the next one is, so that the peak is higher. */
+/** Of the process. */
 export const decodes = new Decodes(2, 160 << 20);

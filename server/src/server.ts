@@ -1,7 +1,7 @@
 import type { Server as NetServer, Socket } from 'node:net';
 import type { Server as TlsServer } from 'node:tls';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
-import { inspect, ResidualSkipError } from 'residual-skip';
+import { inspect, ResidualSkipError, returnFreedMemory } from 'residual-skip';
 import { createApp } from './app.js';
 import { AuditLogs } from './audit.js';
 import { authenticator } from './auth.js';
@@ -56,6 +56,7 @@ interface Watcher {
  */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const parsed = parseServerOptions(options);
+  returnFreedMemory();
   const cleanups: (() => void | Promise<void>)[] = [];
   let draining = false;
   let closing: Promise<void> | undefined;

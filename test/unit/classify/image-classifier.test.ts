@@ -92,6 +92,19 @@ describe('classify', () => {
     ).toBe(0);
   });
 
+  test('the pixels of a decoded image are freed as soon as the image is prepared, also if that fails', async () => {
+    const create = { width: 1000, height: 800, channels: 3 as const, background: '#a05030' };
+    const file = await sharp({ create }).png().toBuffer();
+    const prepareRaw = jest.spyOn(classifier, 'prepareRaw');
+    await classifier.prepare(file);
+    prepareRaw.mockImplementationOnce(() => Promise.reject(new Error('torn')));
+    await expect(classifier.prepare(file)).rejects.toThrow('torn');
+    const decoded = prepareRaw.mock.calls.map(([image]) => image);
+    prepareRaw.mockRestore();
+    expect(decoded).toMatchObject(Array(2).fill({ width: 1000, height: 800, channels: 3 }));
+    for (const { data } of decoded) expect(data.buffer.byteLength).toBe(0);
+  });
+
   test('answers for no images with no answers', async () => {
     expect(await classifier.classify([])).toEqual([]);
   });
