@@ -14,14 +14,14 @@ export function sameShape(a: Shape, b: Shape): boolean {
 
 /** The shape that numpy broadcasts `shapes` to; undefined when they don't fit together. */
 export function broadcast(...shapes: readonly Shape[]): number[] | undefined {
-  const rank = shapes.reduce((max, shape) => Math.max(max, shape.length), 0);
+  let rank = 0;
+  for (const { length } of shapes) rank = Math.max(rank, length);
   const result = new Array<number>(rank).fill(1);
   for (const shape of shapes) {
-    for (const [i, length] of shape.entries()) {
-      const axis = rank - shape.length + i;
-      if (length === 1 || length === result[axis]) continue;
-      if (result[axis] !== 1) return undefined;
-      result[axis] = length;
+    for (let axis = rank - shape.length, i = 0; axis < rank; axis++, i++) {
+      const length = shape[i]!;
+      if (result[axis] === 1) result[axis] = length;
+      else if (length !== 1 && length !== result[axis]) return undefined;
     }
   }
   return result;

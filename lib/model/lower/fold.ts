@@ -184,14 +184,19 @@ function workOf(
   }
 }
 
-/** JSON has no infinities. */
+/** JSON with numbers that aren't finite, which it has as null. */
+function textOf(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.includes('null') ? JSON.stringify(value, finite) : text;
+}
+
 function finite(_key: string, value: unknown): unknown {
   return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }
 
 /**
- * The data of a step's outputs if all of its inputs are constant and the budget allows for it; otherwise undefined. What was computed
- * before costs nothing.
+ * The data of a step's outputs if the budget allows for it; otherwise undefined. All of its inputs are constant. What was computed before
+ * costs nothing.
  */
 export function fold(
   cache: FoldCache,
@@ -200,7 +205,6 @@ export function fold(
   inputs: readonly (Value | undefined)[],
   outputs: readonly Omit<Value, 'name'>[],
 ): TensorData[] | undefined {
-  if (inputs.some((input) => input && !input.data)) return undefined;
   // Constants of bytes stay bytes until integer steps have been made.
   if (step.op === 'dequantize' && !budget.inRun) return undefined;
   if (step.op === 'reshape') return [inputs[0]!.data!];
@@ -228,9 +232,9 @@ function memoised<T extends TensorData[] | undefined>(
   ask: (compute: () => TensorData[]) => T,
 ): T | TensorData[] {
   const data = inputs.flatMap((input) => (input ? [input.data!] : []));
-  const shapes = inputs.map((input) => input?.shape ?? null);
+  const shapes = inputs.map((input) => input?.shape ?? 0);
   const types = outputs.map(({ dtype, shape }) => [dtype, shape]);
-  const key = JSON.stringify([step.op, step.attrs, shapes, types], finite);
+  const key = textOf([step.op, step.attrs, shapes, types]);
   const compute = () => {
     const tensor = ({ dtype, shape }: Omit<Value, 'name'>, elements: TensorData): KernelTensor => ({
       dtype,

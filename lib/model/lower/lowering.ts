@@ -273,18 +273,33 @@ export class NodeLowering {
     attrs: StepNamed<Op>['attrs'],
   ): ValueId[] {
     this.count();
-    for (const { shape } of outputs) checkShape(shape, (problem) => this.invalid(problem));
+    this.checkShapes(outputs);
     // The parameters tie op and attrs together; TypeScript doesn't see it through the union.
     const step = { op, attrs } as IrStep;
-    const operands = inputs.map((id) => (id === NONE ? undefined : this.value(id)));
-    const { cache, budget, dequantised } = this.context;
-    const folded = fold(cache, budget, step, operands, outputs);
+    const operands = this.constantOperands(inputs);
+    const { cache, budget } = this.context;
+    const folded = operands && fold(cache, budget, step, operands, outputs);
     const ids = outputs.map((output, i) => this.define(output, folded?.[i]));
-    if (op === 'dequantize' && operands.every((operand) => !operand || operand.data)) {
-      dequantised.set(ids[0]!, () => computed(cache, step, operands, outputs)[0]!);
+    if (op === 'dequantize' && operands) {
+      this.context.dequantised.set(ids[0]!, () => computed(cache, step, operands, outputs)[0]!);
     }
     if (!folded) this.ops.push({ ...step, node: this.node.name, inputs, outputs: ids });
     return ids;
+  }
+
+  private checkShapes(outputs: readonly OutputType[]): void {
+    for (const { shape } of outputs) checkShape(shape, (problem) => this.invalid(problem));
+  }
+
+  /** The operands, if all of them are constants or absent. */
+  private constantOperands(inputs: readonly ValueId[]): (Value | undefined)[] | undefined {
+    const operands: (Value | undefined)[] = [];
+    for (const id of inputs) {
+      const operand = id === NONE ? undefined : this.value(id);
+      if (operand && !operand.data) return undefined;
+      operands.push(operand);
+    }
+    return operands;
   }
 
   /** Adds a conditional. */

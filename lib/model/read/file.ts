@@ -37,7 +37,7 @@ export interface ModelFile {
 const CHUNK = 4 << 20;
 
 /** Smaller files are read as a whole: finding their weights takes longer than reading them. */
-const LARGE_FILE = 1 << 24;
+const LARGE_FILE = 1 << 22;
 
 /**
  * Finds the model that a path names: the file itself, or of a folder its `model.onnx`, its `onnx/model.onnx` or its only

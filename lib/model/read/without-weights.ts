@@ -10,12 +10,14 @@ const [DATA_TYPE, RAW_DATA] = [2, 9];
 /** Of the protobuf encoding. */
 const [VARINT, FIXED64, LENGTH, FIXED32] = [0, 1, 2, 5];
 
-/** Smaller weights are read with what is around them: finding out where they end takes as long. */
+/** Smaller weights are read with what is around them: to leave one out takes as long. */
 const LARGE = 1 << 18;
-/** Bytes to read at a time: with fewer there are many reads, and more would be a part of the next large weight. */
-const AHEAD = LARGE;
-/** Bytes of a tag or of a number. */
-const MAX_NUMBER_BYTES = 10;
+/** Bytes to read behind a large weight: another one may be next. Each read in a row is twice as long, up to the most. */
+const [LEAST_AHEAD, MOST_AHEAD] = [1 << 13, 1 << 22];
+/** Bytes of a tag and of a number. */
+const MAX_HEAD_BYTES = 20;
+
+type Range = readonly [from: number, end: number];
 
 /**
  * Fills `bytes` but for the large weights among the graph's initializers. What is no ONNX file is read as a whole: decoding finds its faults.
@@ -27,74 +29,78 @@ export async function readWithoutWeights(
   bytes: Uint8Array,
   read: (from: number, end: number) => Promise<void>,
 ): Promise<Set<number>> {
-  const unread = new Set<number>();
-  /** Where the walk is, and up to where bytes are there or left out. */
-  let [at, filled] = [0, 0];
+  const walk = new Walk(bytes);
+  for (const range of walk.model()) await read(...range);
+  return walk.unread;
+}
 
-  async function fill(end: number): Promise<void> {
-    if (end <= filled) return;
-    const ahead = Math.min(Math.max(end, filled + AHEAD), bytes.length);
-    await read(filled, ahead);
-    filled = ahead;
+/** Walks over a file, and yields each range that must be read before it goes on. */
+class Walk {
+  readonly unread = new Set<number>();
+  private at = 0;
+  /** Up to where bytes are there or left out. */
+  private filled = 0;
+  private ahead = LEAST_AHEAD;
+
+  constructor(private readonly bytes: Uint8Array) {}
+
+  *model(): Generator<Range> {
+    const { length } = this.bytes;
+    if (yield* this.message(length, 'model')) return yield* this.fill(length);
+    this.unread.clear();
+    yield [0, length];
+  }
+
+  /** False if what is up to `end` is no message. */
+  private *message(end: number, kind: 'model' | 'graph' | 'tensor'): Generator<Range, boolean> {
+    let type = 0;
+    while (this.at < end) {
+      if (this.at + MAX_HEAD_BYTES > this.filled) yield* this.fill(this.at + MAX_HEAD_BYTES);
+      const tag = this.number(end);
+      const [field, wireType] = [Math.floor(tag / 8), tag % 8];
+      if (wireType === VARINT) {
+        const value = this.number(end);
+        if (field === DATA_TYPE) type = value;
+      } else if (wireType === FIXED64 || wireType === FIXED32) this.at += wireType === FIXED64 ? 8 : 4;
+      else {
+        const length = wireType === LENGTH ? this.number(end) : Number.NaN;
+        const next = this.at + length;
+        if (!(next <= end)) return false;
+        if (length >= LARGE) {
+          if (kind === 'model' && field === GRAPH && !(yield* this.message(next, 'graph'))) return false;
+          if (kind === 'graph' && field === INITIALIZER && !(yield* this.message(next, 'tensor')))
+            return false;
+          if (kind === 'tensor' && field === RAW_DATA && [FLOAT, UINT8, INT8].includes(type))
+            this.leaveOut(next);
+        }
+        this.at = next;
+        if (this.filled < next) yield* this.fill(next);
+      }
+    }
+    return this.at === end;
+  }
+
+  private leaveOut(end: number): void {
+    this.unread.add(this.at);
+    if (this.filled < end) this.ahead = LEAST_AHEAD;
+    this.filled = Math.max(this.filled, end);
+  }
+
+  private *fill(to: number): Generator<Range> {
+    const end = Math.min(Math.max(to, this.filled + this.ahead), this.bytes.length);
+    if (end <= this.filled) return;
+    yield [this.filled, end];
+    this.filled = end;
+    this.ahead = Math.min(2 * this.ahead, MOST_AHEAD);
   }
 
   /** A number of at most 53 bits; NaN for any other, and beyond `end`. */
-  async function number(end: number): Promise<number> {
-    await fill(Math.min(at + MAX_NUMBER_BYTES, bytes.length));
-    for (let value = 0, factor = 1; at < end && factor < 2 ** 49; factor *= 128) {
-      const byte = bytes[at++]!;
+  private number(end: number): number {
+    for (let value = 0, factor = 1; this.at < end && factor < 2 ** 49; factor *= 128) {
+      const byte = this.bytes[this.at++]!;
       value += (byte % 128) * factor;
       if (byte < 128) return value;
     }
     return Number.NaN;
   }
-
-  /**
-   * Walks over a message up to `end`; false if it is none.
-   * @param part is called with the field and length of each part, may walk over it, and returns false if it is no message
-   */
-  async function walk(
-    end: number,
-    part: (field: number, length: number) => Promise<boolean>,
-    note: (field: number, value: number) => void = () => {},
-  ): Promise<boolean> {
-    while (at < end) {
-      const tag = await number(end);
-      const [field, kind] = [Math.floor(tag / 8), tag % 8];
-      if (kind === VARINT) note(field, await number(end));
-      else if (kind === FIXED64 || kind === FIXED32) at += kind === FIXED64 ? 8 : 4;
-      else {
-        const length = kind === LENGTH ? await number(end) : Number.NaN;
-        const next = at + length;
-        if (!(next <= end) || !(await part(field, length))) return false;
-        at = next;
-        if (filled < at) await fill(at);
-      }
-    }
-    return at === end;
-  }
-
-  function tensor(end: number): Promise<boolean> {
-    let type = 0;
-    const weights = async (field: number, length: number) => {
-      if (field === RAW_DATA && length >= LARGE && [FLOAT, UINT8, INT8].includes(type)) {
-        unread.add(at);
-        filled = Math.max(filled, at + length);
-      }
-      return true;
-    };
-    return walk(end, weights, (field, value) => {
-      if (field === DATA_TYPE) type = value;
-    });
-  }
-
-  const graph = (end: number) =>
-    walk(end, async (field, length) => field !== INITIALIZER || tensor(at + length));
-  const model = (end: number) => walk(end, async (field, length) => field !== GRAPH || graph(at + length));
-
-  if (!(await model(bytes.length))) {
-    unread.clear();
-    await read(0, bytes.length);
-  } else await fill(bytes.length);
-  return unread;
 }

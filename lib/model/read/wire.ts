@@ -1,0 +1,206 @@
+/** Reads and writes messages in the encoding of protocol buffers, by tables of their fields. */
+import { BinaryReader, BinaryWriter, type IBinaryWriter } from '@protobuf-ts/runtime';
+import { ResidualSkipError } from '../../errors.js';
+import { isDue, type Sliced } from '../../util/slices.js';
+
+/** An int64 on the wire: a number if it is a safe integer, otherwise two halves. */
+export type Int64 = number | { readonly low: number; readonly high: number };
+
+type Scalar = 'string' | 'bytes' | 'int32' | 'int64' | 'uint64' | 'float' | 'double';
+
+interface Field {
+  readonly name: string;
+  /** A scalar, or the fields of a message: a function, as messages contain each other. */
+  readonly type: Scalar | (() => Message);
+  readonly wireType: number;
+  readonly repeated: boolean;
+}
+/** By field number. */
+export type Message = Readonly<Record<number, Field>>;
+
+/** Wire type of each scalar: 0 is a varint, 1 eight bytes, 2 length-delimited, 5 four bytes. */
+const WIRE_TYPES = { string: 2, bytes: 2, int32: 0, int64: 0, uint64: 0, float: 5, double: 1 } as const;
+const DELIMITED = 2;
+
+const fieldOf = (name: string, type: Field['type'], repeated: boolean): Field => {
+  return { name, type, wireType: typeof type === 'string' ? WIRE_TYPES[type] : DELIMITED, repeated };
+};
+export const one = (name: string, type: Field['type']) => fieldOf(name, type, false);
+export const many = (name: string, type: Field['type']) => fieldOf(name, type, true);
+
+/** Deeper nesting is refused: no real model comes near this depth, and the stack suffices for it. */
+const MAX_DEPTH = 100;
+
+type Decoded = Record<string, unknown>;
+
+/** A reader whose strings and integers take no more time than they must: a file has thousands. */
+class Reader extends BinaryReader {
+  readonly #text: Buffer;
+
+  constructor({ buffer, byteOffset, byteLength }: Uint8Array) {
+    super(new Uint8Array(buffer, byteOffset, byteLength));
+    this.#text = Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
+  }
+
+  /** Text that isn't UTF-8 is read with replacement characters: names only need to differ. */
+  override string(): string {
+    const length = this.uint32();
+    const start = this.pos;
+    this.pos += length;
+    this.assertBounds();
+    return this.#text.toString('utf8', start, this.pos);
+  }
+
+  integer(): Int64 {
+    const [low, high] = this.varint64();
+    const value = (high | 0) * 2 ** 32 + (low >>> 0);
+    return Number.isSafeInteger(value) ? value : { low: low | 0, high: high | 0 };
+  }
+}
+
+const READ: Readonly<Record<Scalar, (reader: Reader) => unknown>> = {
+  string: (reader) => reader.string(),
+  bytes: (reader) => reader.bytes(),
+  int32: (reader) => reader.int32(),
+  int64: (reader) => reader.integer(),
+  uint64: (reader) => reader.integer(),
+  float: (reader) => reader.float(),
+  double: (reader) => reader.double(),
+};
+
+const bigint = (value: Int64) =>
+  typeof value === 'number' ? BigInt(value) : (BigInt(value.high) << 32n) | BigInt(value.low >>> 0);
+
+const WRITE: Readonly<Record<Scalar, (writer: IBinaryWriter, value: never) => unknown>> = {
+  string: (writer, value) => writer.string(value),
+  bytes: (writer, value) => writer.bytes(value),
+  int32: (writer, value) => writer.int32(value),
+  int64: (writer, value) => writer.int64(BigInt.asIntN(64, bigint(value))),
+  uint64: (writer, value) => writer.uint64(BigInt.asUintN(64, bigint(value))),
+  float: (writer, value) => writer.float(value),
+  double: (writer, value) => writer.double(value),
+};
+
+/** Messages and lists of fewer bytes are decoded in one go. */
+const AT_ONCE_BYTES = 1 << 16;
+
+function corrupt(problem: string, cause?: unknown): never {
+  throw new ResidualSkipError('MODEL_CORRUPT', problem, { cause });
+}
+
+/** What the reader throws where bytes end too early or are no message; any other error is a defect. */
+const OF_READER: readonly unknown[] = ['Error', 'RangeError'];
+
+/**
+ * Decodes a message. Byte fields are views into `bytes`; absent fields are undefined.
+ * @throws ResidualSkipError MODEL_CORRUPT when the bytes are not such a message
+ */
+export function* decodeAll(bytes: Uint8Array, fields: Message): Sliced<Decoded> {
+  try {
+    return yield* decoding(new Reader(bytes), fields, bytes.length, 0);
+  } catch (error) {
+    const { name, message } = error as Error;
+    if (!OF_READER.includes(name)) throw error;
+    corrupt(message, error);
+  }
+}
+
+/** Decodes a message that may be large: its large parts in slices, as it is. */
+function* decoding(reader: Reader, fields: Message, end: number, depth: number): Sliced<Decoded> {
+  const message: Decoded = {};
+  while (reader.pos < end) {
+    const start = reader.pos;
+    const tag = reader.uint32();
+    const field = fields[tag >>> 3];
+    const parted = field && (tag & 7) === DELIMITED && (isMessage(field) || isPacked(field));
+    const last = parted ? delimitedEnd(reader, end) : start;
+    if (!parted || last - start < AT_ONCE_BYTES) {
+      reader.pos = start;
+      decodePart(reader, message, fields, end, depth);
+    } else if (isMessage(field)) {
+      put(message, field, yield* decoding(reader, field.type(), last, checkedDepth(depth + 1)));
+    } else {
+      while (reader.pos < last) {
+        decodeList(reader, message, field, Math.min(reader.pos + AT_ONCE_BYTES, last));
+        if (isDue()) yield;
+      }
+    }
+    if (isDue()) yield;
+  }
+  return ended(reader, message, end);
+}
+
+function decode(reader: Reader, fields: Message, end: number, depth: number): Decoded {
+  const message: Decoded = {};
+  while (reader.pos < end) decodePart(reader, message, fields, end, depth);
+  return ended(reader, message, end);
+}
+
+function decodePart(reader: Reader, message: Decoded, fields: Message, end: number, depth: number): void {
+  const tag = reader.uint32();
+  const field = fields[tag >>> 3];
+  const wireType = tag & 7;
+  if (field && wireType === field.wireType) {
+    if (isMessage(field)) {
+      put(message, field, decode(reader, field.type(), delimitedEnd(reader, end), checkedDepth(depth + 1)));
+    } else put(message, field, READ[field.type as Scalar](reader));
+  } else if (field && wireType === DELIMITED && isPacked(field)) {
+    decodeList(reader, message, field, delimitedEnd(reader, end));
+  } else reader.skip(wireType);
+}
+
+/** Numbers of a packed list, up to `end` or beyond it by a part of the last. */
+function decodeList(reader: Reader, message: Decoded, field: Field, end: number): void {
+  const values = listOf(message, field);
+  const read = READ[field.type as Scalar];
+  while (reader.pos < end) values.push(read(reader));
+}
+
+const isMessage = (field: Field): field is Field & { readonly type: () => Message } =>
+  typeof field.type === 'function';
+
+/** Whether the field may be a list of numbers without tags between them. */
+const isPacked = (field: Field) => field.repeated && field.wireType !== DELIMITED;
+
+function checkedDepth(depth: number): number {
+  if (depth > MAX_DEPTH) corrupt(`messages are nested beyond a depth of ${MAX_DEPTH}`);
+  return depth;
+}
+
+function ended(reader: Reader, message: Decoded, end: number): Decoded {
+  if (reader.pos !== end) corrupt('a field is longer than the message around it');
+  return message;
+}
+
+function delimitedEnd(reader: Reader, limit: number): number {
+  const length = reader.uint32();
+  if (length > limit - reader.pos) corrupt('a message is longer than the one around it');
+  return reader.pos + length;
+}
+
+function put(message: Decoded, field: Field, value: unknown): void {
+  if (field.repeated) listOf(message, field).push(value);
+  else message[field.name] = value;
+}
+
+function listOf(message: Decoded, { name }: Field): unknown[] {
+  message[name] ??= [];
+  return message[name] as unknown[];
+}
+
+function encode(writer: IBinaryWriter, fields: Message, message: Decoded): IBinaryWriter {
+  for (const [number, { name, type, repeated }] of Object.entries(fields)) {
+    const given = message[name];
+    if (given === undefined) continue;
+    for (const value of (repeated ? given : [given]) as never[]) {
+      if (typeof type === 'string') WRITE[type](writer.tag(Number(number), WIRE_TYPES[type]), value);
+      else encode(writer.tag(Number(number), DELIMITED).fork(), type(), value).join();
+    }
+  }
+  return writer;
+}
+
+/** The bytes of a message. */
+export function encodeAll(fields: Message, message: Decoded): Uint8Array {
+  return encode(new BinaryWriter(), fields, message).finish();
+}
