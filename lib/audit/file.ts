@@ -9,12 +9,12 @@ import {
   rename,
   renameSync,
   rmSync,
-  write,
   writeSync,
 } from 'node:fs';
 import { type Chunk, LineBuffer, NO_CHUNK } from './line-buffer.js';
 import { FIRST_LINK, linkAtEnd } from './record.js';
 import { begunAt, lastLine, linkBefore, nextRotated, removeRotated } from './rotated.js';
+import { waitForSize, writeAll } from './write.js';
 
 /** When a file is rotated, and how long the files are kept that it was rotated to. */
 export interface LogFileLimits {
@@ -36,7 +36,6 @@ export interface LogFileEvents {
 const FLUSH_MS = 100;
 /** Most bytes of encoded lines that may wait for a slow disk; further lines are lost instead of filling the memory. */
 const MAX_BYTES = 2 ** 26;
-const EXIT_WAIT_MS = 1000;
 
 /** Number of new files so far, for their temporary names. */
 let begun = 0;
@@ -294,17 +293,4 @@ export class LogFile {
       this.events.failed(0, error as Error);
     }
   }
-}
-
-function writeAll(fd: number, bytes: Buffer, from: number, done: (error: Error | null) => void): void {
-  write(fd, bytes, from, bytes.length - from, null, (error, written) => {
-    if (error || from + written === bytes.length) done(error);
-    else writeAll(fd, bytes, from + written, done);
-  });
-}
-
-function waitForSize(fd: number, size: number): void {
-  const nap = new Int32Array(new SharedArrayBuffer(4));
-  for (let waited = 0; waited < EXIT_WAIT_MS && fstatSync(fd).size < size; waited++)
-    Atomics.wait(nap, 0, 0, 1);
 }

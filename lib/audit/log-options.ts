@@ -45,6 +45,13 @@ export interface AuditLogStats {
   readonly lastError: string | null;
 }
 
+declare module '../skip/observer.js' {
+  interface SessionStats {
+    readonly auditLog?: AuditLogStats;
+    readonly [another: `auditLog${number}`]: AuditLogStats | undefined;
+  }
+}
+
 const optionsSchema = z.strictObject({
   path: z.string({ error: 'expected the path of a file' }).min(1),
   sample: z.number().min(0).max(1).optional(),

@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
 import { copyData } from '../tensor/tensor.js';
-import { type Before, ItemBatch } from './batch.js';
+import { closeAtExit, forget } from './at-exit.js';
+import type { Before, ItemBatch } from './batch.js';
 import { signer } from './checkpoint.js';
 import { LogFile } from './file.js';
 import { partsOf } from './hash.js';
@@ -11,27 +12,11 @@ import { headerOf, inputHashesIn, type Recorded } from './items.js';
 import { Later } from './later.js';
 import { type AuditLogOptions, type AuditLogStats, parseLogOptions } from './log-options.js';
 import { type AuditEnergy, type AuditHeader, type AuditRecord, encodeRecord } from './record.js';
+import { timeBothWays } from './time-both-ways.js';
+import { WaitingItems } from './waiting-items.js';
 
-declare module '../skip/observer.js' {
-  interface SessionStats {
-    readonly auditLog?: AuditLogStats;
-    readonly [another: `auditLog${number}`]: AuditLogStats | undefined;
-  }
-}
-
-/** Bytes of tensors to encode in the next turn of the event loop, as with a full batch. */
-const BATCH_BYTES = 2 ** 19;
 /** Between two looks at what is due: signatures, rotation and removal by age. */
 const TEND_MS = 60_000;
-/** Most bytes of tensors that may wait; beyond that, encoding happens at once, on the hot path. */
-const MAX_WAITING_BYTES = 2 ** 24;
-
-/** Logs with items that may not be written yet. One listener serves all of them. */
-const unwritten = new Set<AuditLog>();
-
-function writeAll(): void {
-  for (const log of unwritten) log.closeNow();
-}
 
 /** An observer that appends what every item did to a file; see auditLog. */
 export class AuditLog implements RunObserver {
@@ -53,7 +38,7 @@ export class AuditLog implements RunObserver {
   /** Whether the last item was recorded. */
   #recordedLast = false;
   #timings = 0;
-  #waiting: ItemBatch[] = [];
+  readonly #waiting: WaitingItems;
   /** Encodes waiting items in a later turn of the event loop. */
   #later: Later | undefined;
   /** The batch that is being encoded, before those that wait. */
@@ -64,6 +49,7 @@ export class AuditLog implements RunObserver {
     this.#options = parseLogOptions(options);
     const { path, maxBytes, maxAge, keep, inputs, key } = this.#options;
     if (key !== undefined) this.#sign = signer(key);
+    this.#waiting = new WaitingItems(maxBytes);
     if (inputs === 'store') {
       this.#inputs = new InputStore(path, (error) => {
         this.#stats.inputsLost++;
@@ -112,9 +98,9 @@ export class AuditLog implements RunObserver {
       };
       this.#keep(waiting);
     }
-    if (this.#waiting.length === 0) return undefined;
+    if (this.#waiting.isEmpty) return undefined;
     this.#later ??= new Later(() => this.#encode());
-    if (this.#enough()) this.#later.hurry();
+    if (this.#waiting.isEnough) this.#later.hurry();
     return this.#later.done;
   }
 
@@ -133,20 +119,10 @@ export class AuditLog implements RunObserver {
     }
     if (!this.#recordedLast) return;
     const run = this.#runs - 1;
-    const control = this.#control;
-    const timed = async (which: 'runFull' | 'runAgain') => {
-      const start = performance.now();
-      await control[which](feeds);
-      return Number((performance.now() - start).toFixed(4));
-    };
-    // The second run finds warmer caches.
-    const fullFirst = this.#timings++ % 2 === 0;
-    const before = fullFirst ? undefined : await timed('runAgain');
-    const milliseconds = await timed('runFull');
-    const skipMilliseconds = before ?? (await timed('runAgain'));
+    const times = await timeBothWays(this.#control, feeds, this.#timings++ % 2 === 0);
     this.#drain();
     // Without a header there is no item that the record could belong to.
-    if (!this.#file.fresh) this.#add({ type: 'full', time: Date.now(), run, milliseconds, skipMilliseconds });
+    if (!this.#file.fresh) this.#add({ type: 'full', time: Date.now(), run, ...times });
   }
 
   /** Records the CPU time and energy of items both ways, as `record` measures them, for the report. */
@@ -166,8 +142,7 @@ export class AuditLog implements RunObserver {
     clearInterval(this.#tending);
     this.#tending = undefined;
     await Promise.all([this.#file.close(), this.#inputs?.settled()]);
-    unwritten.delete(this);
-    if (unwritten.size === 0) process.off('exit', writeAll);
+    forget(this);
   }
 
   /** Like onRelease, for a process that ends: without the event loop. */
@@ -210,29 +185,11 @@ export class AuditLog implements RunObserver {
   }
 
   #keep(item: Recorded): void {
-    if (unwritten.size === 0) process.on('exit', writeAll);
-    unwritten.add(this);
+    closeAtExit(this);
     this.#tending ??= setInterval(() => this.#tend(), TEND_MS).unref();
-    const last = this.#waiting.at(-1);
-    const { context } = item.event;
-    if (!last || last.full || last.context !== context) {
-      const { maxBytes } = this.#options;
-      this.#waiting.push(new ItemBatch(context, item, maxBytes, this.#control?.auditLines));
-    } else {
-      last.add(item);
-    }
+    this.#waiting.add(item, this.#control?.auditLines);
     // Synchronous runs give the event loop no turn.
-    if (this.#waitingBytes() > MAX_WAITING_BYTES) this.#drain();
-  }
-
-  #waitingBytes(): number {
-    let bytes = 0;
-    for (const batch of this.#waiting) bytes += batch.bytes;
-    return bytes;
-  }
-
-  #enough(): boolean {
-    return this.#waiting[0]?.full === true || this.#waitingBytes() >= BATCH_BYTES;
+    if (this.#waiting.isTooMuch) this.#drain();
   }
 
   /** Starts to encode what waits. Batches follow one another: each continues the previous link. */
@@ -240,10 +197,10 @@ export class AuditLog implements RunObserver {
     if (this.#underway) return;
     const before = this.#before();
     if (!before) return;
-    const batch = this.#waiting.shift()!;
+    const batch = this.#waiting.take();
     this.#underway = batch;
     const { closings } = this.#file;
-    const later = this.#waiting.length === 0 ? this.#later : undefined;
+    const later = this.#waiting.isEmpty ? this.#later : undefined;
     if (later) this.#later = undefined;
     const ended = (lines?: Uint8Array) => {
       // Otherwise this batch and the waiting ones were encoded at once meanwhile.
@@ -257,17 +214,17 @@ export class AuditLog implements RunObserver {
         }
       }
       later?.end();
-      if (this.#later && (this.#later.due || this.#enough())) this.#later.hurry();
+      if (this.#later && (this.#later.due || this.#waiting.isEnough)) this.#later.hurry();
     };
     batch.encode(before).then(ended, () => ended());
   }
 
   /** Encodes everything that waits or is being encoded, now. */
   #drain(): void {
-    if (this.#underway) this.#waiting.unshift(this.#underway);
+    if (this.#underway) this.#waiting.putBack(this.#underway);
     this.#underway = undefined;
     for (let before = this.#before(); before; before = this.#before()) {
-      const batch = this.#waiting.shift()!;
+      const batch = this.#waiting.take();
       try {
         this.#append(batch, before, batch.encodeSync(before));
       } catch (error) {
@@ -279,13 +236,12 @@ export class AuditLog implements RunObserver {
 
   /** What precedes the first waiting batch; undefined if there is nothing to do. */
   #before(): Before | undefined {
-    const [batch] = this.#waiting;
+    const batch = this.#waiting.first;
     if (!batch) return undefined;
     try {
       this.#file.open();
     } catch (error) {
-      const items = this.#waiting.reduce((sum, waiting) => sum + waiting.items.length, 0);
-      this.#failed(items, error as Error);
+      this.#failed(this.#waiting.items, error as Error);
       this.#nothingWaits();
       return undefined;
     }
@@ -297,7 +253,7 @@ export class AuditLog implements RunObserver {
   }
 
   #nothingWaits(): void {
-    this.#waiting = [];
+    this.#waiting.clear();
     this.#later?.end();
     this.#later = undefined;
   }

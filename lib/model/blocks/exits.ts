@@ -11,6 +11,7 @@ import type { Sliced } from '../../util/slices.js';
 import { fuse, fuseResiduals, simplify } from '../optimise/fuse.js';
 import { integerise } from '../optimise/integer.js';
 import { Region, type WorkOp } from '../optimise/region.js';
+import { ancestors, dependsOn } from '../optimise/search.js';
 import { costOf } from '../program/cost.js';
 import { NONE, type OwnExit, type Step, type Value, type ValueId } from '../program/program.js';
 import { stepsFor } from '../program/steps-for.js';
@@ -59,7 +60,7 @@ export function detachExits(region: Region): DetachedExits | 'inseparable' | und
     choices.push(next.choice);
     rest = next.rest;
   }
-  const needed = region.ancestors(rest);
+  const needed = ancestors(region, rest);
   const heads = withOwnSteps(
     region,
     region.ops.filter((op) => !needed.has(op)),
@@ -152,7 +153,7 @@ function choiceOf(
     return undefined;
   // What is computed from the other answer is the body of a gate.
   const sources = branches[0]?.producer(answer) ? branches[0].captured() : [answer];
-  if (sources.some((id) => region.dependsOn(id, rest))) return undefined;
+  if (sources.some((id) => dependsOn(region, id, rest))) return undefined;
   if (branches.length > 0) {
     region.replace(
       [producer],

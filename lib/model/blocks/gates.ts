@@ -3,6 +3,7 @@ import type { ValueType } from '../../tensor/tensor.js';
 import { isDue, type Sliced } from '../../util/slices.js';
 import { changesNothing, forgetRanges, rangeOf } from '../optimise/range.js';
 import type { Region, Select, WorkIf, WorkOp, WorkStep } from '../optimise/region.js';
+import { dependsOn } from '../optimise/search.js';
 import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from '../program/program.js';
 import { type Condition, type Element, hardGate, negate } from './decision.js';
 import { conditionsIn, Resolution, type Resolved } from './resolution.js';
@@ -146,7 +147,7 @@ function shortcutOf(region: Region, id: ValueId, body: ValueId): Shortcut | unde
   if (shortcutPath(region, id, body)) return { shortcut: id, skipActivation: NO_ACTIVATION };
   const activated = region.producerOf(id, 'unary');
   const shortcut = activated?.inputs[0];
-  if (!activated || shortcut === undefined || !region.dependsOn(body, shortcut)) return undefined;
+  if (!activated || shortcut === undefined || !dependsOn(region, body, shortcut)) return undefined;
   return owed(region, { shortcut, skipActivation: activated.attrs.act });
 }
 

@@ -3,6 +3,7 @@ import { isDue, type Sliced } from '../../util/slices.js';
 import { type ByteType, bytesOf, isIdentity, numbersOf } from '../optimise/quantised-value.js';
 import { changesNothing, forgetRanges, rangeOf } from '../optimise/range.js';
 import type { Region, Select, WorkOp, WorkStep, WorkStepNamed } from '../optimise/region.js';
+import { between, dependsOn } from '../optimise/search.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -226,7 +227,7 @@ function postNormLayer(
   if (first.op.op === 'select' || second.op.op === 'select') return undefined;
   if (normSource(region, second.input) !== first.op.outputs[0]) return undefined;
   const sum = second.op.outputs[0]!;
-  const after = region.between(sum, region.outputs[0]!);
+  const after = between(region, sum, region.outputs[0]!);
   const like = region.shape(first.input);
   const op = after.findLast(
     ({ outputs: [end] }) => sameShape(region.shape(end!), like) && normSource(region, end!) === sum,
@@ -266,10 +267,10 @@ function sumCandidate(
   if (!path) return undefined;
   const { body, gate } = gatherBody(region, output, path.input);
   if (holdsConditional(body)) return undefined;
-  const between = region.between(path.input, output);
+  const inside = between(region, path.input, output);
   // What depends on a value by a gate's decision alone, such as the state of a recurrent gate, is no block around it.
-  if (path.kind !== 'identity' && between.some((member) => member.op === 'select')) return undefined;
-  const layers = between.filter(isLayer);
+  if (path.kind !== 'identity' && inside.some((member) => member.op === 'select')) return undefined;
+  const layers = inside.filter(isLayer);
   const leaks = layers.some((layer) => !body.has(layer));
   if (layers.length === 0 && ![...body].some(isLayer)) return undefined;
   const act = op.op === 'binary' ? op.attrs.act : NO_ACTIVATION;
@@ -319,7 +320,7 @@ function identity(
   inputs: ReadonlyMap<ValueId, ValueId>,
 ): { kind: ShortcutKind; input: ValueId } | undefined {
   for (let from: ValueId | undefined = shortcut; from !== undefined; from = inputs.get(from)) {
-    if (region.dependsOn(body, from)) return { kind: 'identity', input: shortcut };
+    if (dependsOn(region, body, from)) return { kind: 'identity', input: shortcut };
     if (!region.usedOnce(from)) break;
   }
   return undefined;

@@ -1,5 +1,6 @@
 import { uniformElement } from '../../tensor/extremes.js';
 import type { Region, WorkOp, WorkStepNamed } from '../optimise/region.js';
+import { between, dependsOn } from '../optimise/search.js';
 import { NONE, type ShortcutKind, type ValueId } from '../program/program.js';
 
 /** The path of a shortcut from the value before a block to the sum behind it. */
@@ -21,7 +22,7 @@ const NORMS: ReadonlySet<string> = new Set(['layerNorm']);
  * al. 2015 (subsampling, new channels filled with zeros).
  */
 export function shortcutPath(region: Region, shortcut: ValueId, body: ValueId): ShortcutPath | undefined {
-  if (region.dependsOn(body, shortcut)) return { kind: 'identity', input: shortcut, layers: 0 };
+  if (dependsOn(region, body, shortcut)) return { kind: 'identity', input: shortcut, layers: 0 };
   let at = shortcut;
   let layers = 0;
   let projects = false;
@@ -32,7 +33,7 @@ export function shortcutPath(region: Region, shortcut: ValueId, body: ValueId): 
     if (op.op === 'conv' || op.op === 'gemm' || op.op === 'qconv' || op.op === 'qmatmul') layers++;
     projects ||= layers > 0 || op.op === 'affine' || op.op === 'binary' || NORMS.has(op.op);
     at = before;
-    if (!region.dependsOn(body, at)) continue;
+    if (!dependsOn(region, body, at)) continue;
     if (!projects && channels(region, shortcut) < channels(region, at)) return undefined;
     return { kind: projects ? 'projection' : 'padded', input: at, layers };
   }
@@ -112,7 +113,7 @@ function normalised(region: Region, op: WorkStepNamed<'binary'>): ValueId | unde
     const [x, mean] = sub?.attrs.kind === 'sub' ? sub.inputs : [];
     const average = mean === undefined ? undefined : region.producer(mean);
     if (x === undefined || !average || !averages(average) || average.inputs[0] !== x) continue;
-    const statistics = region.between(x, factor);
+    const statistics = between(region, x, factor);
     if (statistics.length > 0 && statistics.every(isStatistic)) return x;
   }
   return undefined;

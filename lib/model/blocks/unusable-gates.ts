@@ -2,6 +2,7 @@ import { sameShape, sizeOf } from '../../numeric/shapes.js';
 import { uniformElement } from '../../tensor/extremes.js';
 import { isDue, type Sliced } from '../../util/slices.js';
 import type { Region, WorkStep } from '../optimise/region.js';
+import { ancestors } from '../optimise/search.js';
 import type { Program, UnusableGate, ValueId } from '../program/program.js';
 import type { Model } from '../read/model.js';
 import { type Score, usable, valueWhen } from './decision.js';
@@ -61,7 +62,7 @@ function decides(region: Region, tracer: Tracer, decider: ValueId, output: Value
   if (!condition) return false;
   const closes = [true, false].some((holding) => valueWhen(scalar, condition, holding) === 0);
   if (factor && !closes) return false;
-  return elementsOf(condition.score).some((id) => [...region.ancestors(id)].some(isLayer));
+  return elementsOf(condition.score).some((id) => [...ancestors(region, id)].some(isLayer));
 }
 
 function elementsOf(score: Score): ValueId[] {

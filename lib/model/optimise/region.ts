@@ -9,6 +9,7 @@ import {
   type Value,
   type ValueId,
 } from '../program/program.js';
+import { Effort } from './effort.js';
 import { OrderedList } from './ordered-list.js';
 import { Readers } from './readers.js';
 
@@ -48,27 +49,6 @@ export interface Select {
 }
 
 export type WorkOp = WorkStep | WorkIf | Select;
-
-/**
- * Steps of search that rewriting may take, in a region and its branches: some patterns look far, and a file may be made so that they
- * always do. Rewriting is optional. It ends when this is spent, and what is left runs as it is.
- */
-class Effort {
-  private left = 2 ** 20;
-
-  /** For `count` operations. */
-  allow(count: number): void {
-    this.left += 128 * count;
-  }
-
-  spend(steps: number): void {
-    this.left -= steps;
-  }
-
-  get spent(): boolean {
-    return this.left < 0;
-  }
-}
 
 /**
  * A list of operations in SSA form and topological order that can be rewritten. Keeps producer and users of
@@ -244,41 +224,6 @@ export class Region {
   /** A number that grows along the list of operations. */
   position(op: WorkOp): number {
     return this.list.position(op);
-  }
-
-  /** The operations that `output` needs and that need `input`, in order. */
-  between(input: ValueId, output: ValueId): WorkOp[] {
-    const needed = this.ancestors(output, input);
-    const reached = new Set<WorkOp>();
-    for (const op of [...needed].sort((a, b) => this.position(a) - this.position(b))) {
-      const reads = this.reads(op);
-      if (reads.some((id) => id === input || reached.has(this.producers.get(id)!))) reached.add(op);
-    }
-    return [...reached];
-  }
-
-  /** The operations that `id` needs; if `since` is given, only those after its producer. */
-  ancestors(id: ValueId, since?: ValueId): Set<WorkOp> {
-    const origin = since === undefined ? undefined : this.producers.get(since);
-    const floor = origin ? this.position(origin) : Number.NEGATIVE_INFINITY;
-    const found = new Set<WorkOp>();
-    const pending = [id];
-    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-      const producer = this.producers.get(next);
-      if (!producer || found.has(producer) || this.position(producer) <= floor) continue;
-      found.add(producer);
-      const reads = this.reads(producer);
-      this.effort.spend(1 + reads.length);
-      for (const read of reads) pending.push(read);
-    }
-    return found;
-  }
-
-  /** Whether `id` is computed from `ancestor` (or is it). */
-  dependsOn(id: ValueId, ancestor: ValueId): boolean {
-    if (id === ancestor) return true;
-    for (const op of this.ancestors(id, ancestor)) if (this.reads(op).includes(ancestor)) return true;
-    return false;
   }
 
   private adopt(op: IrOp): WorkOp {
