@@ -51,22 +51,25 @@ export interface Setup {
 }
 
 /** A pool with the networks that it was made from. */
-export interface Made {
+export interface Made extends Fitted {
   readonly pool: Pool;
   readonly network: Network;
   readonly fronts: readonly Joined[];
+}
+
+/** Exits of a network: for each fold of the items those that were fitted without it, and then the policy's. */
+interface Fitted {
   readonly fitter: Fitter | undefined;
-  /** Exits of the network, as those of a front. */
   readonly chains: readonly (readonly AnyExit[])[];
 }
 
-/** A front with exits of its own: for each fold of the items those that were fitted without it, and then the policy's. */
-export interface Joined {
+/** A front with exits of its own. */
+export interface Joined extends Fitted {
   readonly candidate: Candidate;
   readonly front: LoadedFront;
-  readonly chains: readonly (readonly AnyExit[])[];
-  readonly fitter: Fitter | undefined;
 }
+
+const NO_EXITS: Fitted = { fitter: undefined, chains: [[]] };
 
 /** How the user's network is prepared and run. */
 export type Engine = Pick<SpeedupOptions, 'labels' | 'preprocessor' | 'isa' | 'threads'>;
@@ -74,6 +77,8 @@ export type Engine = Pick<SpeedupOptions, 'labels' | 'preprocessor' | 'isa' | 't
 export class PoolMaker {
   readonly split: Split;
   readonly made: Made[] = [];
+  /** By the name of the network: a front has the same exits before every network. */
+  readonly #fitted = new Map<string, Fitted>();
 
   constructor(private readonly setup: Setup) {
     const { float, read } = setup;
@@ -153,16 +158,30 @@ export class PoolMaker {
     const fitted = await joinable(candidates, network, workOf, work);
     const fronts: Joined[] = [];
     for (const each of fitted) {
+      const { name } = each.candidate.network;
       // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
-      const isOwn = ownNames(this.setup.float).includes(each.candidate.network.name);
-      const fitter = isOwn || !this.#fits() ? undefined : this.#fitterOf(each.front);
-      fronts.push({ ...each, fitter, chains: (await fitter?.fitAlone()) ?? [[]] });
+      const isOwn = ownNames(this.setup.float).includes(name);
+      const exits = isOwn ? NO_EXITS : await this.#fittedOnce(name, () => this.#fitterOf(each.front));
+      fronts.push({ ...each, ...exits });
     }
     const task = this.#taskOf(plain, network);
     const own = modelExits(plain.main.ownExits).map(({ after }): AnyExit => ({ after }));
-    const fitter = own.length > 0 || !this.#fits() ? undefined : new Fitter(task, this.split);
-    const chains = fitter ? await fitter.fitAlone() : [own];
-    this.made.push({ pool: await this.#pool(network, fronts, chains), network, fronts, fitter, chains });
+    // What bfloat16 rounds off is too little for heads of its own.
+    const name = network.precision === 'bfloat16' ? this.setup.float.name : network.name;
+    const exits =
+      own.length > 0
+        ? { fitter: undefined, chains: [own] }
+        : await this.#fittedOnce(name, () => new Fitter(task, this.split));
+    this.made.push({ pool: await this.#pool(network, fronts, exits.chains), network, fronts, ...exits });
+  }
+
+  async #fittedOnce(network: string, fitterOf: () => Fitter): Promise<Fitted> {
+    const known = this.#fitted.get(network);
+    if (known || !this.#fits()) return known ?? NO_EXITS;
+    const fitter = fitterOf();
+    const fitted = { fitter, chains: await fitter.fitAlone() };
+    this.#fitted.set(network, fitted);
+    return fitted;
   }
 
   /** Fits exits inside a front, to its own answers. */
