@@ -9,9 +9,9 @@ import {
   settleList,
   stagesOf,
 } from '../classify/list-stages.js';
-import type { Reranker } from '../classify/reranker.js';
+import type { RankOptions, Reranker } from '../classify/reranker.js';
 import { ResidualSkipError } from '../errors.js';
-import { mean } from '../numeric/statistics.js';
+import { mean, median } from '../numeric/statistics.js';
 import { parseStrict } from '../util/validation.js';
 import { binomialPValue, fixedSequenceTest, itemsNeeded } from './certify/p-values.js';
 
@@ -28,6 +28,11 @@ export interface RankingOptions {
   maxDisagreement?: number | undefined;
   /** Probability that the limit holds; 0.95 when left out. */
   confidence?: number | undefined;
+  /**
+   * What stages must save to be used: CPU time of this process on this machine, in turns with lists in full, or multiply-adds, for another
+   * machine; `time` when left out.
+   */
+  saving?: 'time' | 'multiplyAdds' | undefined;
   /** Seed of the split into lists that order margins and those that certify one; 1 when left out. */
   seed?: number | undefined;
   /** Aborting it ends the work with the error ABORTED. */
@@ -37,7 +42,7 @@ export interface RankingOptions {
 /** The result of `calibrateRanking`. */
 export interface RankingCalibration {
   readonly topK: number;
-  /** For the option `margins` of `rank`; null where none keep the limit: run the lists with the policy `full`. */
+  /** For the option `margins` of `rank`; null where none keep the limit, or none save time: run the lists with the policy `full`. */
   readonly margins: Readonly<Record<string, number>> | null;
   /** The limit, and the confidence with which it holds. */
   readonly limit: number;
@@ -48,6 +53,8 @@ export interface RankingCalibration {
   readonly pValue: number;
   /** Of these lists, the fraction of multiply-adds that is saved. */
   readonly multiplyAddsSkipped: number;
+  /** The median fraction of a list's CPU time that is saved, of lists that order margins; null unless it was measured. */
+  readonly cpuTimeSaved: number | null;
 }
 
 const fraction = z.number().gt(0).lt(1);
@@ -55,6 +62,7 @@ const schema = z.strictObject({
   topK: z.int().positive(),
   maxDisagreement: fraction.default(0.01),
   confidence: fraction.default(0.95),
+  saving: z.enum(['time', 'multiplyAdds']).default('time'),
   seed: z.int().default(1),
   signal: z.instanceof(AbortSignal).optional(),
 });
@@ -68,8 +76,10 @@ const CERTIFY = 0.8;
 const QUANTILES = [1, 0.9995, 0.999, 0.9975, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5] as const;
 /** The quantile with which exits are chosen. */
 const USUAL = 0.99;
-/** Share of the multiply-adds that an exit must save to be used: each is a run more of many pairs. */
+/** Share of the multiply-adds, or of the time, that must be saved more for an exit to be used: each is a run more of many pairs. */
 const WORTH = 0.02;
+/** Lists whose time is measured. */
+const TIMED = 9;
 
 /** What a stage gave a pair; of its trace, the number alone. */
 interface RanPair extends Ranked {
@@ -90,7 +100,7 @@ export async function calibrateRanking(
   lists: readonly RankingList[],
   options: RankingOptions,
 ): Promise<RankingCalibration> {
-  const { topK, maxDisagreement: limit, confidence, seed, signal } = parseStrict(schema, options);
+  const { topK, maxDisagreement: limit, confidence, saving, seed, signal } = parseStrict(schema, options);
   const given = parseStrict(listsSchema, lists, { subject: 'lists' });
   const delta = 1 - confidence;
   const byPart = { order: [] as RankingList[], certify: [] as RankingList[] };
@@ -114,9 +124,9 @@ export async function calibrateRanking(
       const pairs = reranker.pairsOf(query, documents);
       const scores = new Map<string | null, readonly RanPair[]>();
       for (const { after, policy } of stages) {
-        const found = await pairs.score([...documents.keys()], { signal, policy }, {});
-        const slim = found.map(({ score, multiplyAdds, trace }) => ({
-          ...{ score, reach: 0, multiplyAdds, skipped: trace.multiplyAddsSkipped },
+        const found = await pairs.goOn([...documents.keys()], { signal, policy, trace: true }, 0);
+        const slim = found.map(({ score, reach, multiplyAdds, trace }) => ({
+          ...{ score, reach, multiplyAdds: multiplyAdds!, skipped: trace!.multiplyAddsSkipped },
         }));
         scores.set(after, slim);
       }
@@ -125,7 +135,11 @@ export async function calibrateRanking(
     return done;
   };
   const order = await ran(byPart.order);
-  const used = await worthwhile(order, topK, stages, marginsAt(order, exits, USUAL));
+  const usual = marginsAt(order, exits, USUAL);
+  const timed = (margins: Margins) =>
+    timeSaved(reranker, byPart.order.slice(0, TIMED), { topK, signal }, margins);
+  let used: readonly string[] = await worthwhile(order, topK, stages, usual);
+  if (saving === 'time') used = await fastest(used, (some) => timed(only(usual, some)));
   const certify = await ran(byPart.certify);
   const results: { readonly margins: Margins; readonly events: number; readonly saved: number }[] = [];
   for (const margins of candidates(order, used)) {
@@ -136,12 +150,59 @@ export async function calibrateRanking(
   }
   const pValues = results.map(({ events }) => binomialPValue(events, certify.length, limit));
   const chosen = fixedSequenceTest(pValues, delta);
-  const { margins = null, events = 0, saved = 0 } = results[chosen] ?? {};
-  return {
-    ...{ topK, margins, limit, confidence, lists: certify.length, events },
-    ...{ pValue: pValues[chosen] ?? 0, multiplyAddsSkipped: saved },
-  };
+  const found = results[chosen];
+  const cpuTimeSaved = found && saving === 'time' ? await timed(found.margins) : null;
+  const common = { topK, limit, confidence, lists: certify.length };
+  if (!found || (cpuTimeSaved !== null && cpuTimeSaved < WORTH)) {
+    return { ...common, margins: null, events: 0, pValue: 0, multiplyAddsSkipped: 0, cpuTimeSaved: null };
+  }
+  const { margins, events, saved: multiplyAddsSkipped } = found;
+  return { ...common, margins, events, pValue: pValues[chosen]!, multiplyAddsSkipped, cpuTimeSaved };
 }
+
+/** Of exits in the order in which they were added, the first ones with which lists take least time; none where lists in full do. */
+async function fastest(
+  exits: readonly string[],
+  saved: (some: readonly string[]) => Promise<number>,
+): Promise<readonly string[]> {
+  let best: { readonly exits: readonly string[]; readonly saved: number } = { exits: [], saved: 0 };
+  for (const k of exits.keys()) {
+    const some = exits.slice(0, k + 1);
+    const now = await saved(some);
+    if (now > best.saved + WORTH) best = { exits: some, saved: now };
+  }
+  return best.exits;
+}
+
+/** The median fraction of a list's CPU time that margins save. Each list runs in full and in stages, in turns, after a run of both that doesn't count. */
+async function timeSaved(
+  reranker: Reranker,
+  lists: readonly RankingList[],
+  options: Pick<RankOptions, 'topK' | 'signal'>,
+  margins: Margins,
+): Promise<number> {
+  const saved: number[] = [];
+  for (const [i, { query, documents }] of lists.entries()) {
+    const time = async (how: Pick<RankOptions, 'margins' | 'policy'>) => {
+      const start = process.cpuUsage();
+      await reranker.rank(query, documents, { ...options, ...how });
+      const { user, system } = process.cpuUsage(start);
+      return user + system;
+    };
+    const [full, staged] = [() => time({ policy: 'full' }), () => time({ margins })];
+    await full();
+    await staged();
+    // Whichever is second has warmer caches.
+    const [first, second] = i % 2 === 0 ? [full, staged] : [staged, full];
+    const times = [await first(), await second()];
+    const [inFull, inStages] = i % 2 === 0 ? times : times.reverse();
+    saved.push(1 - inStages! / inFull!);
+  }
+  return median(saved);
+}
+
+const only = (margins: Margins, exits: readonly string[]): Margins =>
+  Object.fromEntries(exits.map((exit) => [exit, margins[exit]!]));
 
 /** From careful to bold. */
 function candidates(lists: readonly RanList[], exits: readonly string[]): Margins[] {
@@ -170,9 +231,8 @@ async function worthwhile(
   margins: Margins,
 ) {
   const savedBy = async (exits: readonly string[]) => {
-    const some = Object.fromEntries(exits.map((exit) => [exit, margins[exit]!]));
     const all = [];
-    for (const list of lists) all.push((await settle(list, topK, stages, some)).saved);
+    for (const list of lists) all.push((await settle(list, topK, stages, only(margins, exits))).saved);
     return mean(all);
   };
   const left = new Set(Object.keys(margins));

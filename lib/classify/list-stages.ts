@@ -14,9 +14,10 @@ export interface Ranked {
 
 /** The score of a pair. */
 export interface PairScore extends Ranked {
-  readonly trace: ItemTrace;
-  /** Of the pair in full. */
-  readonly multiplyAdds: number;
+  /** Null unless asked for. */
+  readonly trace: ItemTrace | null;
+  /** Of the pair in full; null without a trace. */
+  readonly multiplyAdds: number | null;
 }
 
 /** How far pairs run. */

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
-import { StoppedItems } from '../session/stopped-items.js';
+import { type Stopped, StoppedItems } from '../session/stopped-items.js';
 import { loadPolicy } from '../skip/load-policy.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { ItemTrace } from '../skip/trace.js';
@@ -89,7 +89,7 @@ export class Reranker extends TextNetwork {
     documents: readonly string[],
     options: RankOptions = {},
   ): Promise<RankedDocument[]> {
-    const { topK, margins, trace, ...rest } = parseStrict(rankSchema, options);
+    const { topK, margins, ...rest } = parseStrict(rankSchema, options);
     checkList(query, documents);
     const pairs = this.pairsOf(query, documents);
     const scores = margins
@@ -97,7 +97,7 @@ export class Reranker extends TextNetwork {
       : await pairs.score([...documents.keys()], rest);
     return rankingOf(scores)
       .slice(0, topK)
-      .map((index) => ({ index, score: scores[index]!.score, trace: trace ? scores[index]!.trace : null }));
+      .map((index) => ({ index, score: scores[index]!.score, trace: scores[index]!.trace }));
   }
 
   /**
@@ -120,8 +120,8 @@ export class Reranker extends TextNetwork {
     const known = this.#stages.get(source) ?? new Map<string, Stage[]>();
     const stages = known.get(key) ?? keepRecent(known, key, stagesOf(source, names));
     this.#stages.set(source, known);
-    return settleList(pairs.count, topK, stages, (indices, stage) =>
-      pairs.score(indices, { ...rest, policy: stage.policy }, margins),
+    return settleList(pairs.count, topK, stages, (indices, { after, policy }) =>
+      pairs.goOn(indices, { ...rest, policy }, after === null ? 0 : margins[after]!),
     );
   }
 }
@@ -144,23 +144,33 @@ export class ListPairs {
     return this.#prepared.length;
   }
 
+  /** The scores of some of them, which won't run again. */
+  score(items: readonly number[], options: TextRunOptions): Promise<PairScore[]> {
+    return this.#run(items, options, 0);
+  }
+
   /**
-   * The scores of some of them.
-   * @param margins of scores that exits gave, by exit; without, pairs won't run again
+   * The scores of some of them, which may go on from there later.
+   * @param reach how far these scores are from the network's own at most
    */
-  async score(
+  goOn(items: readonly number[], options: TextRunOptions, reach: number): Promise<PairScore[]> {
+    return this.#run(items, options, reach, { stopped: this.#stopped, items });
+  }
+
+  async #run(
     items: readonly number[],
     options: TextRunOptions,
-    margins?: Readonly<Record<string, number>>,
+    reach: number,
+    of?: Stopped,
   ): Promise<PairScore[]> {
     const prepared = items.map((item) => this.#prepared[item]!);
-    const of = margins && { stopped: this.#stopped, items };
-    const results = await this.model.runPrepared(prepared, this.output, { ...options, trace: true }, of);
-    return results.map(({ data, trace, multiplyAdds }) => {
-      const left = trace!.exits.find(({ taken }) => taken);
-      const reach = left ? (margins?.[left.after] ?? Number.POSITIVE_INFINITY) : 0;
-      return { score: scoreOf(data), reach, trace: trace!, multiplyAdds: multiplyAdds! };
-    });
+    const results = await this.model.runPrepared(prepared, this.output, options, of);
+    return results.map(({ data, trace, multiplyAdds }) => ({
+      score: scoreOf(data),
+      reach,
+      trace,
+      multiplyAdds,
+    }));
   }
 }
 

@@ -50,6 +50,8 @@ export type TextOutput = Omit<TextResult, 'trace' | 'multiplyAdds'>;
 
 /** Most texts in one run. */
 const BATCH = 16;
+/** Runs under way: workers go from one to the next without a turn of the event loop in between. */
+const UNDER_WAY = 8;
 
 type Role = (typeof TOKEN_INPUTS)[number];
 
@@ -134,9 +136,7 @@ export class TextModel {
         const dims = [prepared.length, length];
         return [
           name,
-          type === 'int32'
-            ? new Tensor(type, data, dims)
-            : new Tensor(type, BigInt64Array.from(data, BigInt), dims),
+          type === 'int32' ? new Tensor(type, data, dims) : new Tensor(type, widened(data), dims),
         ];
       }),
     );
@@ -173,14 +173,19 @@ export class TextModel {
     of?: Stopped,
   ): Promise<TextResult[]> {
     const { trace: traced, ...rest } = options;
+    const fetches = [output];
     const run = async (feeds: TensorMap, group: readonly number[]) => {
-      if (of)
-        return this.session.runOn(feeds, [output], rest, { ...of, items: group.map((i) => of.items[i]!) });
-      if (traced) return this.session.runTraced(feeds, [output], rest);
-      return { outputs: await this.session.run(feeds, [output], rest), trace: null };
+      const { session } = this;
+      const on = of && { stopped: of.stopped, items: group.map((i) => of.items[i]!) };
+      if (traced) {
+        return on ? session.runOnTraced(feeds, fetches, rest, on) : session.runTraced(feeds, fetches, rest);
+      }
+      const outputs = on ? session.runOn(feeds, fetches, rest, on) : session.run(feeds, fetches, rest);
+      return { outputs: await outputs, trace: null };
     };
     const results: TextResult[] = [];
-    for (const group of this.#groups(prepared.map(({ dims }) => dims[1]!))) {
+    const groups = this.#groups(prepared.map(({ dims }) => dims[1]!));
+    const runGroup = async (group: readonly number[]) => {
       const those = group.map((i) => prepared[i]!);
       const { outputs, trace } = await run(this.feeds(those), group);
       for (const [k, result] of resultsOf(outputs[output]!, those).entries()) {
@@ -190,6 +195,9 @@ export class TextModel {
           multiplyAdds: trace?.multiplyAdds ?? null,
         };
       }
+    };
+    for (let k = 0; k < groups.length; k += UNDER_WAY) {
+      await Promise.all(groups.slice(k, k + UNDER_WAY).map(runGroup));
     }
     return results;
   }
@@ -262,6 +270,13 @@ export function resultsOf(output: Tensor, prepared: readonly Tensor<'int32'>[]):
     dims: dims.slice(1),
     tokens: tokensOf(text),
   }));
+}
+
+/** `BigInt64Array.from(data, BigInt)` takes thirty times as long. */
+function widened(data: Int32Array): BigInt64Array {
+  const wide = new BigInt64Array(data.length);
+  for (let i = 0; i < data.length; i++) wide[i] = BigInt(data[i]!);
+  return wide;
 }
 
 /** Tokens of a prepared text, without those that fill it up. */

@@ -219,11 +219,19 @@ export class InferenceSession {
   }
 
   /**
-   * Like `runTraced`, for items some of which may have run before: one that an exit stopped goes on behind that exit if the policy leads there
+   * Like `run`, for items some of which may have run before: one that an exit stopped goes on behind that exit if the policy leads there
    * and further, without what came before. Outputs and traces are those of a run from the beginning.
    * @internal
    */
-  runOn(feeds: Feeds, fetches: Fetches, options: RunOptions, of: Stopped): Promise<TracedRun> {
+  runOn(feeds: Feeds, fetches: Fetches, options: RunOptions, of: Stopped): Promise<TensorMap> {
+    return this.#runner.run(feeds, fetches, options, untraced, of);
+  }
+
+  /**
+   * The same, with what each item ran and skipped.
+   * @internal
+   */
+  runOnTraced(feeds: Feeds, fetches: Fetches, options: RunOptions, of: Stopped): Promise<TracedRun> {
     return this.#runner.run(feeds, fetches, options, traced, of);
   }
 

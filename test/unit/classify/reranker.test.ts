@@ -40,7 +40,7 @@ async function scoresOf(reranker: Reranker, documents: readonly string[]) {
   const all = [...documents.keys()];
   const scores = new Map<string | null, PairScore[]>();
   for (const { after, policy } of stagesOf(POLICY, ['block0', 'block2', 'block4'])) {
-    scores.set(after, await pairs.score(all, { policy }, {}));
+    scores.set(after, await pairs.goOn(all, { policy, trace: true }, 0));
   }
   return { scores, full: await pairs.score(all, { policy: 'full' }) };
 }
@@ -86,7 +86,7 @@ describe('a list', () => {
     const { scores, full } = await scoresOf(reranker, DOCUMENTS);
     expect(scores.get(null)!.map(({ score }) => score)).toEqual(full.map(({ score }) => score));
     for (const { trace } of scores.get(null)!) {
-      expect(trace.exits.map(({ after, taken }) => [after, taken])).toEqual([
+      expect(trace!.exits.map(({ after, taken }) => [after, taken])).toEqual([
         ['block0', false],
         ['block2', false],
         ['block4', false],
@@ -188,7 +188,9 @@ describe('calibration', () => {
 
   test('certifies margins that keep the best documents', async () => {
     await using reranker = await Reranker.from(model, { threads: 1, policy: POLICY });
-    const found = await calibrateRanking(reranker, lists, { topK: 3, maxDisagreement: limit });
+    const found = await calibrateRanking(reranker, lists, {
+      ...{ topK: 3, maxDisagreement: limit, saving: 'multiplyAdds' },
+    });
     expect(found).toMatchObject({ topK: 3, limit, confidence: 0.95 });
     expect(found.margins).not.toBeNull();
     expect(found.events).toBeLessThanOrEqual(allowedEvents(found.lists, limit, 0.05));
@@ -214,7 +216,9 @@ describe('calibration', () => {
         documents: randomTexts(100, seed + i, 6),
       }));
     await using reranker = await Reranker.from(model, { threads: 1, policy: POLICY });
-    const found = await calibrateRanking(reranker, long(90, 2000), { topK: 10, maxDisagreement: 0.05 });
+    const found = await calibrateRanking(reranker, long(90, 2000), {
+      ...{ topK: 10, maxDisagreement: 0.05, saving: 'multiplyAdds' },
+    });
     expect(found.lists).toBeGreaterThanOrEqual(59);
     expect(found.events).toBeLessThanOrEqual(allowedEvents(found.lists, 0.05, 0.05));
     expect(found.multiplyAddsSkipped).toBeGreaterThan(0.4);
@@ -223,6 +227,29 @@ describe('calibration', () => {
     const ranked = await reranker.rank(query, documents, { topK: 10, margins: found.margins! });
     expect(ranked).toHaveLength(10);
     expect(ranked).toEqual(await reranker.rank(query, documents, { topK: 10, policy: 'full' }));
+  });
+
+  test('uses no stages where they save no time', async () => {
+    await using reranker = await Reranker.from(model, { threads: 1, policy: POLICY });
+    const clock = jest.spyOn(process, 'cpuUsage');
+    const rank = jest.spyOn(reranker, 'rank');
+    /** Makes lists in stages take as many times as long as those in full. */
+    const times = (factor: number) => {
+      let now = 0;
+      clock.mockImplementation((before) => {
+        if (before) now += rank.mock.lastCall![2]!.margins ? factor : 1;
+        return { user: now - (before?.user ?? 0), system: 0 };
+      });
+    };
+    const options = { topK: 3, maxDisagreement: limit };
+    times(0.5);
+    const found = await calibrateRanking(reranker, lists, options);
+    expect(found).toMatchObject({ margins: expect.anything(), cpuTimeSaved: 0.5 });
+    expect(found.multiplyAddsSkipped).toBeGreaterThan(0.1);
+    times(1.17);
+    const none = { margins: null, multiplyAddsSkipped: 0, cpuTimeSaved: null };
+    expect(await calibrateRanking(reranker, lists, options)).toMatchObject(none);
+    jest.restoreAllMocks();
   });
 
   test('refuses a policy without exits', async () => {
