@@ -29,6 +29,15 @@ const LATE = {
   'speedup/speedup': ['speedup'],
 };
 
+/** Functions of Node's modules that take long to load, and that few programs call. */
+const LATE_BUILTINS = {
+  'node:crypto': [
+    ...['createHash', 'createPrivateKey', 'createPublicKey', 'hash', 'randomBytes', 'randomUUID'],
+    ...['sign', 'timingSafeEqual', 'verify'],
+  ],
+  'node:readline': ['createInterface'],
+};
+
 /** Dependencies that every program needs: as packages of about a hundred files each they take longer to load than all else. */
 export const BUNDLED = ['zod', '@protobuf-ts/runtime'];
 
@@ -36,6 +45,7 @@ const LATE_PREFIX = '\0late:';
 const late = {
   name: 'late',
   resolveId(source, importer) {
+    if (source in LATE_BUILTINS) return LATE_PREFIX + source;
     if (!IMPORTERS.includes(importer)) return null;
     const file = relative(LIB, resolve(importer, '..', source)).replace(/\.js$/, '');
     return file in LATE ? LATE_PREFIX + file : null;
@@ -43,6 +53,10 @@ const late = {
   load(id) {
     if (!id.startsWith(LATE_PREFIX)) return null;
     const file = id.slice(LATE_PREFIX.length);
+    if (file in LATE_BUILTINS)
+      return LATE_BUILTINS[file]
+        .map((name) => `export const ${name} = (...args) => require('${file}').${name}(...args);`)
+        .join('\n');
     const path = JSON.stringify(join(LIB, `${file}.ts`));
     return LATE[file]
       .map(

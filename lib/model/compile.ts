@@ -56,8 +56,7 @@ function* assemble(ir: Ir, withExits: boolean): Sliced<Program | undefined> {
   yield* recogniseGates(region);
   const unusable = yield* unusableGates(region);
   yield* fuse(region);
-  yield* integerise(region);
-  yield* fuse(region);
+  if (yield* integerise(region)) yield* fuse(region);
   const blocks = yield* findBlocks(region, unusable, ir.recurrent);
   yield* fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
   yield;

@@ -24,8 +24,15 @@ export interface OwnPolicy {
 export function ownPolicy(source: PolicySource): OwnPolicy {
   const policy = loadPolicy(source);
   const { promise = null, preprocessing } = policy;
+  let sha256: string | undefined;
   const info = {
-    ...{ source: typeof source === 'string' ? source : null, sha256: hashPolicy(policy), promise },
+    source: typeof source === 'string' ? source : null,
+    // Few ask for it.
+    get sha256() {
+      sha256 ??= hashPolicy(policy);
+      return sha256;
+    },
+    promise,
     ...(preprocessing && { preprocessing }),
   };
   return { policy, info };

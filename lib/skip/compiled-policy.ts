@@ -33,11 +33,15 @@ export function partsOf(policy: SkipPolicy): PolicyParts {
   const known = partsKnown.get(policy);
   if (known) return known;
   const { heads, default: others, guards = [], labels } = policy;
+  let sha256: string | undefined;
   return keepRecent(partsKnown, policy, {
     exits: heads ? decodeExits(heads) : others === 'run' ? [] : MODEL_EXITS,
     exitsKey: heads ? keyOf(heads) : others === 'run' ? '' : 'model',
     guards: resolveGuards(guards, labels),
-    sha256: hashPolicy(policy),
+    get sha256() {
+      sha256 ??= hashPolicy(policy);
+      return sha256;
+    },
   });
 }
 

@@ -1,5 +1,6 @@
 // Operators that reduce or normalise along axes, and what turns indices into elements.
 #include <array>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <utility>
@@ -8,6 +9,7 @@
 #include "ops/ops.h"
 #include "ops/rows.h"
 #include "plan/lowering.h"
+#include "plan/simple_instruction.h"
 #include "program/check_step.h"
 #include "program/error.h"
 #include "program/operator.h"
@@ -253,12 +255,41 @@ void check_gather(const StepCheck& c) {
   c.shape_is(c.out(), shape);
 }
 
+[[noreturn]] void refuse_index(int64_t extent, int64_t axis) {
+  throw EngineError(ErrorCode::kInvalidArgument, "gather: an index is outside [-n, n) with n = " + std::to_string(extent) +
+                                                     " on axis " + std::to_string(axis));
+}
+
+template <class Index>
+void pick_rows(const FileTable& table, const Index* indices, int64_t count, std::byte* y, Poll poll) {
+  const int64_t rows = table.rows();
+  for (int64_t i = 0; i < count; ++i, y += table.row_bytes()) {
+    const int64_t index = indices[i];
+    if (index < -rows || index >= rows) refuse_index(rows, 0);
+    poll.before(static_cast<int64_t>(table.row_bytes()));
+    std::memcpy(y, table.row(index < 0 ? index + rows : index), table.row_bytes());
+  }
+}
+
+// Rows of a table that stays in its file.
+bool lower_gather(Lowering& plan, const Step& step) {
+  const auto table = step.axis == 0 ? plan.table(step.inputs[0]) : nullptr;
+  if (table == nullptr) return false;
+  const Value& indices = plan.value(step.inputs[1]);
+  const NodeId from = plan.request(step.inputs[1], Form::kDense), to = plan.target(step.outputs[0], Form::kDense);
+  plan.compute({.reads = {from}, .write = to, .make = [=, count = indices.elements, wide = indices.dtype == DType::kInt64](const Emitter& e) {
+                  return simple(0, [=, indices = e.place(from), y = e.place(to)](Frame& frame, int, int) {
+                    const Poll poll(frame.cancellation);
+                    if (wide) return pick_rows(*table, frame.at<int64_t>(indices), count, frame.at<std::byte>(y), poll);
+                    pick_rows(*table, frame.at<int32_t>(indices), count, frame.at<std::byte>(y), poll);
+                  });
+                }});
+  return true;
+}
+
 void compute_gather(const DenseStep& d) {
   if (ops::gather(d.x[0], d.x[1], d.step.axis, *d.y, d.poll)) return;
-  const int64_t extent = d.x[0].shape[static_cast<size_t>(d.step.axis)];
-  throw EngineError(ErrorCode::kInvalidArgument, "gather: an index is outside [-n, n) with n = " +
-                                                     std::to_string(extent) + " on axis " +
-                                                     std::to_string(d.step.axis));
+  refuse_index(d.x[0].shape[static_cast<size_t>(d.step.axis)], d.step.axis);
 }
 
 }  // namespace
@@ -272,6 +303,6 @@ const OperatorRules operators::layerNorm = {check_layer_norm, lower_layer_norm, 
 const OperatorRules operators::argMax = {check_arg_max, lower_arg_max, compute_arg_max};
 const OperatorRules operators::topK = {check_top_k, nullptr, compute_top_k};
 const OperatorRules operators::oneHot = {check_one_hot, nullptr, compute_one_hot};
-const OperatorRules operators::gather = {check_gather, nullptr, compute_gather};
+const OperatorRules operators::gather = {check_gather, lower_gather, compute_gather};
 
 }  // namespace rskip

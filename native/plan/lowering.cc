@@ -1,14 +1,9 @@
 #include "plan/lowering.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <iterator>
 #include <string>
-
-#if !defined(_WIN32)
-#include <unistd.h>
-#endif
 
 #include "kernels/aligned_buffer.h"
 #include "program/error.h"
@@ -17,21 +12,6 @@ namespace rskip {
 namespace {
 
 Place address(const AlignedBuffer& buffer) { return Place::at_address(buffer.data()); }
-
-void read_file(int file, int64_t offset, void* to, size_t bytes) {
-#if !defined(_WIN32)
-  for (auto* at = static_cast<std::byte*>(to); bytes > 0;) {
-    const ssize_t read = ::pread(file, at, bytes, static_cast<off_t>(offset));
-    if (read < 0 && errno == EINTR) continue;
-    if (read <= 0) throw EngineError(ErrorCode::kInternal, "model: weights can't be read from its file again");
-    at += read;
-    offset += read;
-    bytes -= static_cast<size_t>(read);
-  }
-#else
-  throw EngineError(ErrorCode::kInternal, "model: weights aren't read from files on this system");
-#endif
-}
 
 }  // namespace
 
@@ -73,6 +53,13 @@ void ConstantReader::copy(ValueId id, void* to) const {
   } else if (bytes > 0) {
     std::memcpy(to, data(id).data, bytes);
   }
+}
+
+std::shared_ptr<const FileTable> ConstantReader::table(ValueId id) const {
+  const Value& value = program_->value(id);
+  const int64_t rows = value.shape.empty() ? 0 : value.shape[0];
+  if (!in_file(id) || rows == 0) return nullptr;
+  return std::make_shared<const FileTable>(data(id).file, data(id).offset, rows, value.bytes() / static_cast<size_t>(rows));
 }
 
 Lowering::Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights,
@@ -152,6 +139,14 @@ bool Lowering::ask(const WeightCache::Key& key, ValueId constant, const std::fun
 NodeId Lowering::constant_dense(ValueId id) {
   const size_t bytes = value(id).bytes();
   return keep_constant(id, Form::kDense, {constant_key(id), kRaw, static_cast<int64_t>(bytes)}, bytes, {});
+}
+
+std::shared_ptr<const FileTable> Lowering::table(ValueId id) {
+  constexpr size_t kLarge = size_t{1} << 20;
+  const size_t bytes = is_constant(id) ? value(id).bytes() : 0;
+  // Where all of it is held, there is nothing to read.
+  if (bytes < kLarge || weights_.holds({constant_key(id), kRaw, static_cast<int64_t>(bytes)})) return nullptr;
+  return weights_.get<FileTable>({constant_key(id), kRows}, [&] { return constants_.table(id); });
 }
 
 NodeId Lowering::constant_channels(ValueId id, int channels) {

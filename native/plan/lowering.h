@@ -9,13 +9,14 @@
 #include <vector>
 
 #include "plan/emitter.h"
+#include "plan/file_table.h"
 #include "plan/graph.h"
 #include "plan/weight_cache.h"
 
 namespace rskip {
 
 // Kinds of cached constants and weights; part of WeightCache keys.
-enum CacheKind : int64_t { kRaw, kPaddedChannels, kBlockedConstant, kPackedConv, kPackedGemm, kPackedConv8, kPackedGemm8, kPackedIm2col8, kPackedDepthwise8, kExactWinograd8 };
+enum CacheKind : int64_t { kRaw, kRows, kPaddedChannels, kBlockedConstant, kPackedConv, kPackedGemm, kPackedConv8, kPackedGemm8, kPackedIm2col8, kPackedDepthwise8, kExactWinograd8 };
 
 // Weights that are packed by the time that instructions are made.
 template <class T>
@@ -37,6 +38,8 @@ class ConstantReader {
   void fetch(std::span<const ValueId> ids, ReadMemory& memory);
   // The bytes of one, which may be in a file.
   void copy(ValueId id, void* to) const;
+  // Null for one that isn't in a file.
+  std::shared_ptr<const FileTable> table(ValueId id) const;
 
  private:
   const ConstantData& data(ValueId id) const {
@@ -72,6 +75,8 @@ class Lowering {
   bool is_constant(ValueId id) const { return id && value(id).constant; }
   // What stands for its bytes in a WeightCache key; -1 for none.
   int64_t constant_key(ValueId id) const { return id ? constants_.id(id) : -1; }
+  // A large constant that stays in its file; null for any other value.
+  std::shared_ptr<const FileTable> table(ValueId id);
   // A constant vector of `channels` elements, or of one for all, padded to whole blocks.
   NodeId constant_channels(ValueId id, int channels);
   // What `make` gives for these constants, of which all but the first may be none. Done once for equal keys, later and on

@@ -25,6 +25,7 @@ class WeightCache {
     std::shared_ptr<const T> made = make();
     return std::static_pointer_cast<const T>(insert(key, made));
   }
+  bool holds(const Key& key) { return find(key) != nullptr; }
   // Entries in use.
   size_t size();
 

@@ -8,7 +8,7 @@
 
 namespace rskip {
 
-enum class ErrorCode { kInvalidArgument, kIsaUnavailable, kSessionReleased, kAborted, kOutOfMemory, kInternal };
+enum class ErrorCode { kInvalidArgument, kIsaUnavailable, kSessionReleased, kAborted, kOutOfMemory, kReadFailed, kInternal };
 
 inline const char* error_code_name(ErrorCode code) {
   switch (code) {
@@ -17,6 +17,7 @@ inline const char* error_code_name(ErrorCode code) {
     case ErrorCode::kSessionReleased: return "SESSION_RELEASED";
     case ErrorCode::kAborted: return "ABORTED";
     case ErrorCode::kOutOfMemory: return "OUT_OF_MEMORY";
+    case ErrorCode::kReadFailed: return "READ_FAILED";
     case ErrorCode::kInternal: return "INTERNAL";
   }
   return "INTERNAL";

@@ -138,7 +138,7 @@ function passedOn(branch: Region): Shortcut | undefined {
 
 /** The shortcut without an activation that can't change it. */
 function owed(region: Region, { shortcut, skipActivation }: Shortcut): Shortcut {
-  const idle = changesNothing(skipActivation, rangeOf(region, shortcut));
+  const idle = changesNothing(skipActivation, () => rangeOf(region, shortcut));
   return { shortcut, skipActivation: idle ? NO_ACTIVATION : skipActivation };
 }
 

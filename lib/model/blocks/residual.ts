@@ -274,7 +274,7 @@ function sumCandidate(
   const leaks = layers.some((layer) => !body.has(layer));
   if (layers.length === 0 && ![...body].some(isLayer)) return undefined;
   const act = op.op === 'binary' ? op.attrs.act : NO_ACTIVATION;
-  const idle = changesNothing(act, rangeOf(region, path.input));
+  const idle = changesNothing(act, () => rangeOf(region, path.input));
   const identical = path.kind === 'identity' && !leaks;
   const alike = region.value(path.input).dtype === dtype;
   return {

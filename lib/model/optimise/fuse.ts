@@ -211,7 +211,7 @@ function toAffine(region: Region, step: WorkStep): boolean {
 /** Drops a function that cannot change its input, such as the relu of a relu. */
 function dropIdleActivation(region: Region, step: WorkStep): boolean {
   if (step.op !== 'unary' || !region.producer(step.inputs[0]!)) return false;
-  if (!changesNothing(step.attrs.act, rangeOf(region, step.inputs[0]!))) return false;
+  if (!changesNothing(step.attrs.act, () => rangeOf(region, step.inputs[0]!))) return false;
   step.attrs = { act: NO_ACTIVATION };
   return dropNoOp(region, step);
 }
@@ -251,7 +251,7 @@ function sinkActivation(region: Region, select: WorkOp): boolean {
   if (user?.op !== 'unary') return false;
   const [score, body, shortcut] = select.inputs as [ValueId, ValueId, ValueId];
   const { act } = user.attrs;
-  const idle = changesNothing(act, rangeOf(region, shortcut));
+  const idle = changesNothing(act, () => rangeOf(region, shortcut));
   const { name, dtype, shape } = region.value(body);
   const activated = region.addValue(`${name}.act`, dtype, shape);
   const step: WorkStep = {

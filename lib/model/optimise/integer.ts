@@ -36,9 +36,12 @@ type Rule = (
 /** What is a function of one byte becomes a table before sums and products of bytes are looked for. */
 const RULES: readonly Rule[] = [requantise, layer, table, sumOrProduct, globalPool, move];
 
-/** Replaces what is quantised by integer steps. */
-export function* integerise(region: Region): Sliced<void> {
-  if (!holdsQuantised(region)) return;
+/**
+ * Replaces what is quantised by integer steps.
+ * @returns false if nothing is, and the region has not changed
+ */
+export function* integerise(region: Region): Sliced<boolean> {
+  if (!holdsQuantised(region)) return false;
   mergeTwins(region);
   makeUnsigned(region);
   remember(region);
@@ -61,6 +64,7 @@ export function* integerise(region: Region): Sliced<void> {
     }
   region.removeDead();
   foldDequantised(region);
+  return true;
 }
 
 function holdsQuantised(region: Region): boolean {

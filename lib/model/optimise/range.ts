@@ -44,16 +44,18 @@ function rangeFrom(region: Region, id: ValueId, of: (input: ValueId) => Range): 
   return dtype === 'int8' ? { low: -128, high: 127 } : ANY;
 }
 
-/** Whether applying `act` to elements within `range` leaves them as they are. */
-export function changesNothing(act: Activation, range: Range): boolean {
+/** Whether applying `act` to elements within a range leaves them as they are; most activations change any. */
+export function changesNothing(act: Activation, range: () => Range): boolean {
   switch (act.kind) {
     case 'none':
       return true;
     case 'relu':
     case 'leakyRelu':
-      return range.low >= 0;
-    case 'clip':
-      return range.low >= act.alpha && range.high <= act.beta;
+      return range().low >= 0;
+    case 'clip': {
+      const { low, high } = range();
+      return low >= act.alpha && high <= act.beta;
+    }
     default:
       return false;
   }

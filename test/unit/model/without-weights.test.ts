@@ -1,4 +1,4 @@
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { NativeBackend } from 'lib/backends/native.js';
 import { compileModel } from 'lib/model/compile.js';
@@ -170,6 +170,62 @@ describe('weights that were not read', () => {
       expect(() => backend.compileSync(program)).toThrow(changed);
     } finally {
       backend.release();
+    }
+  });
+});
+
+describe('a table of embeddings that was not read', () => {
+  const ROWS = 1024;
+  const table = randomFloats(ROWS * WIDTH, 5);
+  const network = () => {
+    const graph = new GraphBuilder();
+    const rows = graph.constant(tensor(table, [ROWS, WIDTH]));
+    const ids = graph.input('ids', ['batch', 'tokens'], 'int64');
+    return modelBytes(graph.output(graph.node('Gather', [rows, ids]), ['batch', 'tokens', WIDTH]));
+  };
+  const picked = (...indices: number[]) => ({
+    ids: new Tensor('int64', BigInt64Array.from(indices, BigInt), [1, indices.length]),
+  });
+  const rowsOf = (...indices: number[]) =>
+    Float32Array.from(indices.flatMap((index) => [...table.subarray(index * WIDTH, (index + 1) * WIDTH)]));
+
+  it('has each row read when it is picked, by any run', async () => {
+    const session = await InferenceSession.create(fileOf(network()), { threads: 2 });
+    try {
+      const run = async (...indices: number[]) =>
+        Object.values(await session.run(picked(...indices)))[0]!.data;
+      const answers = await Promise.all(
+        Array.from({ length: 8 }, (_, i) => run(i, 1023 - i, 7, 7, -1, -1024)),
+      );
+      for (const [i, answer] of answers.entries()) expect(answer).toEqual(rowsOf(i, 1023 - i, 7, 7, 1023, 0));
+      expect(await run(500, 3)).toEqual(rowsOf(500, 3));
+      const outside = expect.objectContaining({
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringContaining('[-n, n)'),
+      });
+      await expect(run(5, 1024)).rejects.toEqual(outside);
+      await expect(run(-1025, 5)).rejects.toEqual(outside);
+    } finally {
+      await session.release();
+    }
+  });
+
+  it('answers with the rows that were read when the file has changed, and has no others', async () => {
+    const file = fileOf(network());
+    const session = await InferenceSession.create(file, { threads: 1 });
+    try {
+      const run = (...indices: number[]) => Object.values(session.runSync(picked(...indices)))[0]!.data;
+      run(1, 2);
+      truncateSync(file, 1000);
+      expect(run(2, 1)).toEqual(rowsOf(2, 1));
+      const changed = expect.objectContaining({
+        code: 'READ_FAILED',
+        message: expect.stringContaining('create another session'),
+      });
+      expect(() => run(2, 3)).toThrow(changed);
+      expect(run(1, 1)).toEqual(rowsOf(1, 1));
+    } finally {
+      await session.release();
     }
   });
 });
