@@ -202,9 +202,9 @@ export function* placeExits(
     const own = stepsFor(steps, [score, answer]).filter((step) => !taken.has(step));
     for (const step of own) taken.add(step);
     const made = new Set([...taken].flatMap((step) => step.outputs));
-    const read = own
-      .flatMap((step) => step.inputs)
-      .filter((id) => id !== NONE && !made.has(id) && !inputs.has(id) && !values[id]!.data);
+    const read = [...own.flatMap((step) => step.inputs), score, answer].filter(
+      (id) => id !== NONE && !made.has(id) && !inputs.has(id) && !values[id]!.data,
+    );
     const seen = read.map((id) => known.get(id) ?? Number.POSITIVE_INFINITY);
     at = seen.reduce((last, step) => Math.max(last, step), at);
     const place = network.blocks.findLastIndex(({ end }) => end <= at);

@@ -258,6 +258,19 @@ describe('choices that are no exits', () => {
       },
     ],
     [
+      'whose score is the other answer',
+      (b, maps) => {
+        const score = b.logits(maps[3]!);
+        const sure = b.compare('ge', score, b.constant(Float32Array.of(0.3), [1, 1]));
+        return b.branches(
+          sure,
+          [1, 1],
+          (inner) => inner.gemm(inner.globalPool(maps[1]!), 1),
+          () => score,
+        );
+      },
+    ],
+    [
       'two behind one block',
       (b, maps, full) => choose(b, exit(b, maps[1]!), 0.6, choose(b, exit(b, maps[1]!), 0.3, full)),
     ],
