@@ -23,25 +23,22 @@ function* floats(): Generator<number> {
 }
 
 test('short floats are the same float32 and have at most nine digits', () => {
-  for (const value of floats()) {
+  const wrong = [...floats()].filter((value) => {
     const short = shortFloat(value);
-    if (!Number.isFinite(value)) {
-      expect(short).toBeNull();
-      continue;
-    }
+    if (!Number.isFinite(value)) return short !== null;
     // A trace has no use for the sign of zero.
-    expect(Math.fround(short!)).toBe(value + 0);
-    expect(Number(short!.toPrecision(9))).toBe(short);
-  }
+    return !Object.is(Math.fround(short!), value + 0) || Number(short!.toPrecision(9)) !== short;
+  });
+  expect(wrong).toEqual([]);
   expect(shortFloat(null)).toBeNull();
 });
 
 test('a float is written as JSON writes its short decimal, to the same double', () => {
-  for (const value of floats()) {
+  const wrong = [...floats()].filter((value) => {
     const text = written((line) => line.float(value));
-    expect(JSON.parse(text)).toBe(shortFloat(value));
-    expect(text.length).toBeLessThanOrEqual(25);
-  }
+    return !Object.is(JSON.parse(text), shortFloat(value)) || text.length > 25;
+  });
+  expect(wrong).toEqual([]);
   expect(written((line) => line.float(Math.fround(0.1)))).toBe('0.1');
   expect(written((line) => line.float(Math.fround(-12.5)))).toBe('-12.5');
   expect(written((line) => line.float(Math.fround(1e-6)))).toBe('0.000001');
