@@ -19,14 +19,7 @@ import { type AnyExit, modelExits } from '../skip/exits.js';
 import { exitInside, isInside } from '../skip/fronts.js';
 import { atOnce } from '../util/slices.js';
 import type { Ladder } from './choose.js';
-import {
-  type Candidate,
-  type GivenFront,
-  int8Network,
-  joinable,
-  type Network,
-  ownNames,
-} from './networks.js';
+import { type Candidate, type GivenFront, int8Network, joinable, type Network } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import { Pool } from './pool.js';
 import { timesOf } from './times.js';
@@ -158,10 +151,9 @@ export class PoolMaker {
     const fitted = await joinable(candidates, network, workOf, work);
     const fronts: Joined[] = [];
     for (const each of fitted) {
-      const { name } = each.candidate.network;
-      // A network that a rung runs again at another size, or in 8 bits, gains little by exits there and here.
-      const isOwn = ownNames(this.setup.float).includes(name);
-      const exits = isOwn ? NO_EXITS : await this.#fittedOnce(name, () => this.#fitterOf(each.front));
+      const { network: front, lower } = each.candidate;
+      // At another size, a network that runs again gains little by exits there and here.
+      const exits = lower ? NO_EXITS : await this.#fittedOnce(front.name, () => this.#fitterOf(each.front));
       fronts.push({ ...each, ...exits });
     }
     const task = this.#taskOf(plain, network);

@@ -150,13 +150,36 @@ export class Pool {
     return new Pool(this.name, this.task, this.exits, tables, this.times, this.own, this.whole);
   }
 
+  /** Whether an exit is at the end of a front. */
+  endsFront(exit: number): boolean {
+    const { network } = this.times[exit]!;
+    return network < this.own && this.times[exit + 1]?.network !== network;
+  }
+
   /** For the search of thresholds; what is saved is counted by `costs`. */
   scores(): ExitScores[] {
-    return exitScoresOf(
-      this.tables,
-      this.exits.map(() => 0),
-      { metric: this.task.options.metric },
+    return this.#alike().flatMap((columns) =>
+      exitScoresOf(
+        this.tables.map((table) => ({ ...table, exits: at(table.exits, columns) })),
+        columns.map(() => 0),
+        { metric: this.task.options.metric },
+      ),
     );
+  }
+
+  /**
+   * Exits whose confidence says much the same: those behind the blocks of one network. The end of a front is like no other: the 8-bit form
+   * of the network changes far fewer answers than a smaller one that is as sure.
+   */
+  #alike(): number[][] {
+    const groups: number[][] = [];
+    for (const column of this.times.keys()) {
+      const last = groups.at(-1);
+      const isAlike = last && this.times[last[0]!]!.network === this.times[column]!.network;
+      if (isAlike && !this.endsFront(column)) last.push(column);
+      else groups.push([column]);
+    }
+    return groups;
   }
 
   /** Read once, also for pools with some of the exits. */
