@@ -1,22 +1,38 @@
 /** Operators that read or write elements at positions given by other tensors. They throw INVALID_ARGUMENT when one is out of range. */
 import { sizeOf } from '../numeric/shapes.js';
-import { isBig } from '../tensor/tensor.js';
+import { isBig, type TensorData } from '../tensor/tensor.js';
 import { copy, numbers, resolveIndex } from './move.js';
 import type { Operations, ScatterKind } from './operations.js';
-import { denseStrides, type KernelTensor } from './tensor.js';
+import { denseStrides, type KernelTensor, splitAt } from './tensor.js';
 
 /** Which half of 64 bits is the low one, and which the high one. */
 const [LOW, HIGH] = new Int32Array(BigInt64Array.of(1n).buffer)[0] === 1 ? [0, 1] : [1, 0];
 
-/** The elements as numbers. Halves of 64 bits are joined: to convert bigints takes several times as long. */
-function integers({ dtype, data }: KernelTensor): ArrayLike<number> {
-  if (dtype !== 'int64') return data as ArrayLike<number>;
-  const halves = new Int32Array(data.buffer, data.byteOffset, 2 * data.length);
-  const joined = new Float64Array(data.length);
-  for (let i = 0; i < joined.length; i++) {
-    joined[i] = halves[2 * i + HIGH]! * 2 ** 32 + (halves[2 * i + LOW]! >>> 0);
+const halvesOf = (data: TensorData) => new Int32Array(data.buffer, data.byteOffset, 2 * data.length);
+
+/** Reads integers as numbers. Halves of 64 bits are joined: to convert bigints takes several times as long. */
+export function integersIn({ dtype, data }: Pick<KernelTensor, 'dtype' | 'data'>): (index: number) => number {
+  if (dtype !== 'int64') return (index) => (data as Int32Array)[index]!;
+  const halves = halvesOf(data);
+  return (index) => halves[2 * index + HIGH]! * 2 ** 32 + (halves[2 * index + LOW]! >>> 0);
+}
+
+/** Elements of a slice from which on it is worth seeing whether its indices are equal. */
+const LONG = 32;
+
+/**
+ * Elements of the slices behind `axis`, where the indices of each slice are equal, as they are where one index was expanded, and the slices
+ * are those of the data; otherwise undefined.
+ */
+function equalSlices({ shape }: KernelTensor, indices: KernelTensor, axis: number): number | undefined {
+  const { inner } = splitAt(indices.shape, axis);
+  if (inner < LONG || shape.some((length, i) => i !== axis && length !== indices.shape[i])) return undefined;
+  const wide = isBig(indices.dtype) ? 2 : 1;
+  const [words, size] = [wide === 2 ? halvesOf(indices.data) : (indices.data as Int32Array), wide * inner];
+  for (let first = 0; first < words.length; first += size) {
+    for (let k = first + wide; k < first + size; k++) if (words[k] !== words[k - wide]) return undefined;
   }
-  return joined;
+  return inner;
 }
 
 /** For every index of `indices`, in order: the offset in `data` of the element that it names on `axis`. */
@@ -26,13 +42,13 @@ function elementOffsets(op: string, data: KernelTensor, indices: KernelTensor, a
   const counter = indices.shape.map(() => 0);
   const offsets = new Int32Array(sizeOf(indices.shape));
   const length = data.shape[axis]!;
-  const named = integers(indices);
+  const named = integersIn(indices);
   const [row, step] = [indices.shape.at(-1)!, others.at(-1)!];
   // Of the element at 0 of `axis`.
   let base = 0;
   for (let i = 0; i < offsets.length; i += row) {
     for (let k = 0; k < row; k++) {
-      const asked = named[i + k]!;
+      const asked = named(i + k);
       const index = asked >= 0 && asked < length ? asked : resolveIndex(op, asked, length, axis);
       offsets[i + k] = base + k * step + along * index;
     }
@@ -92,8 +108,19 @@ export function scatterElements(
   y: KernelTensor,
   { axis, reduction }: Operations['scatterElements'],
 ): void {
-  const offsets = elementOffsets('scatterElements', data, indices, axis);
   copy(data, 0, y, 0, sizeOf(y.shape));
+  const inner = equalSlices(data, indices, axis);
+  if (inner !== undefined) {
+    const { length: count } = splitAt(indices.shape, axis);
+    const length = data.shape[axis]!;
+    const named = integersIn(indices);
+    for (let from = 0, slice = 0; from < indices.data.length; from += inner, slice++) {
+      const index = resolveIndex('scatterElements', named(from), length, axis);
+      update(y, (Math.floor(slice / count) * length + index) * inner, updates, from, inner, reduction);
+    }
+    return;
+  }
+  const offsets = elementOffsets('scatterElements', data, indices, axis);
   const [target, source] = [numbers(y), numbers(updates)];
   if (reduction === 'set') for (let i = 0; i < offsets.length; i++) target[offsets[i]!] = source[i]!;
   else for (const [i, offset] of offsets.entries()) update(y, offset, updates, i, 1, reduction);

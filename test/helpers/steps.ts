@@ -622,6 +622,23 @@ const elementwiseIndices = fc.tuple(dtype, shapeOf(1, 3), dim).chain(([type, sha
   }),
 );
 
+/** The same, with an index for each slice of 36 elements; the last element may have that of the first slice. */
+const expandedIndices = fc
+  .tuple(dtype, dim, dim, dim, fc.boolean())
+  .chain(([type, outer, length, count, isOdd]) =>
+    fc
+      .tuple(tensorOf(type, [outer, length, 4, 9]), indicesOf([length], [outer * count]))
+      .map(([data, { dtype: indexType, data: list }]): [KernelTensor, KernelTensor, number] => {
+        const wide = list.slice().constructor as BigInt64ArrayConstructor;
+        const expanded = wide.from(
+          { length: 36 * list.length },
+          (_, i) => list[Math.floor(i / 36)] as bigint,
+        );
+        if (isOdd) expanded[expanded.length - 1] = list[0] as bigint;
+        return [data, { dtype: indexType, shape: [outer, count, 4, 9], data: expanded }, 1];
+      }),
+  );
+
 const gatherElements = elementwiseIndices.map(
   ([data, indices, at]): StepCase => ({
     step: { op: 'gatherElements', attrs: { axis: at } },
@@ -632,7 +649,7 @@ const gatherElements = elementwiseIndices.map(
 
 /** bool has no products of its own: those and min are and, sums and max are or. */
 const scatterElements = fc
-  .tuple(elementwiseIndices, fc.constantFrom(...SCATTER_KINDS))
+  .tuple(fc.oneof(elementwiseIndices, expandedIndices), fc.constantFrom(...SCATTER_KINDS))
   .chain(([[data, indices, at], reduction]) =>
     tensorOf(data.dtype, indices.shape).map(
       (updates): StepCase => ({

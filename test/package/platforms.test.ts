@@ -139,6 +139,22 @@ describe('a bundle that was made without externals', () => {
   });
 });
 
+const onLinux = process.platform === 'linux' ? it : it.skip;
+
+onLinux('a Lambda function with one vCPU answers event after event', () => {
+  const { status, stdout, stderr } = spawnSync('taskset', ['-c', '0', process.execPath, 'lambda.cjs'], {
+    cwd: installed.folder,
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  const answers = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  expect(answers).toEqual([JSON.parse(expected), JSON.parse(expected)]);
+});
+
 describe('another runtime', () => {
   /** The program of a runtime, which its npm package has in a package for this platform. */
   const programOf = (scope: string, path: string): string => {

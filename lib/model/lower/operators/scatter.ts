@@ -1,4 +1,7 @@
+import { integersIn } from '../../../kernels/scatter.js';
 import { sameShape } from '../../../numeric/shapes.js';
+import { recalled } from '../../../tensor/recall.js';
+import { isDue, type Sliced } from '../../../util/slices.js';
 import type { ScatterKind, ValueId } from '../../program/program.js';
 import type { NodeLowering } from '../lowering.js';
 import type { OperatorTable } from './operator.js';
@@ -10,8 +13,11 @@ function indicesOf(node: NodeLowering, index: number, lengths: readonly number[]
   if (dtype !== 'int32' && dtype !== 'int64') {
     node.invalid(`its indices are ${dtype}; expected int32 or int64`);
   }
-  for (let i = 0; data && i < data.length; i++) {
-    const [at, length] = [Number(data[i]), lengths[i % lengths.length]!];
+  if (!data) return id;
+  const elements = recalled(data);
+  const named = integersIn({ dtype, data: elements });
+  for (let i = 0; i < elements.length; i++) {
+    const [at, length] = [named(i), lengths[i % lengths.length]!];
     if (at < -length || at >= length) node.invalid(`index ${at} is outside its input`);
   }
   return id;
@@ -56,10 +62,12 @@ function updates(node: NodeLowering, data: ValueId, shape: readonly number[]): [
   return [id, REDUCTIONS[name] ?? node.invalid(`its reduction '${name}' is unknown`)];
 }
 
-function scatterElements(node: NodeLowering): ValueId {
+function* scatterElements(node: NodeLowering): Sliced<readonly ValueId[]> {
   const { data, indices, axis } = elements(node);
   const [values, reduction] = updates(node, data, node.shape(indices));
-  return node.step('scatterElements', [data, indices, values], node.value(data), { axis, reduction });
+  // Behind a cut the graph's largest steps are these, and reading millions of indices takes a while, too.
+  if (isDue()) yield;
+  return [node.step('scatterElements', [data, indices, values], node.value(data), { axis, reduction })];
 }
 
 /** The operands' indices, and the shape of what their rows name behind the first `batchDims` axes. */
