@@ -188,9 +188,13 @@ function scaledWeight(weight: Float32Array, scale: Float64Array, kind: 'rows' | 
   return scaled;
 }
 
-function sameElements(a: ArrayLike<number> | undefined, b: ArrayLike<number> | undefined): boolean {
-  if (!a || !b) return a === b;
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (!Object.is(a[i], b[i])) return false;
-  return true;
+/** Bit for bit: each length of a text compares all of them. */
+function sameElements(a: NumberArray | undefined, b: NumberArray | undefined): boolean {
+  if (!a || !b || a === b) return a === b;
+  return bytesOf(a).equals(bytesOf(b));
 }
+
+type NumberArray = Float32Array | Float64Array;
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: NumberArray) =>
+  Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
