@@ -6,6 +6,12 @@
 
 #include "kernels/types.h"
 
+// y = act(x) for dense spans of n floats; in place allowed. The kernels on floats have it, and those on 8-bit numbers and on bfloat16 take
+// it from there: each of its functions is compiled once.
+namespace rskip::RSKIP_BASE {
+void unary_span(const float* x, float* y, size_t n, Activation act);
+}
+
 namespace rskip::RSKIP_ISA {
 
 template <class V>
@@ -26,23 +32,33 @@ RSKIP_INLINE V polynomial(V x, float highest, Coefficients... rest) {
   return sum;
 }
 
-// e^x; largest error about 1 ulp, subnormal results included (no flush to zero).
+// 1.5 * 2^23: added to a number, it rounds it to an integer and leaves that in the low bits.
+inline constexpr float kRoundingMagic = 12582912.0f;
+
+// p * 2^n, rounded once, for p near 1 and integers n from -152 to 129; `shifted` is n + kRoundingMagic. AVX-512 has an instruction for it.
 template <class V>
-RSKIP_INLINE V exp(V x) {
-  // Beyond these the result is 0 or infinity; the bounds keep 2^n below within two normal factors.
-  const V t = min(splat<V>(89.0f), max(splat<V>(-105.0f), x));
-  // Adding 1.5 * 2^23 rounds t / ln 2 to an integer and leaves it in the low bits.
-  const float magic = 12582912.0f;
-  const V shifted = fma(t, splat<V>(1.44269504f), splat<V>(magic));
-  const V n = shifted - splat<V>(magic);
-  V r = fma(n, splat<V>(-0.693359375f), t);
-  r = fma(n, splat<V>(2.12194440e-4f), r);
-  const V p = polynomial(r, 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f);
-  const auto exponent = sub_bits(bits(shifted), bits(splat<V>(magic)));
+RSKIP_INLINE V times_power_of_two(V p, V, V shifted) {
+  const auto exponent = sub_bits(bits(shifted), bits(splat<V>(kRoundingMagic)));
   const auto half = shift_right<1>(exponent);
   const V scale_a = from_bits(shift_left<23>(add_bits(half, 127)));
   const V scale_b = from_bits(shift_left<23>(add_bits(sub_bits(exponent, half), 127)));
-  return select(is_nan(x), x, p * scale_a * scale_b);
+  return p * scale_a * scale_b;
+}
+
+// e^t for t from -105 to 89: beyond, the result is 0 or infinity. Largest error about 1 ulp, subnormal results included (no flush
+// to zero).
+template <class V>
+RSKIP_INLINE V exp_within_bounds(V t) {
+  const V shifted = fma(t, splat<V>(1.44269504f), splat<V>(kRoundingMagic));
+  const V n = shifted - splat<V>(kRoundingMagic);
+  V r = fma(n, splat<V>(-0.693359375f), t);
+  r = fma(n, splat<V>(2.12194440e-4f), r);
+  const V p = polynomial(r, 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f);
+  return times_power_of_two(p, n, shifted);
+}
+template <class V>
+RSKIP_INLINE V exp(V x) {
+  return select(is_nan(x), x, exp_within_bounds(min(splat<V>(89.0f), max(splat<V>(-105.0f), x))));
 }
 
 // e^x for x <= 0, as exp but with 0 for results below the normal numbers: what weights that add up to 1 need.
@@ -86,11 +102,17 @@ RSKIP_INLINE V log(V x) {
   return select(is_nan(x), x, y);
 }
 
+// a where x is below 0, otherwise b; either for -0 and NaN.
+template <class V>
+RSKIP_INLINE V select_by_sign(V x, V a, V b) {
+  return select(less(x, splat<V>(0.0f)), a, b);
+}
+
 // 1 / (1 + e^-x), for negative x as e^x / (1 + e^x), which keeps tiny results.
 template <class V>
 RSKIP_INLINE V sigmoid(V x) {
-  const V e = exp(min(x, splat<V>(0.0f) - x));
-  return select(less(x, splat<V>(0.0f)), e, splat<V>(1.0f)) / (splat<V>(1.0f) + e);
+  const V e = exp_within_bounds(max(splat<V>(-105.0f), from_bits(or_bits(bits(x), bits(splat<V>(-0.0f))))));
+  return select_by_sign(x, e, splat<V>(1.0f)) / (splat<V>(1.0f) + e);
 }
 
 template <class V>
@@ -201,6 +223,11 @@ RSKIP_INLINE V clamp(V x, float low, float high) {
   return min(splat<V>(high), max(splat<V>(low), x));
 }
 
+template <class V>
+RSKIP_INLINE V hard_swish(V x) {
+  return x * clamp(fma(x, splat<V>(1.0f / 6), splat<V>(0.5f)), 0.0f, 1.0f);
+}
+
 // The functions of Activation in lib/model/program/program.ts.
 template <class V>
 V activate(V x, const Activation& act) {
@@ -218,7 +245,7 @@ V activate(V x, const Activation& act) {
     case ActivationKind::kHardSigmoid:
       return clamp(fma(x, splat<V>(act.alpha), splat<V>(act.beta)), 0.0f, 1.0f);
     case ActivationKind::kHardSwish:
-      return x * clamp(fma(x, splat<V>(1.0f / 6), splat<V>(0.5f)), 0.0f, 1.0f);
+      return hard_swish(x);
     case ActivationKind::kSilu:
       return x * sigmoid(x);
     case ActivationKind::kTanh:

@@ -125,6 +125,9 @@ RSKIP_INLINE Vec select(Mask mask, Vec yes, Vec no) {
 }
 RSKIP_INLINE Bits bits(Vec a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
 RSKIP_INLINE Vec from_bits(Bits a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
+RSKIP_INLINE Vec select_by_sign(Vec x, Vec a, Vec b) {
+  return {_mm256_blendv_ps(b.lo, a.lo, x.lo), _mm256_blendv_ps(b.hi, a.hi, x.hi)};
+}
 RSKIP_INLINE Vec to_float(Bits a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 RSKIP_INLINE Bits add_bits(Bits a, int32_t b) {
   return {_mm256_add_epi32(a.lo, _mm256_set1_epi32(b)), _mm256_add_epi32(a.hi, _mm256_set1_epi32(b))};

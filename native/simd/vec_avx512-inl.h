@@ -98,6 +98,10 @@ RSKIP_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNOR
 RSKIP_INLINE Vec select(Mask mask, Vec yes, Vec no) { return {_mm512_mask_blend_ps(mask.v, no.v, yes.v)}; }
 RSKIP_INLINE Bits bits(Vec a) { return {_mm512_castps_si512(a.v)}; }
 RSKIP_INLINE Vec from_bits(Bits a) { return {_mm512_castsi512_ps(a.v)}; }
+RSKIP_INLINE Vec select_by_sign(Vec x, Vec a, Vec b) {
+  return {_mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x.v)), b.v, a.v)};
+}
+RSKIP_INLINE Vec times_power_of_two(Vec p, Vec n, Vec) { return {_mm512_scalef_ps(p.v, n.v)}; }
 RSKIP_INLINE Vec to_float(Bits a) { return {_mm512_cvtepi32_ps(a.v)}; }
 RSKIP_INLINE Bits add_bits(Bits a, int32_t b) { return {_mm512_add_epi32(a.v, _mm512_set1_epi32(b))}; }
 RSKIP_INLINE Bits sub_bits(Bits a, Bits b) { return {_mm512_sub_epi32(a.v, b.v)}; }

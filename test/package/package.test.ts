@@ -56,10 +56,10 @@ describe('the packed package', () => {
   });
 
   it('has all C++ sources, so that it can be built where no prebuild fits', () => {
-    const { core, small, addon } = JSON.parse(
+    const { core, kernels, small, addon } = JSON.parse(
       readFileSync(join(ROOT, 'native/sources.json'), 'utf8'),
-    ) as Record<'core' | 'small' | 'addon', string[]>;
-    expect(installed.files).toEqual(expect.arrayContaining([...core, ...small, ...addon]));
+    ) as Record<'core' | 'kernels' | 'small' | 'addon', string[]>;
+    expect(installed.files).toEqual(expect.arrayContaining([...core, ...kernels, ...small, ...addon]));
   });
 
   it('runs no script when a user installs it', () => {

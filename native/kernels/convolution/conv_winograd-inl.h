@@ -131,11 +131,11 @@ template <int M, bool kWhole, bool kResidual>
     }
   }
   if (epilogue.clamp_only) return;
+  TileOutput row;
+  row.last_lanes = t.lanes;
   for (int i = 0; i < t.rows; ++i) {
-    for (int j = 0; j < t.columns; ++j) {
-      float* to = t.y + i * t.y_row + j * kLanes;
-      store(to, keep_first(activate(load(to), epilogue.act), t.lanes));
-    }
+    row.y = t.y + i * t.y_row;
+    activate_tile(row, t.columns, 1, epilogue.act);
   }
 }
 

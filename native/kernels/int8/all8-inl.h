@@ -1,5 +1,5 @@
-// Every kernel on 8-bit numbers of kernels.def for one instruction set, with dot products (RSKIP_DOT) or without;
-// isa/kernels-inl.h includes it.
+// Every kernel on 8-bit numbers of kernels.def for one instruction set, with dot products (RSKIP_DOT) or without, or, if it extends
+// another, those that have products; isa/kernels-inl.h includes it.
 #pragma once
 
 #include "kernels/int8/conv8-inl.h"
@@ -7,9 +7,11 @@
 #if RSKIP_WINOGRAD8
 #include "kernels/int8/conv8_winograd-inl.h"
 #endif
-#include "kernels/int8/draw8-inl.h"
 #include "kernels/int8/gemm8-inl.h"
+#if !RSKIP_EXTENDS
+#include "kernels/int8/draw8-inl.h"
 #include "kernels/int8/pointwise8-inl.h"
+#endif
 
 namespace rskip::RSKIP_ISA {
 
@@ -21,7 +23,7 @@ inline void conv8(const ConvArgs8& args, int part, int parts) {
       return conv8_depthwise(args, part, parts);
 #if RSKIP_WINOGRAD8
     case ConvAlgorithm::kWinograd4:
-      return conv8_winograd(args, part, parts);
+      return RSKIP_BASE::conv8_winograd(args, part, parts, winograd_products8);
 #endif
     default:
       return conv_direct<Tiles8>(args, part, parts);
@@ -55,6 +57,12 @@ inline void dot_burst(int rounds, int32_t* y, int* chains) {
 }
 
 inline void set_kernels8(KernelTable& table) {
+#if RSKIP_EXTENDS
+  table.conv8 = &RSKIP_ISA::conv8;
+  table.gemm8 = &RSKIP_ISA::gemm8;
+  table.products8 = &RSKIP_ISA::products8;
+  table.dot_burst = &RSKIP_ISA::dot_burst;
+#else
 #define RS_KERNEL(name, ...)
 #define RS_KERNEL16(name, ...)
 #define RS_KERNEL8(name, ...) table.name = &RSKIP_ISA::name;
@@ -62,6 +70,7 @@ inline void set_kernels8(KernelTable& table) {
 #undef RS_KERNEL
 #undef RS_KERNEL8
 #undef RS_KERNEL16
+#endif
 }
 
 }  // namespace rskip::RSKIP_ISA

@@ -4,8 +4,51 @@
 
 #include "kernels/int8/tile8-inl.h"
 
+// Only products differ where an instruction set extends another.
+namespace rskip::RSKIP_BASE {
+void conv8_winograd(const ConvArgs8& args, int part, int parts, WinogradProductsFn8 products);
+}
+
 namespace rskip::RSKIP_ISA {
 
+// Runs of P tiles from `first` on. Returns the tile that follows.
+template <int P, int N>
+[[gnu::noinline]] int winograd_multiply8(const WinogradProducts8& t, int first) {
+  const int end = first + (t.tiles - first) / P * P;
+  const int16_t* w = t.weights;
+  for (int point = 0; point < WinogradConv8::kPoints; ++point, w += t.weight_point) {
+    for (int tile = first; tile < end; tile += P) {
+      const int16_t* v = t.v + point * t.v_point + tile * kLanes;
+      const int16_t* factors = w;
+      Bits acc[P][N];
+      RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+        RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) acc[p][n] = bits(splat(0.0f));
+      }
+      for (int in = t.in_blocks; in > 0; --in, v += t.v_block, factors += kLanes * kLanes) {
+        RSKIP_UNROLL(8) for (int i = 0; i < kLanes; i += 2) {
+          PairFactors factor[N];
+          RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) factor[n] = load_pair_factors(factors + n * t.weight_block + i * kLanes);
+          RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_pair_dots(acc[p], v + p * kLanes + i, factor);
+        }
+      }
+      int32_t* to = t.product + point * t.product_point + tile * kLanes;
+      RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+        RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) store_bits(to + n * t.product_block + p * kLanes, acc[p][n]);
+      }
+    }
+  }
+  return end;
+}
+inline void winograd_products8(const WinogradProducts8& t) {
+#if RSKIP_TILE_BLOCKS >= 2
+  if (t.blocks == 2) winograd_multiply8<4, 2>(t, 0);
+  else winograd_multiply8<4, 1>(t, winograd_multiply8<8, 1>(t, 0));
+#else
+  winograd_multiply8<4, 1>(t, 0);
+#endif
+}
+
+#if !RSKIP_EXTENDS
 // B^T for the points 0, 1, -1, 2, -2 and infinity.
 RSKIP_INLINE void winograd_input8(const Shorts (&d)[6], Shorts (&v)[6]) {
   const Shorts even = d[4] - d[2], odd = d[3] - d[1], twice = odd + odd;
@@ -75,12 +118,11 @@ template <Added8 kAdded>
 // One worker's share of a convolution: runs of tiles, for which inputs are transformed, multiplied with one or two blocks of
 // weights at a time, and transformed back.
 class WinogradRun8 {
-  static constexpr int kPoints = WinogradConv8::kPoints;
-
  public:
-  WinogradRun8(const ConvArgs8& args, const WinogradConv8& plan)
+  WinogradRun8(const ConvArgs8& args, const WinogradConv8& plan, WinogradProductsFn8 products)
       : args_(args),
         plan_(plan),
+        products_(products),
         in_blocks_(channel_blocks(args.conv->shape.in_channels)),
         v_(static_cast<int16_t*>(args.scratch)),
         product_(reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.scratch) + plan.transformed_bytes)) {}
@@ -92,15 +134,7 @@ class WinogradRun8 {
     transform_inputs();
     for (int block = first_block; block < end_block; block += kTileBlocks) {
       const int n = std::min(kTileBlocks, end_block - block);
-#if RSKIP_TILE_BLOCKS >= 2
-      if (n == 2) {
-        multiply<4, 2>(block, 0);
-      } else {
-        multiply<4, 1>(block, multiply<8, 1>(block, 0));
-      }
-#else
-      multiply<4, 1>(block, 0);
-#endif
+      multiply(block, n);
       for (int i = 0; i < n; ++i) transform_outputs(block + i, product_ + i * plan_.chunk * kLanes);
     }
   }
@@ -134,36 +168,23 @@ class WinogradRun8 {
     }
   }
 
-  // Runs of P tiles from `first` on; those behind the last are computed in vain, if P is no more than is left out then. Returns
-  // the tile that follows.
-  template <int P, int N>
-  [[gnu::noinline]] int multiply(int block, int first) const {
+  // Tiles behind the last are computed in vain.
+  void multiply(int block, int blocks) const {
     const PackedConv8& conv = *args_.conv;
-    const int padded = WinogradConv8::padded(count_), end = first + (padded - first) / P * P;
-    const int16_t* w = reinterpret_cast<const int16_t*>(conv.weights.data() + conv.blocks[static_cast<size_t>(block)].offset);
-    const ptrdiff_t w_point = ptrdiff_t{in_blocks_} * kLanes * kLanes, w_block = kPoints * w_point;
-    for (int point = 0; point < kPoints; ++point, w += w_point) {
-      for (int t = first; t < end; t += P) {
-        const int16_t* v = v_ + point * plan_.v_point + t * kLanes;
-        const int16_t* factors = w;
-        Bits acc[P][N];
-        RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-          RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) acc[p][n] = bits(splat(0.0f));
-        }
-        for (int in = in_blocks_; in > 0; --in, v += plan_.chunk * kLanes, factors += kLanes * kLanes) {
-          RSKIP_UNROLL(8) for (int i = 0; i < kLanes; i += 2) {
-            PairFactors factor[N];
-            RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) factor[n] = load_pair_factors(factors + n * w_block + i * kLanes);
-            RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_pair_dots(acc[p], v + p * kLanes + i, factor);
-          }
-        }
-        int32_t* to = product_ + point * plan_.product_point + t * kLanes;
-        RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-          RSKIP_UNROLL(2) for (int n = 0; n < N; ++n) store_bits(to + n * plan_.chunk * kLanes + p * kLanes, acc[p][n]);
-        }
-      }
-    }
-    return end;
+    WinogradProducts8 t;
+    t.v = v_;
+    t.weights = reinterpret_cast<const int16_t*>(conv.weights.data() + conv.blocks[static_cast<size_t>(block)].offset);
+    t.product = product_;
+    t.tiles = WinogradConv8::padded(count_);
+    t.in_blocks = in_blocks_;
+    t.blocks = blocks;
+    t.v_point = plan_.v_point;
+    t.v_block = ptrdiff_t{plan_.chunk} * kLanes;
+    t.weight_point = ptrdiff_t{in_blocks_} * kLanes * kLanes;
+    t.weight_block = WinogradConv8::kPoints * t.weight_point;
+    t.product_point = plan_.product_point;
+    t.product_block = t.v_block;
+    products_(t);
   }
 
   void transform_outputs(int block, const int32_t* from) const {
@@ -194,6 +215,7 @@ class WinogradRun8 {
 
   const ConvArgs8& args_;
   const WinogradConv8& plan_;
+  const WinogradProductsFn8 products_;
   const int in_blocks_;
   int16_t* const v_;
   int32_t* const product_;
@@ -201,17 +223,18 @@ class WinogradRun8 {
 };
 
 // Workers share tiles, or, where those are few, output blocks, for which each of them transforms all inputs.
-inline void conv8_winograd(const ConvArgs8& args, int part, int parts) {
+void conv8_winograd(const ConvArgs8& args, int part, int parts, WinogradProductsFn8 products) {
   const WinogradConv8 plan(args.conv->shape);
   const int blocks = args.y.blocks(), pairs = (blocks + kTileBlocks - 1) / kTileBlocks;
   const bool by_tiles = plan.tiles() >= 8 * parts;
   const Share<int> tiles = by_tiles ? share_of(plan.tiles(), part, parts) : Share<int>{0, plan.tiles()};
   const Share<int> share = by_tiles ? Share<int>{0, pairs} : share_of(pairs, part, parts);
   if (share.begin == share.end) return;
-  WinogradRun8 run(args, plan);
+  WinogradRun8 run(args, plan, products);
   for (int tile = tiles.begin; tile < tiles.end; tile += plan.chunk) {
     run.run(tile, std::min(plan.chunk, tiles.end - tile), share.begin * kTileBlocks, std::min(blocks, share.end * kTileBlocks));
   }
 }
+#endif
 
 }  // namespace rskip::RSKIP_ISA

@@ -70,6 +70,7 @@ RSKIP_INLINE void gemm_finish8(Bits (&acc)[P][N], const GemmTile8& t) {
   }
   const int lanes = t.columns - (N - 1) * kLanes;
   if (t.y == nullptr) {
+    const Vec low = splat(t.epilogue->low), high = splat(t.epilogue->high);
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
       const int count = n + 1 < N ? kLanes : std::min(kLanes, lanes);
       const Vec scale = load(t.scale + n * kLanes);
@@ -78,8 +79,13 @@ RSKIP_INLINE void gemm_finish8(Bits (&acc)[P][N], const GemmTile8& t) {
         const Vec sum = to_float(acc[p][n]);
         Vec value = sum * scale;
         if (t.shift != nullptr) value = t.rounds_product ? value + shift : fma(sum, scale, shift);
-        store_first(t.y_float + static_cast<ptrdiff_t>(p) * t.n + n * kLanes, finish(value, *t.epilogue), count);
+        store_first(t.y_float + static_cast<ptrdiff_t>(p) * t.n + n * kLanes, min(high, max(low, value)), count);
       }
+    }
+    if (t.epilogue->clamp_only) return;
+    for (int p = 0; p < P; ++p) {
+      float* const y = t.y_float + static_cast<ptrdiff_t>(p) * t.n;
+      RSKIP_BASE::unary_span(y, y, static_cast<size_t>(std::min(N * kLanes, t.columns)), t.epilogue->act);
     }
     return;
   }

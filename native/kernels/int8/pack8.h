@@ -60,6 +60,15 @@ struct WinogradConv8 {
   static constexpr int padded(int tiles) { return (tiles + 3) / 4 * 4; }
 };
 
+// For each point, the products of some transformed tiles, a multiple of four, with one block of weights or two, which lie `block` apart.
+struct WinogradProducts8 {
+  const int16_t *v = nullptr, *weights = nullptr;
+  int32_t* product = nullptr;
+  int tiles = 0, in_blocks = 0, blocks = 0;
+  ptrdiff_t v_point = 0, v_block = 0, weight_point = 0, weight_block = 0, product_point = 0, product_block = 0;
+};
+using WinogradProductsFn8 = void (*)(const WinogradProducts8&);
+
 // Whether kDepthwise takes four pixels at a time.
 bool depthwise_by_lines8(const ConvShape& shape);
 

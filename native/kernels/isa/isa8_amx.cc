@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #define RSKIP_ISA amx
+#define RSKIP_BASE avx512
 #define RSKIP_DOT 1
 #define RSKIP_MATRIX 1
 #define RSKIP_TILE_BLOCKS 2

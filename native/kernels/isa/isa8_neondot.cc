@@ -1,5 +1,6 @@
 // The kernels on 8-bit numbers for NEON with dot products (FEAT_DotProd).
 #define RSKIP_ISA neondot
+#define RSKIP_BASE neon
 #define RSKIP_MACHINE RSKIP_ARM64
 // The two compilers write it differently.
 #if defined(__clang__)

@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #define RSKIP_ISA avx512memory
+#define RSKIP_BASE avx512
 #define RSKIP_TILE_BLOCKS 2
 #define RSKIP_BROADCAST_FROM_MEMORY
 RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")

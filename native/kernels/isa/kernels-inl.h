@@ -1,6 +1,7 @@
 // Every kernel of kernels.def for one instruction set: those on 8-bit numbers if RSKIP_DOT is defined, those on
 // bfloat16 if RSKIP_PAIRS is, or else those on floats. An isa_*.cc, isa8_*.cc or isa16_*.cc is nothing but this, with
 //   RSKIP_ISA          the namespace, as the functions of isa.h are named
+//   RSKIP_BASE         the one that it extends, if any, whose kernels it takes where it has no better products
 //   RSKIP_MACHINE      RSKIP_X86, RSKIP_ARM64, or 1 for any: elsewhere the function of isa.h returns false
 //   RSKIP_FEATURES     of the target region; undefined for those that every such machine has
 //   RSKIP_VECTOR       the header of the vector type
@@ -13,6 +14,13 @@
 #include "kernels/int8/pack8.h"
 #include "kernels/isa/isa.h"
 #include "kernels/prelude.h"
+
+#ifdef RSKIP_BASE
+#define RSKIP_EXTENDS 1
+#else
+#define RSKIP_EXTENDS 0
+#define RSKIP_BASE RSKIP_ISA
+#endif
 
 #define RSKIP_JOIN_NAMES(a, b) a##b
 #define RSKIP_JOIN(a, b) RSKIP_JOIN_NAMES(a, b)
@@ -57,6 +65,9 @@ RSKIP_TARGET_END
 
 namespace rskip {
 bool RSKIP_TABLE_OF_ISA(KernelTable& table) {
+#if RSKIP_EXTENDS && defined(RSKIP_DOT)
+  if (!RSKIP_JOIN(RSKIP_BASE, _kernels8)(table)) return false;
+#endif
   RSKIP_ISA::RSKIP_JOIN(set_, RSKIP_SUFFIX)(table);
   return true;
 }

@@ -30,21 +30,6 @@ using GemmTileFn = void (*)(const GemmTile&);
 // Most products in one chain of multiply-adds.
 inline constexpr int kGemmChain = 4096;
 
-// y = act(y) for some rows of so many columns. Apart from the tiles, or each of them would hold every function.
-template <class F>
-RSKIP_INLINE void map_rows(float* y, ptrdiff_t stride, int rows, int columns, const F& function) {
-  for (int row = 0; row < rows; ++row, y += stride) {
-    int column = 0;
-    for (; column + kLanes <= columns; column += kLanes) store(y + column, function(load(y + column)));
-    const int rest = columns - column;
-    if (rest > 0) store_first(y + column, function(load_first(y + column, rest)), rest);
-  }
-}
-[[gnu::noinline]] inline void activate_rows(float* y, ptrdiff_t stride, int rows, int columns, const Activation& act) {
-  if (act.kind == ActivationKind::kGelu) return map_rows(y, stride, rows, columns, [](Vec x) { return gelu(x); });
-  map_rows(y, stride, rows, columns, [&](Vec x) { return activate(x, act); });
-}
-
 RSKIP_INLINE void weights_of(const GemmTile& t, const float*& w) { w = t.w; }
 RSKIP_INLINE void weights_of(const GemmTile& t, const uint16_t*& w) { w = t.halves; }
 RSKIP_INLINE void weights_of(const GemmTile& t, const int32_t*& w) { w = t.words; }
@@ -159,7 +144,11 @@ template <int P, int N, class W>
       else store_first(y, value, lanes);
     }
   }
-  if (!epilogue.clamp_only) activate_rows(to.y, to.y_stride, P, std::min(N * kLanes, to.columns), epilogue.act);
+  if (epilogue.clamp_only) return;
+  for (int p = 0; p < P; ++p) {
+    float* const y = to.y + p * to.y_stride;
+    RSKIP_BASE::unary_span(y, y, static_cast<size_t>(std::min(N * kLanes, to.columns)), epilogue.act);
+  }
 }
 
 // Tiles of so many blocks by 1, 2, ... rows.

@@ -121,6 +121,21 @@ struct TileTarget {
 };
 using TileOutput = TileTarget<float>;
 
+// y = act(y), which leaves lanes beyond the last channel zero. Apart from the tiles, or each of them would hold it.
+[[gnu::noinline]] inline void activate_tile(TileOutput out, int pixels, int blocks, const Activation& act) {
+  for (int n = 0; n < blocks; ++n) {
+    float* const y = out.y + n * out.y_block;
+    if (out.y_offset == nullptr) RSKIP_BASE::unary_span(y, y, static_cast<size_t>(pixels * kLanes), act);
+    const int lanes = n + 1 == blocks ? out.last_lanes : kLanes;
+    if (out.y_offset == nullptr && lanes == kLanes) continue;
+    for (int p = 0; p < pixels; ++p) {
+      float* const pixel = y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
+      if (out.y_offset != nullptr) RSKIP_BASE::unary_span(pixel, pixel, kLanes, act);
+      store(pixel, keep_first(load(pixel), lanes));
+    }
+  }
+}
+
 // y = act(acc + residual). Takes a copy, or the compiler would read `out` again after every store.
 template <int P, int N>
 RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput out, const Epilogue& epilogue) {
@@ -137,13 +152,7 @@ RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput out, const Epilo
       store(y + n * out.y_block, min(high, max(low, acc[p][n])));
     }
   }
-  if (epilogue.clamp_only) return;
-  for (int p = 0; p < P; ++p) {
-    float* y = out.y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
-    for (int n = 0; n < N; ++n, y += out.y_block) {
-      store(y, keep_first(activate(load(y), epilogue.act), n + 1 == N ? out.last_lanes : kLanes));
-    }
-  }
+  if (!epilogue.clamp_only) activate_tile(out, P, N, epilogue.act);
 }
 
 // `count` things split into chunks of at most `most`, as evenly as possible.

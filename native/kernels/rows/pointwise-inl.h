@@ -123,10 +123,26 @@ inline void binary_channel(BinaryKind kind, const BlockedView& a, const float* v
   }
 }
 
-inline void unary_span(const float* x, float* y, size_t n, Activation act) {
+template <class F>
+RSKIP_INLINE void map_span(const float* x, float* y, size_t n, const F& function) {
+  for (; n >= kLanes; n -= kLanes, x += kLanes, y += kLanes) store(y, function(load(x)));
+  if (n > 0) store_first(y, function(load_first(x, static_cast<int>(n))), static_cast<int>(n));
+}
+
+void unary_span(const float* x, float* y, size_t n, Activation act) {
+  // The usual ones behind convolutions and matrix products, whose constants then stay in registers.
+  switch (act.kind) {
+    case ActivationKind::kSilu:
+      return map_span(x, y, n, [](Vec v) { return v * sigmoid(v); });
+    case ActivationKind::kGelu:
+      return map_span(x, y, n, [](Vec v) { return gelu(v); });
+    case ActivationKind::kHardSwish:
+      return map_span(x, y, n, [](Vec v) { return hard_swish(v); });
+    default:
+      break;
+  }
   const Epilogue e = epilogue_of(act);
-  for (; n >= kLanes; n -= kLanes, x += kLanes, y += kLanes) store(y, finish(load(x), e));
-  if (n > 0) store_first(y, finish(load_first(x, static_cast<int>(n)), e), static_cast<int>(n));
+  map_span(x, y, n, [&](Vec v) { return finish(v, e); });
 }
 
 inline void unify_nans(float* x, size_t n) {
