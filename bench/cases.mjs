@@ -7,9 +7,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { auditLog, InferenceSession, loadPolicy, Tensor } from '../dist/index.js';
-import { feedsOf, inRow, inRowSync, median, ratioOf, table, takeTurns } from './harness.mjs';
+import { feedsOf, inRow, inRowSync, median, ratioOf, table, takeTurns, timed } from './harness.mjs';
 import { operators } from './operators.mjs';
 import { photographs } from './photographs.mjs';
 import { published } from './published.mjs';
@@ -134,6 +135,24 @@ async function audit(model, { threads, policy = 'model' }) {
  * `open(model, options)` gives the variants, and `close()`, which may return a note. `turns` are those of takeTurns. A case is
  * opened `times` times where the placement of sessions in memory changes times. What has no variants gives its own lines by `measure`.
  */
+/** What three sessions take of a core after some runs, in ten seconds of nothing; the first milliseconds show how long workers spin. */
+async function idle(model) {
+  const sessions = await Promise.all([1, 2, 3].map(() => InferenceSession.create(model, { policy: 'full' })));
+  for (let i = 0; i < 20; i++) await Promise.all(sessions.map((session) => session.run(feedsOf(session))));
+  const used = async (ms) => {
+    const before = process.cpuUsage();
+    const passed = await timed(() => sleep(ms));
+    const { user, system } = process.cpuUsage(before);
+    return { ms: (user + system) / 1000, share: (user + system) / 10 / passed };
+  };
+  const [first, later] = [await used(100), await used(10_000)];
+  await Promise.all(sessions.map((session) => session.release()));
+  return [
+    `the first 100 ms after a run: ${first.ms.toFixed(2)} ms of CPU time`,
+    `the next 10 s: ${later.ms.toFixed(2)} ms, ${later.share.toFixed(3)} % of a core`,
+  ];
+}
+
 const CASES = {
   skipping: {
     about: 'time against multiply-adds as blocks are skipped; cost of the gates',
@@ -164,6 +183,11 @@ const CASES = {
     about: 'the first run of each length of a text beside the fastest of three more',
     model: 'bench/models/minilm_l6.onnx',
     measure: newLengths,
+  },
+  idle: {
+    about: 'CPU time of a process with three loaded models and no runs',
+    model: 'test/models/cifar10-resnet32/model.onnx',
+    measure: idle,
   },
   operators: {
     about: 'single operators beside onnxruntime-node; MODEL is a part of their names',

@@ -45,7 +45,7 @@ const LATE_PREFIX = '\0late:';
 const late = {
   name: 'late',
   resolveId(source, importer) {
-    if (source in LATE_BUILTINS) return LATE_PREFIX + source;
+    if (source in LATE_BUILTINS) return importer.startsWith(LATE_PREFIX) ? null : LATE_PREFIX + source;
     if (!IMPORTERS.includes(importer)) return null;
     const file = relative(LIB, resolve(importer, '..', source)).replace(/\.js$/, '');
     return file in LATE ? LATE_PREFIX + file : null;

@@ -42,6 +42,7 @@ describe('bench/cases.mjs', () => {
         'audit',
         'texts',
         'lengths',
+        'idle',
         'operators',
         'photographs',
         'published',
