@@ -104,7 +104,10 @@ export async function settleList<T extends Ranked>(
     open = openIn(scores, topK);
   };
   for (const stage of stages.slice(0, -1)) if (open.length > 0) await go(open, stage);
-  // To the end first those that will probably be among the best: their own scores may settle the others.
-  while (open.length > 0) await go(open.slice(0, Math.max(topK, Math.ceil(open.length / 2))), stages.at(-1)!);
+  // To the end first those that will probably be among the best: their own scores may settle the others. More than two turns would be
+  // runs of single pairs.
+  const last = stages.at(-1)!;
+  if (open.length > 0) await go(open.slice(0, Math.max(topK, Math.ceil(open.length / 2))), last);
+  if (open.length > 0) await go(open, last);
   return scores;
 }

@@ -210,7 +210,9 @@ function readingOf(
   const [first] = outputMetadata;
   const [rows, columns] = first!.shape.slice(-2);
   if (outputMetadata.length > 1) return reading('corners');
-  if (first!.shape.length < 2 || first!.shape.length > 3) throw unreadable(name, session);
+  // Of a batch, each item has boxes of its own.
+  const least = session.model.batching === 'item' ? 3 : 2;
+  if (first!.shape.length < least || first!.shape.length > 3) throw unreadable(name, session);
   const counts = labelsKnown && labels.length;
   if (counts && columns === 5 + counts && rows !== 4 + counts && (columns !== 6 || isMany(rows)))
     return reading('yolov5');

@@ -1,5 +1,6 @@
 /** What a calibrated policy promises, and on what evidence; see lib/calibrate. */
 import { z } from 'zod';
+import { nearNames } from '../util/suggest.js';
 import { distributionSchema } from './score-distribution.js';
 
 const fraction = z.number().min(0).max(1);
@@ -63,10 +64,34 @@ const patterns = Object.entries<Parameter | undefined>(PARAMETERS).map(([name, p
   return byDefault === undefined ? `${name}@${pattern}` : `${name}(?:@${pattern})?`;
 });
 
+/** Numbers of metrics, in messages; 0.5 of others. */
+const EXAMPLES: Readonly<Record<string, number>> = {
+  relative: 0.02,
+  recall: 10,
+  absolute: 0.1,
+  excess: 0.1,
+  ctc: 0,
+};
+
+function metricProblem(given: string): string {
+  const [name = '', ...at] = given.split('@');
+  const parameters: Readonly<Record<string, Parameter | undefined>> = PARAMETERS;
+  const parameter = parameters[name];
+  if (parameter !== undefined) {
+    const alone = parameter.byDefault === undefined ? '' : `'${name}', or `;
+    return `expected ${alone}a number behind it, as in '${name}@${EXAMPLES[name] ?? 0.5}'; received '${given}'`;
+  }
+  const names = [...CLASS_METRICS, ...Object.keys(PARAMETERS)];
+  if (names.includes(name) && at.length > 0) return `${name} takes no number; received '${given}'`;
+  const near = nearNames(name, names).map((one) => `'${one}'`);
+  const hint = near.length > 0 ? `; did you mean ${near.join(' or ')}?` : '';
+  return `expected one of ${METRICS}, received '${given}'${hint}`;
+}
+
 export const metricSchema = z
   .string()
   .regex(new RegExp(`^(?:${[...CLASS_METRICS, ...patterns].join('|')})$`), {
-    error: `expected one of ${METRICS}`,
+    error: ({ input }) => metricProblem(String(input)),
   }) as unknown as z.ZodType<Metric, Metric>;
 
 /** The name of a metric, and its parameter; undefined where it has none. */

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
-import { misspelt, renamedTo, suggest } from './suggest.js';
+import { misspelt, nearNames, renamedTo, suggest } from './suggest.js';
 
 type Issue = z.core.$ZodIssue;
 
@@ -20,7 +20,9 @@ export function problemsOf(issues: readonly Issue[]): Issue[] {
 function explain(subject: string, issue: Issue, known: readonly string[]): string {
   const place = at(subject, issue.path);
   if (issue.code !== 'unrecognized_keys') return `${place}: ${issue.message}`;
-  return issue.keys.map((key) => `${place}: unknown key '${key}'; ${suggest(key, known)}`).join('; ');
+  return issue.keys
+    .map((key) => `${place}: unknown key '${key}'${known.length > 0 ? `; ${suggest(key, known)}` : ''}`)
+    .join('; ');
 }
 
 /** Names of types in messages, where they aren't the schemas' own. */
@@ -52,6 +54,15 @@ function shown(value: unknown): string {
 function oneOf(values: readonly unknown[]): string {
   const names = values.map((value) => (typeof value === 'string' ? `'${value}'` : String(value)));
   return `${names.length > 1 ? 'one of ' : ''}${names.join(', ')}`;
+}
+
+function nearest(given: unknown, values: readonly unknown[]): string {
+  if (typeof given !== 'string') return '';
+  const [near] = nearNames(
+    given,
+    values.filter((value) => typeof value === 'string'),
+  );
+  return near === undefined ? '' : `; did you mean '${near}'?`;
 }
 
 /** "a number of at least 3", "an array of at most 3 elements". */
@@ -91,7 +102,7 @@ function kindOf(issue: z.core.$ZodRawIssue): string {
     case 'invalid_type':
       return `${typeNamed(issue.expected)}${received}`;
     case 'invalid_value':
-      return `${oneOf(issue.values)}${received}`;
+      return `${oneOf(issue.values)}${received}${nearest(issue.input, issue.values)}`;
     case 'too_small':
       return `${bounded(issue, 1, issue.minimum)}${received}`;
     case 'too_big':

@@ -73,7 +73,7 @@ const CASES: readonly [() => unknown, string][] = [
   [
     calibrated({ metric: 'speed' }),
     'options.metric: expected one of disagreement, accuracy, probability, ordinal, cosine, recall@k, relative, relative@tolerance, ' +
-      'absolute@tolerance, excess@tolerance, labels, missed, added, pixels, miou, boxes, tokens, ctc, ranking, custom',
+      "absolute@tolerance, excess@tolerance, labels, missed, added, pixels, miou, boxes, tokens, ctc, ranking, custom, received 'speed'",
   ],
   [() => evaluate(MODEL, [], { energy: 3 as never }), 'options.energy: expected true or false, received 3'],
   [() => watch({ confidence: 3 }), 'watch options.confidence: expected a number below 1, received 3'],

@@ -1,5 +1,8 @@
 /** Mistakes in the first lines of a program get an error of this package, which names the argument. */
+import { join } from 'node:path';
 import {
+  calibrate,
+  calibrateRanking,
   Embedder,
   ImageClassifier,
   ObjectDetector,
@@ -50,6 +53,33 @@ test.each([
   for (const opener of [ImageClassifier, ObjectDetector, Segmenter]) {
     expect(await saysOf(opener.from(folder, options as never))).toMatch(message);
   }
+});
+
+test.each([
+  [{ task: 'multilabel' }, /received 'multilabel'; did you mean 'multi-label'\?/],
+  [{ task: 'Regression' }, /did you mean 'regression'\?/],
+  [{ metric: 'absolute' }, /metric: expected a number behind it, as in 'absolute@0\.1'; received 'absolute'/],
+  [{ metric: 'recall@0' }, /as in 'recall@10'; received 'recall@0'/],
+  [{ metric: 'labels@half' }, /expected 'labels', or a number behind it, as in 'labels@0\.5'/],
+  [{ metric: 'cosine@0.1' }, /metric: cosine takes no number; received 'cosine@0\.1'/],
+  [{ limits: { miss: 0.01 } }, /limits\.miss: .*received 'miss'; did you mean 'missed'/],
+  [{ maxDisagreement: 5 }, /maxDisagreement: expected a number between 0 and 1, received 5/],
+])('of calibrate, options %j', async (options, message) => {
+  expect(await saysOf(calibrate(folder, [], options as never))).toMatch(message);
+});
+
+test('a network of classes as a detector', async () => {
+  const classes = join(__dirname, '../../../models/mnist-resnet20');
+  expect(await saysOf(ObjectDetector.from(classes))).toMatch(
+    /its outputs \(logits: float32\[batch, 10\]\) can't be read as boxes; say how/,
+  );
+});
+
+test("lists of a reranker with a key that it doesn't know", async () => {
+  const lists = [{ query: 'a', docs: ['b'] }];
+  expect(await saysOf(calibrateRanking({} as never, lists as never, { topK: 1 }))).toMatch(
+    /lists\.0: unknown key 'docs'$/,
+  );
 });
 
 test('addresses and percentages on the command line', async () => {

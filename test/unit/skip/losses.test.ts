@@ -4,6 +4,7 @@ import { partOf } from 'lib/skip/parts.js';
 import type { Boxes, Metric } from 'lib/skip/promise.js';
 import { complete, isCounted, metricSchema, partsOf } from 'lib/skip/promise.js';
 import type { TensorData } from 'lib/tensor/tensor.js';
+import { tableOf } from '../../helpers/snippets.js';
 
 type Output = readonly [data: TensorData | readonly number[], ...dims: number[]];
 /** The loss of two answers, each a list of outputs of one item. */
@@ -115,7 +116,9 @@ describe('boxes', () => {
   });
 
   test('each form reads the same boxes', () => {
+    const tested = new Set<string>();
     const read = (form: Boxes['form'], outputs: readonly Output[]) => {
+      tested.add(form);
       const parts = outputs.map(([data, ...dims]) =>
         partOf(Float32Array.from(data as number[]), [1, ...dims]),
       );
@@ -143,6 +146,7 @@ describe('boxes', () => {
     // A second box of the same class that overlaps by 9 / 11 is left out.
     const twice = [5, 6, 25, 5, 5, 25, 10, 10, 10, 10, 10, 10, 0.9, 0.85, 0.1, 0.1, 0.1, 0.8];
     expect(read('yolo', [[twice, 6, 3]])).toEqual(rows);
+    expect(tableOf('docs/tasks.md', '`boxes`').map(([form]) => form)).toEqual([...tested]);
   });
 });
 
