@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { unpacked } from './encoding.js';
+import { type Encoding, isEncoding, unpacked } from './encoding.js';
 import { ServerError } from './errors.js';
 import { Turns } from './turns.js';
 
@@ -62,6 +62,7 @@ export class Bodies {
   readonly #unfinished = new Set<Unfinished>();
   #unfinishedBytes = 0;
   readonly #turns = new Turns();
+  readonly #unpacking = new Turns();
   /** What is left of TURN_BYTES, and what waits for more. */
   #turnBytes = TURN_BYTES;
   readonly #paused: IncomingMessage[] = [];
@@ -154,7 +155,6 @@ export class Bodies {
       return;
     }
     let whole: Uint8Array | undefined;
-    const chunks: Uint8Array[] = [];
     let received = 0;
     let over = false;
     const isPacked = (message.headers['content-encoding'] ?? 'identity') !== 'identity';
@@ -165,22 +165,26 @@ export class Bodies {
       if (received > limit) return end(tooLarge());
       // All of a body that has come ends in this turn.
       if (!(received >= length)) this.#count(message, chunk.length);
-      if (length >= received) {
-        // Memory for all of it: parts would be joined, which takes twice as much.
-        if (!whole) unfinished.add(length);
-        whole ??= this.#take(length, json ?? 0);
-        whole.set(chunk, received - chunk.length);
-        if (check && received >= json!) {
-          try {
-            check(whole.subarray(0, json));
-            check = undefined;
-          } catch (error) {
-            end(error as Error);
-          }
+      if (!(whole && whole.length >= received)) {
+        // Parts would be joined, which takes twice as much; and many that are tiny take far more than their bytes.
+        const room = length >= received ? length : Math.min(2 * received, limit);
+        unfinished.add(room - (whole?.length ?? 0));
+        if (over) return;
+        const larger = this.#take(room, json ?? 0);
+        if (whole) {
+          larger.set(whole);
+          this.giveBack(whole);
         }
-      } else {
-        unfinished.add(chunk.length);
-        chunks.push(chunk);
+        whole = larger;
+      }
+      whole.set(chunk, received - chunk.length);
+      if (check && length >= received && received >= json!) {
+        try {
+          check(whole.subarray(0, json));
+          check = undefined;
+        } catch (error) {
+          end(error as Error);
+        }
       }
     };
     const onEnd = () => end(null);
@@ -191,9 +195,8 @@ export class Bodies {
       if (over) return;
       over = true;
       unfinished.end();
-      if (!error) return done(null, whole ?? Buffer.concat(chunks));
+      if (!error) return done(null, whole?.subarray(0, received) ?? Buffer.alloc(0));
       whole = undefined;
-      chunks.length = 0;
       done(error);
     };
     const unfinished = this.begin(client, end);
@@ -203,14 +206,39 @@ export class Bodies {
     message.on('error', onError);
   }
 
-  /** The body, unpacked. Errors as `read` and `unpacked`. */
-  receive(message: IncomingMessage, expected: Expected): Promise<Uint8Array> {
-    const body = new Promise<Uint8Array>((resolve, reject) => {
+  /** The body, unpacked. Errors as `read` and `unpack`. */
+  async receive(message: IncomingMessage, expected: Expected): Promise<Uint8Array> {
+    const { 'content-encoding': encoding = 'identity' } = message.headers;
+    if (encoding !== 'identity' && !isEncoding(encoding)) {
+      throw new ServerError(
+        'INVALID_ARGUMENT',
+        `header Content-Encoding: ${encoding} isn't supported; send gzip, deflate or none`,
+      );
+    }
+    const body = await new Promise<Uint8Array>((resolve, reject) => {
       this.read(message, expected, (error, received) => (error ? reject(error) : resolve(received!)));
     });
-    const encoding = message.headers['content-encoding'] ?? 'identity';
     if (encoding === 'identity') return body;
-    return body.then((packed) => unpacked(packed, encoding, this.#limitOf(expected.json)));
+    return this.unpack(expected.client, body, encoding, this.#limitOf(expected.json));
+  }
+
+  /**
+   * Unpacks what a client has sent. A few bytes may become many: one body is unpacked at a time, clients take turns, and what waits counts as
+   * unfinished. Errors as `unpacked`, and BUSY.
+   */
+  unpack(client: string, packed: Uint8Array, encoding: Encoding, limit: number): Promise<Uint8Array> {
+    return new Promise((resolve, reject) => {
+      let waiting: Uint8Array | undefined = packed;
+      const { add, end } = this.begin(client, (error) => {
+        waiting = undefined;
+        reject(error);
+      });
+      this.#unpacking.wait(client, async () => {
+        if (waiting) await unpacked(waiting, encoding, limit).then(resolve, reject);
+        end();
+      });
+      add(packed.length);
+    });
   }
 
   /** Counts what was read in this turn of the event loop. */

@@ -8,12 +8,15 @@ import {
 } from '@grpc/grpc-js';
 import type { Authenticate } from './auth.js';
 import type { Bodies } from './bodies.js';
+import { isEncoding } from './encoding.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import type { ParsedOptions } from './options.js';
 
 export interface GuardOptions {
   readonly bodies: Bodies;
+  /** Maximum size of an unpacked message of a method in bytes. */
+  readonly limitOf: (path: string) => number;
   readonly authenticate: Authenticate;
   /** Milliseconds a client has to send its request. */
   readonly requestTimeout: number;
@@ -41,6 +44,7 @@ const FLUSH_MS = 100;
  */
 export function guard({
   bodies,
+  limitOf,
   authenticate,
   requestTimeout,
   open,
@@ -82,9 +86,21 @@ export function guard({
     };
     begin();
     // A stream of messages may rest between them.
-    stream.on('data', ({ length }: Uint8Array) =>
-      (body ?? (requestStream ? begin() : undefined))?.add(length),
-    );
+    const count = (bytes: number) => (body ?? (requestStream ? begin() : undefined))?.add(bytes);
+    stream.on('data', ({ length }: Uint8Array) => count(Math.max(length, FRAME_BYTES)));
+    const own = call as unknown as Unpacking;
+    const { decompressMessage } = own;
+    own.decompressMessage = async (message, encoding) => {
+      if (!isEncoding(encoding)) return decompressMessage.call(own, message, encoding);
+      try {
+        const bytes = await bodies.unpack(caller, message.subarray(HEAD_BYTES), encoding, limitOf(path));
+        count(bytes.length);
+        return bytes;
+      } catch (error) {
+        refuse(error);
+        throw error;
+      }
+    };
     active.calls++;
     stream.once('close', () => {
       active.calls--;
@@ -140,6 +156,15 @@ export const unread = new WeakMap<object, () => void>();
 export function addressOfPeer(peer: string): string {
   return peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
 }
+
+/** How grpc-js unpacks messages that are packed: by itself, it would unpack any number of them at a time. */
+interface Unpacking {
+  decompressMessage(message: Uint8Array, encoding: string): Uint8Array | Promise<Uint8Array>;
+}
+/** grpc-js keeps the frames of an unfinished message: about the memory that a tiny one takes. */
+const FRAME_BYTES = 512;
+/** Of a message: whether it is packed, and its length. */
+const HEAD_BYTES = 5;
 
 /** grpc-js hands a request on when it is complete; only the stream shows what was received before. */
 function streamOf(call: ServerInterceptingCallInterface): ServerHttp2Stream {

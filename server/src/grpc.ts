@@ -74,6 +74,9 @@ export function loadService(): ServiceClientConstructor {
   return inference.GRPCInferenceService;
 }
 
+/** Methods whose messages have data. */
+const INFERENCE = /\bModel(Stream)?Infer$/;
+
 type InferStream = ServerDuplexStream<ModelInferRequest, object>;
 
 type Handler = (request: never, call: ServerUnaryCall<unknown, unknown>) => unknown;
@@ -93,6 +96,7 @@ export function createGrpcServer(context: GrpcContext): Server {
     interceptors: [
       guard({
         bodies,
+        limitOf: (path) => (INFERENCE.test(path) ? context.bodyLimit : context.jsonLimit),
         authenticate,
         requestTimeout: context.requestTimeout,
         open,
@@ -189,7 +193,7 @@ export function grpcCredentials(pem: Pem | undefined): ServerCredentials {
 function limitedService(service: ServiceDefinition, limit: number): ServiceDefinition {
   const limited = ([name, method]: [string, ServiceDefinition[string]]) => {
     const requestDeserialize = (bytes: Buffer) => {
-      const structure = structureBytes(bytes, /^Model(Stream)?Infer$/.test(name) ? INFER_DATA : {}, limit);
+      const structure = structureBytes(bytes, INFERENCE.test(name) ? INFER_DATA : {}, limit);
       if (structure <= limit) return method.requestDeserialize(bytes);
       return new ServerError(
         'TOO_LARGE',

@@ -1,13 +1,18 @@
 import { Shares } from './shares.js';
 
-/** Does long work of clients one piece in each turn of the event loop, so that others' requests are read in between. Clients take turns. */
+/**
+ * Does long work of clients one piece in each turn of the event loop, so that others' requests are read in between; a piece that is a
+ * promise takes as many as it needs. Clients take turns.
+ */
 export class Turns {
   /** By client, from the oldest to the newest. */
-  readonly #waiting = new Map<string, (() => void)[]>();
+  readonly #waiting = new Map<string, (() => void | Promise<void>)[]>();
   readonly #shares = new Shares();
+  #busy = false;
 
-  wait(client: string, work: () => void): void {
-    if (this.#waiting.size === 0) setImmediate(() => this.#next());
+  /** @param work must not throw or reject */
+  wait(client: string, work: () => void | Promise<void>): void {
+    if (this.#waiting.size === 0 && !this.#busy) setImmediate(() => this.#next());
     const own = this.#waiting.get(client);
     if (own) {
       own.push(work);
@@ -17,7 +22,7 @@ export class Turns {
     this.#shares.enter(client);
   }
 
-  #next(): void {
+  async #next(): Promise<void> {
     const level = (client: string) => this.#shares.of(client);
     const client = [...this.#waiting.keys()].reduce((a, b) => (level(b) < level(a) ? b : a));
     const [work, ...rest] = this.#waiting.get(client)!;
@@ -25,7 +30,9 @@ export class Turns {
     if (rest.length === 0) this.#waiting.delete(client);
     this.#shares.serve(client);
     this.#shares.add(client, 1);
+    this.#busy = true;
+    await work!();
+    this.#busy = false;
     if (this.#waiting.size > 0) setImmediate(() => this.#next());
-    work!();
   }
 }

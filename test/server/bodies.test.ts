@@ -1,6 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import { PassThrough } from 'node:stream';
+import { deflateSync, gzipSync } from 'node:zlib';
 import { Bodies } from '../../server/src/bodies.js';
+import { unpacked } from '../../server/src/encoding.js';
 
 const LIMIT = 100_000;
 const LIMITS = { bodyLimit: LIMIT, jsonLimit: 1000 };
@@ -117,4 +119,67 @@ test('a long body can be refused for its JSON, which is seen once', async () => 
     },
   });
   await expect(refused).rejects.toThrow('too many');
+});
+
+test('a body in many tiny chunks takes about the memory of its bytes, and counts for that', async () => {
+  const bodies = new Bodies(LONG);
+  let most = 0;
+  const chunks = Array.from({ length: 50_000 }, (_, i) => part(i, 1));
+  const body = await read(bodies, chunks, {
+    onRead: () => {
+      most = Math.max(most, bodies.unfinishedBytes);
+    },
+  });
+  expect(Buffer.concat(chunks).equals(body)).toBe(true);
+  expect(body.buffer.byteLength).toBeLessThan(150_000);
+  expect(most).toBeGreaterThanOrEqual(50_000);
+  expect(most).toBeLessThan(110_000);
+  expect(bodies.unfinishedBytes).toBe(0);
+});
+
+describe('packed bodies', () => {
+  test.each([0, 1, 100, 70_000, LIMIT])('%i bytes are unpacked', async (length) => {
+    for (const bytes of [part(7, length), Uint8Array.from({ length }, (_, i) => (i * i * 31) >> 3)]) {
+      expect(Buffer.compare(await unpacked(gzipSync(bytes), 'gzip', LIMIT), bytes)).toBe(0);
+      expect(Buffer.compare(await unpacked(deflateSync(bytes), 'deflate', LIMIT), bytes)).toBe(0);
+    }
+  });
+
+  test('what is too long, damaged or cut off is an error', async () => {
+    const packed = gzipSync(part(7, LIMIT + 1));
+    await expect(unpacked(packed, 'gzip', LIMIT)).rejects.toMatchObject({ code: 'TOO_LARGE' });
+    for (const [body, encoding] of [
+      [packed.subarray(0, 50), 'gzip'],
+      [packed, 'deflate'],
+      [part(0, 0), 'gzip'],
+    ] as const)
+      await expect(unpacked(body, encoding, LIMIT)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+
+  test('are unpacked one at a time, and clients take turns', async () => {
+    const bodies = new Bodies(LONG);
+    const packed = gzipSync(part(7, 1 << 20));
+    const order: string[] = [];
+    const all = [...Array<string>(5).fill('greedy'), 'small'].map(async (client) => {
+      await bodies.unpack(client, packed, 'gzip', 1 << 20);
+      order.push(client);
+    });
+    expect(bodies.unfinishedBytes).toBe(6 * packed.length);
+    await Promise.all(all);
+    expect(order.slice(0, 2)).toContain('small');
+    expect(bodies.unfinishedBytes).toBe(0);
+  });
+
+  test('that wait count as unfinished: the oldest of the client with the most is dropped', async () => {
+    const bodies = new Bodies(LIMITS);
+    const packed = deflateSync(Uint8Array.from({ length: 60_000 }, (_, i) => (i * i * 31) >> 3));
+    const settled = (client: string) =>
+      bodies.unpack(client, packed, 'deflate', LIMIT).then(
+        () => 'unpacked',
+        ({ code }) => code,
+      );
+    const most = Math.floor((2 * LIMIT) / packed.length);
+    const waiting = [settled('small'), ...Array.from({ length: most }, () => settled('greedy'))];
+    expect(await Promise.all(waiting)).toEqual(['unpacked', 'BUSY', ...Array(most - 1).fill('unpacked')]);
+  });
 });

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
 import { resolve } from 'node:path';
+import { deflateSync, gzipSync } from 'node:zlib';
 import { status } from '@grpc/grpc-js';
 import { InferenceSession } from 'residual-skip';
 import { createServer, type RunningServer } from 'residual-skip-server';
@@ -15,7 +16,7 @@ const MIB = 1 << 20;
 const entries: object[] = [];
 const options = {
   folders: [resolve('models', MODEL)],
-  ...{ port: 0, grpcPort: 0, bodyLimit: 4 * MIB, maxStreams: 20, requestTimeout: 2000 },
+  ...{ port: 0, grpcPort: 0, bodyLimit: 4 * MIB, maxStreams: 20, requestTimeout: 120_000 },
   log: (entry: object) => (entry as { event: string }).event === 'failure' && entries.push(entry),
 };
 let server: RunningServer;
@@ -127,10 +128,11 @@ test.each<[string, Buffer]>([
   ['whose message never ends', beginning(1000, 500)],
   ['that never says that it is complete', honest],
 ])('a call %s ends after the time for sending requests', async (_what, sent) => {
-  const { stream, ended } = begin(open());
+  const hasty = await createServer({ ...options, requestTimeout: 500 });
+  const { stream, ended } = begin(open(hasty));
   if (sent.length > 0) stream.write(sent);
-  await expectCallServed();
   expect(await ended).toMatchObject({ code: status.DEADLINE_EXCEEDED });
+  await hasty.close();
 });
 
 test('calls whose messages never end have a common limit in bytes: the oldest ends', async () => {
@@ -147,8 +149,71 @@ test('calls whose messages never end have a common limit in bytes: the oldest en
   expect(await calls[3]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
   expect(order.slice(0, 4)).toEqual([0, 1, 2, 3]);
   await expectCallServed();
+  for (const { stream } of calls) stream.close();
   await Promise.all(calls.map(({ ended }) => ended));
   expect(unfinished.most).toBeLessThan(8 * MIB + 65_537);
+});
+
+describe('packed messages', () => {
+  const packed = (bytes: Buffer, encode = gzipSync) => {
+    const body = encode(bytes.subarray(5));
+    const head = Buffer.alloc(5, 1);
+    head.writeUInt32BE(body.length, 1);
+    return Buffer.concat([head, body]);
+  };
+  const send = async (message: Buffer, encoding: string, method = 'ModelInfer') => {
+    const { stream, ended } = begin(
+      open(),
+      { 'grpc-encoding': encoding },
+      METHOD.replace('ModelInfer', method),
+    );
+    stream.end(message);
+    return ended;
+  };
+
+  test('are answered', async () => {
+    for (const [encoding, encode] of [
+      ['gzip', gzipSync],
+      ['deflate', deflateSync],
+    ] as const) {
+      const { code, body } = await send(packed(honest, encode), encoding);
+      expect({ code, text: body.toString('latin1') }).toEqual({
+        code: status.OK,
+        text: expect.stringContaining(':3:cat'),
+      });
+    }
+  });
+
+  test('are unpacked one at a time, and what they become counts as unfinished', async () => {
+    const unfinished = watchUnfinished();
+    const raw = { model_name: MODEL, raw_input_contents: [Buffer.alloc(3 * MIB)] };
+    const bomb = packed(messageOf(raw));
+    expect(bomb.length).toBeLessThan(4096);
+    // None of the calls says that it is complete.
+    const calls = Array.from({ length: 12 }, () => begin(open(), { 'grpc-encoding': 'gzip' }));
+    for (const { stream } of calls) stream.write(bomb);
+    await Promise.all(
+      calls.slice(0, 9).map(async ({ ended }) => expect((await ended).code).toBe(status.RESOURCE_EXHAUSTED)),
+    );
+    for (const { stream } of calls) stream.end();
+    await Promise.all(calls.map(({ ended }) => ended));
+    expect(unfinished.most).toBeGreaterThan(6 * MIB);
+    expect(unfinished.most).toBeLessThan(12 * MIB);
+    await expectCallServed();
+  });
+
+  test('that are too long or damaged, or come in another encoding, are typed errors', async () => {
+    const long = packed(messageOf({ raw_input_contents: [Buffer.alloc(5 * MIB)] }));
+    expect(await send(long, 'gzip')).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+    const name = packed(messageOf({ model_name: 'n'.repeat(2 * MIB) }));
+    expect(await send(name, 'gzip', 'ModelReady')).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+    expect(await send(packed(honest), 'deflate')).toMatchObject({
+      code: status.INVALID_ARGUMENT,
+      details: expect.stringMatching(/^body: /),
+    });
+    expect(await send(packed(honest), 'snappy')).toMatchObject({ code: status.UNIMPLEMENTED });
+    await expectCallServed();
+  });
 });
 
 describe('what a message holds beside data in binary form has the limit of JSON', () => {

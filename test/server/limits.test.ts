@@ -367,7 +367,7 @@ describe('JSON', () => {
     const turns = new Turns();
     const order: string[] = [];
     const rest = [...Array<string>(3).fill('greedy'), 'small'];
-    for (const client of rest) turns.wait(client, () => order.push(client));
+    for (const client of rest) turns.wait(client, () => void order.push(client));
     expect(order).toEqual([]);
     let polled = 0;
     while (order.length < 4) {

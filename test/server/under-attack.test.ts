@@ -21,6 +21,8 @@ const ANSWERED: Readonly<Record<string, readonly string[]>> = {
   brackets: ['400', '413'],
   batches: ['200', '413'],
   grpc: [],
+  packed: ['400', '413'],
+  chunks: [],
 };
 
 describeBuilt('while attackers repeat', () => {
