@@ -19,7 +19,14 @@ import { type AnyExit, modelExits } from '../skip/exits.js';
 import { exitInside, isInside } from '../skip/fronts.js';
 import { atOnce } from '../util/slices.js';
 import type { Ladder } from './choose.js';
-import { type Candidate, type GivenFront, int8Network, joinable, type Network } from './networks.js';
+import {
+  type Candidate,
+  type GivenFront,
+  int8Network,
+  joinable,
+  type Network,
+  ownNames,
+} from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import { Pool } from './pool.js';
 import { timesOf } from './times.js';
@@ -212,7 +219,11 @@ export class PoolMaker {
     }
     const inputs = folds.at(-1)!.map(({ input }) => input);
     const { times, whole } = timesOf(engine, last!, networks, inputs);
-    return new Pool(network.name, last!, networks.flat(), tables, times, fronts.length, whole);
+    const forms = fronts.filter(
+      ({ candidate: { network: front, lower } }) => !lower && ownNames(this.setup.float).includes(front.name),
+    );
+    const names = new Set(forms.map(({ candidate }) => candidate.spec.name));
+    return new Pool(network.name, last!, networks.flat(), tables, times, fronts.length, whole, names);
   }
 
   /** The pool of the fastest ladder with exits, with only those of its exits that pay: an item passes through the others, too. */

@@ -83,6 +83,8 @@ export class Pool {
    * @param exits those of the fronts first
    * @param tables of items that they were not fitted on, with a column for each exit
    * @param own index of the network itself in `times`
+   * @param forms names of fronts that are the network itself in another precision: what their confidence says is learnt of each by itself,
+   * since they change far fewer answers than other exits that are as sure
    * @param origin where it was taken from, if it was: what was read of the tables is shared
    */
   constructor(
@@ -93,6 +95,7 @@ export class Pool {
     readonly times: readonly ExitTime[],
     readonly own: number,
     readonly whole: number,
+    private readonly forms: ReadonlySet<string> = new Set(),
     private readonly origin?: Origin,
   ) {
     this.costs = new TimeCosts(times, own, whole);
@@ -119,7 +122,17 @@ export class Pool {
       network: time.network === this.own ? fronts.length : fronts.indexOf(time.network),
     }));
     const exits = at(this.exits, columns);
-    return new Pool(this.name, this.task, exits, tables, times, fronts.length, this.whole, origin);
+    return new Pool(
+      this.name,
+      this.task,
+      exits,
+      tables,
+      times,
+      fronts.length,
+      this.whole,
+      this.forms,
+      origin,
+    );
   }
 
   /** Indices of its fronts in the pool that it was taken from. */
@@ -147,39 +160,25 @@ export class Pool {
         [...table.items.keys()].filter((row) => (first + row) % 2 === odd),
       );
     });
-    return new Pool(this.name, this.task, this.exits, tables, this.times, this.own, this.whole);
-  }
-
-  /** Whether an exit is at the end of a front. */
-  endsFront(exit: number): boolean {
-    const { network } = this.times[exit]!;
-    return network < this.own && this.times[exit + 1]?.network !== network;
+    return new Pool(this.name, this.task, this.exits, tables, this.times, this.own, this.whole, this.forms);
   }
 
   /** For the search of thresholds; what is saved is counted by `costs`. */
   scores(): ExitScores[] {
-    return this.#alike().flatMap((columns) =>
-      exitScoresOf(
-        this.tables.map((table) => ({ ...table, exits: at(table.exits, columns) })),
-        columns.map(() => 0),
-        { metric: this.task.options.metric },
-      ),
-    );
-  }
-
-  /**
-   * Exits whose confidence says much the same: those behind the blocks of one network. The end of a front is like no other: the 8-bit form
-   * of the network changes far fewer answers than a smaller one that is as sure.
-   */
-  #alike(): number[][] {
-    const groups: number[][] = [];
-    for (const column of this.times.keys()) {
-      const last = groups.at(-1);
-      const isAlike = last && this.times[last[0]!]!.network === this.times[column]!.network;
-      if (isAlike && !this.endsFront(column)) last.push(column);
-      else groups.push([column]);
+    const columns = [...this.exits.keys()];
+    const isForm = (column: number) => this.forms.has(this.exits[column]!.after);
+    const alike = [
+      columns.filter((column) => !isForm(column)),
+      ...columns.filter(isForm).map((form) => [form]),
+    ];
+    const scores: ExitScores[] = [];
+    for (const group of alike) {
+      const tables = this.tables.map((table) => ({ ...table, exits: at(table.exits, group) }));
+      const savings = group.map(() => 0);
+      const found = exitScoresOf(tables, savings, { metric: this.task.options.metric });
+      for (const [i, column] of group.entries()) scores[column] = found[i]!;
     }
-    return groups;
+    return scores;
   }
 
   /** Read once, also for pools with some of the exits. */

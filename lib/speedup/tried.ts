@@ -58,7 +58,7 @@ export function describe(
       const { pool, settings, boldest, predicted, points } = ladder;
       const timed = measured.find((one) => one.ladder === ladder);
       const thresholds = settings[Math.max(0, boldest)] ?? pool.exits.map(() => NEVER);
-      const fronts = pool.exits.filter((_, e) => pool.endsFront(e)).map(({ after }) => after);
+      const fronts = pool.exits.filter((_, e) => isFront(pool, e)).map(({ after }) => after);
       return {
         rungs: [...fronts, pool.name],
         exits: pool.exits.length - fronts.length,
@@ -78,6 +78,12 @@ function lostBy({ state }: Ladder, timed: TimedLadder | undefined): Tried['outco
 }
 
 const isLost = ({ outcome }: Tried) => outcome === 'slow' || outcome === 'unsafe';
+
+/** Whether an exit is at the end of a front. */
+function isFront({ times, own }: Pool, exit: number): boolean {
+  const { network } = times[exit]!;
+  return network < own && times[exit + 1]?.network !== network;
+}
 
 export function partsOf(pool: Pool, proves: Proves): TriedPart[] {
   const items = pool.tables.reduce((sum, table) => sum + table.items.length, 0);

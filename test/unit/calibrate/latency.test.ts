@@ -62,3 +62,19 @@ test('a pause of the machine in one of the rounds is no time of an item', () => 
   expect(runs).toBeGreaterThan(2 * 3 * ITEMS);
   stopwatch.release();
 });
+
+const onUnix = process.platform === 'win32' ? test.skip : test;
+onUnix('the time that a run waits for a processor is not its own', () => {
+  const WAIT_MS = 20;
+  const sleeping = new Int32Array(new SharedArrayBuffer(4));
+  const backend = {
+    isa: 'test',
+    threads: 1,
+    compileSync: () => ({ runSync: () => Atomics.wait(sleeping, 0, 0, WAIT_MS), release: () => {} }),
+  } as unknown as Backend;
+  const inputs = Array.from({ length: 5 }, () => new Float32Array(WIDTH));
+  const stopwatch = new Stopwatch(backend, programFor(inputs[0]!), []);
+  const { fullMs, policyMs } = stopwatch.time([], inputs, QUICK);
+  expect(Math.max(fullMs.p50, policyMs.p50)).toBeLessThan(WAIT_MS / 2);
+  stopwatch.release();
+});

@@ -348,7 +348,7 @@ test('of many fronts, few sets are searched, and none is faster than those that 
   expect(steps(true).best.pool.own).toBe(1);
 });
 
-test('a front that changes few answers pays behind one that is as sure and changes many', () => {
+test('the network in 8 bits pays behind a front that is as sure and changes more answers', () => {
   const strict = { options: parseOptions({ maxDisagreement: 0.01 }) } as Task;
   const random = uniform(5);
   const hard = Array.from({ length: 1000 }, () => random() ** 4);
@@ -359,7 +359,16 @@ test('a front that changes few answers pays behind one that is as sure and chang
     [0.4, 0.015].map((doubt, after) => ({ after, rows: rowsOf(doubt) })),
   );
   const times: ExitTime[] = [0.23, 0.63].map((reach, network) => ({ network, reach, head: 0 }));
-  const pool = new Pool('model', strict, [{ after: 'b0' }, { after: 'b1' }], [table], times, 2, 1);
+  const pool = new Pool(
+    'model',
+    strict,
+    [{ after: 'b0' }, { after: 'b1' }],
+    [table],
+    times,
+    2,
+    1,
+    new Set(['b1']),
+  );
   const proves = provable(pool, 4000);
   const [first, second, both] = [[0], [1], [0, 1]].map((set) => ladderOf(pool.only(set, false), proves));
   expect(both!.settings[both!.boldest]!.every((threshold) => threshold < NEVER)).toBe(true);
