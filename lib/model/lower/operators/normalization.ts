@@ -186,6 +186,38 @@ function lpNormalization(node: NodeLowering): ValueId {
   return node.step('where', [isZero, zero, arithmetic(node, 'div', x, norm)], { dtype, shape }, {});
 }
 
+/** x / (bias + alpha * mean)^beta, with the mean of the squares of `size` channels around each, 0 beyond the ends (Krizhevsky et al. 2012). */
+function localResponseNorm(node: NodeLowering): ValueId {
+  const x = node.float(0);
+  const shape = node.shape(x);
+  const [batch = 0, channels = 0, ...spatial] = shape;
+  const size = node.number('size', 0);
+  if (shape.length < 3 || size < 1)
+    node.invalid(`its size is ${size}, its input [${shape}]; expected at least 1, and 3 axes`);
+  const rows = [batch, 1, channels, sizeOf(spatial)];
+  const before = (size - 1) >> 1;
+  const mean = node.step(
+    'pool',
+    [node.reshape(arithmetic(node, 'mul', x, x), rows)],
+    { dtype: 'float32', shape: rows },
+    {
+      kind: 'avg',
+      kernel: [size, 1],
+      strides: [1, 1],
+      pads: [before, 0, size - 1 - before, 0],
+      dilations: [1, 1],
+      countIncludePad: true,
+      columnMajorIndices: false,
+    },
+  );
+  const scaled = arithmetic(node, 'mul', node.reshape(mean, shape), node.scalar(node.number('alpha', 1e-4)));
+  const base = arithmetic(node, 'add', scaled, node.scalar(node.number('bias', 1)));
+  const beta = node.number('beta', 0.75);
+  if (beta !== 0.75) return arithmetic(node, 'div', x, arithmetic(node, 'pow', base, node.scalar(beta)));
+  const root = unary(node, base, 'sqrt');
+  return arithmetic(node, 'div', x, arithmetic(node, 'mul', root, unary(node, root, 'sqrt')));
+}
+
 /** (x - mean) / the standard deviation, over `axes`. */
 function meanVarianceNormalization(node: NodeLowering): ValueId {
   const x = node.float(0);
@@ -199,6 +231,7 @@ export const NORMALIZATION: OperatorTable = {
   SimplifiedLayerNormalization: { lower: rmsNormalization },
   GroupNormalization: { lower: (node) => groupNorm(node, node.number('num_groups', 0)) },
   InstanceNormalization: { lower: (node) => groupNorm(node, node.shape(node.float(0))[1] ?? 0) },
+  LRN: { lower: localResponseNorm },
   LpNormalization: { lower: lpNormalization },
   MeanVarianceNormalization: { lower: meanVarianceNormalization },
   BatchNormalization: {
