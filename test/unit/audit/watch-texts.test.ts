@@ -2,6 +2,7 @@
 import { watch } from 'lib/audit/watch.js';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import { Embedder, InferenceSession, type SkipPolicy, Tensor } from 'lib/index.js';
+import '../../helpers/few-timed.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { randomTexts, textNetwork } from '../../helpers/text-network.js';
 

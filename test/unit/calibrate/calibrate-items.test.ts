@@ -17,6 +17,7 @@ import { loadPolicy } from 'lib/skip/load-policy.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import { distributionOf } from 'lib/skip/score-distribution.js';
 import '../../helpers/few-timed.js';
+import '../../helpers/short-training.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { Network } from '../../helpers/networks.js';
 import { untimed } from '../../helpers/policies.js';

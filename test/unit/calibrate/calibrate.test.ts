@@ -15,6 +15,7 @@ import { InferenceSession } from 'lib/session/session.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import type { Tensor } from 'lib/tensor/tensor.js';
 import '../../helpers/few-timed.js';
+import '../../helpers/short-training.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';
 import { untimed } from '../../helpers/policies.js';

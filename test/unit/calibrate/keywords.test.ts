@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import { evaluate } from 'lib/measure/evaluate.js';
 import { Tensor } from 'lib/tensor/tensor.js';
+import '../../helpers/few-timed.js';
+import '../../helpers/short-training.js';
 import { cliJson } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { RATE, trainedKeywordNetwork, utterances, WORDS, wavOf } from '../../helpers/keyword-network.js';

@@ -9,6 +9,7 @@ import { wordPromise } from 'lib/calibrate/report/wording.js';
 import { type Feeds, InferenceSession, type SkipPolicy, watch } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
 import { policySchema } from 'lib/skip/policy.js';
+import '../../helpers/few-timed.js';
 import { stacked, zip } from '../../helpers/arrays.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { cli } from '../../helpers/cli.js';

@@ -6,6 +6,7 @@ import { TASKS } from 'lib/classify/task.js';
 import { type Data, type Feeds, InferenceSession, Tensor, type TensorMap, watch } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
 import '../../helpers/few-timed.js';
+import '../../helpers/short-training.js';
 import { bytesOf, stacked, zip } from '../../helpers/arrays.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { pictures } from '../../helpers/foreign-network.js';

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { SkipPolicy } from 'lib/index.js';
 import '../../helpers/few-timed.js';
+import '../../helpers/short-training.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';

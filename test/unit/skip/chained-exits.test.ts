@@ -8,6 +8,7 @@ import { loadModel } from 'lib/model/load.js';
 import type { ExitSpec } from 'lib/skip/exits.js';
 import { type Layer, widthOf } from 'lib/skip/head.js';
 import { encodeExits } from 'lib/skip/head-codec.js';
+import '../../helpers/few-timed.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
 import { randomFloats } from '../../helpers/random.js';

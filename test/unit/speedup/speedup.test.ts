@@ -9,6 +9,7 @@ import { hashPolicy } from 'lib/skip/policy.js';
 import { checkFolder, writeLadder } from 'lib/speedup/folder.js';
 import { GivenFront } from 'lib/speedup/networks.js';
 import { type Speedup, speedup } from 'lib/speedup/speedup.js';
+import '../../helpers/short-training.js';
 import { expectSelfContained } from '../../helpers/browser.js';
 import { cli } from '../../helpers/cli.js';
 import { DIST } from '../../helpers/dist.js';
