@@ -39,7 +39,7 @@
       "sources": ["<!@(node -p \"const s = require('./native/sources.json'); [...s.small, ...s.addon].join(' ')\")"],
       "cflags_cc!": ["-fno-exceptions"],
       "cflags_cc": ["-Os", "-fexceptions"],
-      "conditions": [["OS=='linux'", { "ldflags": ["-Wl,--strip-all", "-Wl,--version-script=<(module_root_dir)/native/exports.map"] }]],
+      "conditions": [["OS=='linux'", { "ldflags": ["-Wl,--strip-all", "-Wl,-z,noseparate-code", "-Wl,--version-script=<(module_root_dir)/native/exports.map"] }]],
       "xcode_settings": { "GCC_OPTIMIZATION_LEVEL": "s" }
     }
   ]

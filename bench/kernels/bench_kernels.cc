@@ -165,6 +165,8 @@ const char* name_of(ConvAlgorithm algorithm) {
       return "planar";
     case ConvAlgorithm::kDepthwise:
       return "depthwise";
+    case ConvAlgorithm::kGrouped:
+      return "grouped";
     case ConvAlgorithm::kWinograd2:
       return "winograd2";
     case ConvAlgorithm::kWinograd4:

@@ -114,6 +114,7 @@ enum class ConvAlgorithm : int32_t {
   kDirect,     // blocked input, any kernel, stride, dilation, groups
   kPlanar,     // planar input of few channels (the stem)
   kDepthwise,  // groups == in_channels == out_channels
+  kGrouped,    // groups of four or eight channels
   kWinograd2,  // F(2x2, 3x3)
   kWinograd4,  // F(4x4, 3x3)
   kBfloat16,        // blocked input, products of bfloat16, one group

@@ -125,6 +125,12 @@ RSKIP_INLINE Vec select(Mask mask, Vec yes, Vec no) {
 }
 RSKIP_INLINE Bits bits(Vec a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
 RSKIP_INLINE Vec from_bits(Bits a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
+template <int kGroup, int kLane>
+RSKIP_INLINE Vec spread(Vec a) {
+  if constexpr (kGroup == 4) return {_mm256_permute_ps(a.lo, kLane * 0x55), _mm256_permute_ps(a.hi, kLane * 0x55)};
+  const __m256i lane = _mm256_set1_epi32(kLane);
+  return {_mm256_permutevar8x32_ps(a.lo, lane), _mm256_permutevar8x32_ps(a.hi, lane)};
+}
 RSKIP_INLINE Vec select_by_sign(Vec x, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.lo, a.lo, x.lo), _mm256_blendv_ps(b.hi, a.hi, x.hi)};
 }

@@ -101,6 +101,14 @@ RSKIP_INLINE Vec from_bits(Bits a) { return {_mm512_castsi512_ps(a.v)}; }
 RSKIP_INLINE Vec select_by_sign(Vec x, Vec a, Vec b) {
   return {_mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x.v)), b.v, a.v)};
 }
+template <int kGroup, int kLane>
+RSKIP_INLINE Vec spread(Vec a) {
+  if constexpr (kGroup == 4) return {_mm512_permute_ps(a.v, kLane * 0x55)};
+  constexpr int kSecond = kLane + 8;
+  return {_mm512_permutexvar_ps(_mm512_set_epi32(kSecond, kSecond, kSecond, kSecond, kSecond, kSecond, kSecond, kSecond, kLane, kLane, kLane,
+                                                 kLane, kLane, kLane, kLane, kLane),
+                                a.v)};
+}
 RSKIP_INLINE Vec times_power_of_two(Vec p, Vec n, Vec) { return {_mm512_scalef_ps(p.v, n.v)}; }
 RSKIP_INLINE Vec to_float(Bits a) { return {_mm512_cvtepi32_ps(a.v)}; }
 RSKIP_INLINE Bits add_bits(Bits a, int32_t b) { return {_mm512_add_epi32(a.v, _mm512_set1_epi32(b))}; }

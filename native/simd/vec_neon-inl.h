@@ -83,6 +83,11 @@ RSKIP_INLINE Vec operator-(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vsubq_f32(a.v
 RSKIP_INLINE Vec operator*(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vmulq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec operator/(Vec a, Vec b) { RSKIP_EACH_QUARTER(Vec, vdivq_f32(a.v[i], b.v[i])) }
 RSKIP_INLINE Vec sqrt(Vec a) { RSKIP_EACH_QUARTER(Vec, vsqrtq_f32(a.v[i])) }
+template <int kGroup, int kLane>
+RSKIP_INLINE Vec spread(Vec a) {
+  constexpr int kEach = kGroup / 4;
+  RSKIP_EACH_QUARTER(Vec, vdupq_laneq_f32(a.v[i / kEach * kEach + kLane / 4], kLane % 4))
+}
 RSKIP_INLINE Vec max(Vec a, Vec b) {
   RSKIP_EACH_QUARTER(Vec, vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]))
 }

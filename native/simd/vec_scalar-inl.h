@@ -121,6 +121,11 @@ template <int N>
 Lanes<N> sqrt(Lanes<N> a) {
   RSKIP_EACH_LANE(Lanes<N>, std::sqrt(a.v[i]))
 }
+// To each lane, lane kLane of the kGroup lanes that it is among.
+template <int kGroup, int kLane, int N>
+Lanes<N> spread(Lanes<N> a) {
+  RSKIP_EACH_LANE(Lanes<N>, a.v[i / kGroup * kGroup + kLane])
+}
 template <int N>
 Lanes<N> max(Lanes<N> a, Lanes<N> b) {
   RSKIP_EACH_LANE(Lanes<N>, a.v[i] > b.v[i] ? a.v[i] : b.v[i])

@@ -92,6 +92,29 @@ TEST(DepthwiseConv, EveryTileWidthAndEpilogue) {
   }
 }
 
+TEST(GroupedConv, KernelsStridesAndPads) {
+  for (int group : {4, 8}) {
+    for (int kernel : {1, 2, 3, 5}) {
+      for (int stride : {1, 2}) {
+        for (int channels : {16, 24, 40}) {
+          ConvTester().channels(channels, channels).groups(channels / group).map(11, 23).kernel(kernel).stride(stride).pad(kernel / 2).check();
+        }
+      }
+    }
+    ConvTester().channels(16, 16).groups(16 / group).map(9, 10).kernel(3, 5).stride(2, 1).pad({1, 2, 1, 2}).in_place().act(kRelu).check();
+  }
+}
+TEST(GroupedConv, EveryTileWidthAndEpilogue) {
+  for (int group : {4, 8}) {
+    for (int width = 1; width <= 20; ++width) {
+      ConvTester().channels(32, 32).groups(32 / group).map(3, width).kernel(3).pad(1).check();
+    }
+    for (const Activation& act : all_activations()) {
+      ConvTester().channels(24, 24).groups(24 / group).map(4, 5).kernel(3).pad(1).act(act).in_place().output_halo(2).check();
+    }
+  }
+}
+
 ConvTester winograd(ConvAlgorithm algorithm) { return ConvTester().algorithm(algorithm).kernel(3).pad(1); }
 const ConvAlgorithm kWinograds[] = {ConvAlgorithm::kWinograd2, ConvAlgorithm::kWinograd4};
 
@@ -166,6 +189,10 @@ TEST(ConvAlgorithmChoice, FollowsTheShape) {
   EXPECT_EQ(chosen(ConvTester().channels(64, 64).map(56, 56).kernel(3).dilation(2).pad(2)), ConvAlgorithm::kDirect);
   EXPECT_EQ(chosen(ConvTester().channels(64, 64).groups(4).map(56, 56).kernel(3).pad(1)), ConvAlgorithm::kDirect);
   EXPECT_EQ(chosen(ConvTester().channels(64, 256).map(56, 56).kernel(1)), ConvAlgorithm::kDirect);
+  EXPECT_EQ(chosen(ConvTester().channels(128, 128).groups(32).map(56, 56).kernel(3).pad(1)), ConvAlgorithm::kGrouped);
+  EXPECT_EQ(chosen(ConvTester().channels(256, 256).groups(32).map(56, 56).kernel(3).stride(2).pad(1)), ConvAlgorithm::kGrouped);
+  EXPECT_EQ(chosen(ConvTester().channels(512, 512).groups(32).map(14, 14).kernel(3).pad(1)), ConvAlgorithm::kDirect);
+  EXPECT_EQ(chosen(ConvTester().channels(128, 256).groups(32).map(56, 56).kernel(3).pad(1)), ConvAlgorithm::kDirect);
 }
 
 }  // namespace

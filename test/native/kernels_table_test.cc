@@ -379,7 +379,7 @@ Result run_dot_burst(const KernelTable& table) {
 #undef RS_KERNEL8
 #undef RS_KERNEL16
 
-// The instruction set that has the same kernels on floats.
+// The instruction set that has the same kernels on floats, and those on 8-bit numbers without products.
 Isa base_of(Isa isa) {
   switch (isa) {
     case Isa::kAvxVnni: return Isa::kAvx2;
@@ -404,10 +404,8 @@ Isa base16_of(Isa isa) {
   }
 }
 
-// Whether a kernel is that of AVX-512 VNNI with AMX as well: only those that multiply have matrices.
-bool without_matrices(std::string_view kernel, Isa isa) {
-  const bool multiplies = kernel == "conv8" || kernel == "gemm8" || kernel == "products8" || kernel == "dot_burst";
-  return !multiplies && (isa == Isa::kAmx || isa == Isa::kAvx512Vnni);
+bool has_products8(std::string_view kernel) {
+  return kernel == "conv8" || kernel == "gemm8" || kernel == "products8" || kernel == "dot_burst";
 }
 
 TEST(Dispatch, TablesAreCompleteAndDistinct) {
@@ -426,8 +424,7 @@ TEST(Dispatch, TablesAreCompleteAndDistinct) {
 #define RS_KERNEL8(kernel, ...)                                                                                   \
   EXPECT_NE(table->kernel, nullptr) << table->name;                                                               \
   for (const KernelTable* other : tables) {                                                                       \
-    const bool shared =                                                                                           \
-        other == table || (without_matrices(#kernel, table->isa) && without_matrices(#kernel, other->isa));        \
+    const bool shared = has_products8(#kernel) ? other == table : base_of(other->isa) == base_of(table->isa);      \
     EXPECT_EQ(shared, table->kernel == other->kernel) << #kernel << " isn't dispatched";                          \
   }
 #define RS_KERNEL16(kernel, ...)                                                   \

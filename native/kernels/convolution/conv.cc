@@ -11,6 +11,7 @@ const ConvRules& rules_of(ConvAlgorithm algorithm) {
     case ConvAlgorithm::kDirect: return kDirectRules;
     case ConvAlgorithm::kPlanar: return kPlanarRules;
     case ConvAlgorithm::kDepthwise: return kDepthwiseRules;
+    case ConvAlgorithm::kGrouped: return kGroupedRules;
     case ConvAlgorithm::kWinograd2: return kWinograd2Rules;
     case ConvAlgorithm::kWinograd4: return kWinograd4Rules;
     case ConvAlgorithm::kBfloat16: return kBfloat16Rules;
@@ -25,7 +26,7 @@ bool conv_applies(const ConvShape& shape, ConvAlgorithm algorithm) { return rule
 
 ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, bool bfloat16) {
   for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanarBfloat16, ConvAlgorithm::kPlanar,
-                                  ConvAlgorithm::kWinograd4, ConvAlgorithm::kBfloat16, ConvAlgorithm::kWinograd2}) {
+                                  ConvAlgorithm::kGrouped, ConvAlgorithm::kWinograd4, ConvAlgorithm::kBfloat16, ConvAlgorithm::kWinograd2}) {
     if (is_bfloat16(algorithm) && !bfloat16) continue;
     if (conv_applies(shape, algorithm)) return algorithm;
   }

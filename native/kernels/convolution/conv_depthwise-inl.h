@@ -89,14 +89,14 @@ inline const DepthwiseTileFn* depthwise_tiles(const ConvShape& s) {
   return kDepthwiseTiles<0, 0>.fn;
 }
 
-inline void conv_depthwise(const ConvArgs& args, int part, int parts) {
+// Each block of output channels reads the same block of the input.
+inline void conv_by_blocks(const ConvArgs& args, const DepthwiseTileFn* fns, int most_pixels, int part, int parts) {
   const PackedConv& conv = *args.conv;
   const ConvShape& s = conv.shape;
   const BlockedView& x = args.x;
   const BlockedView& y = args.y;
   const Epilogue epilogue = epilogue_of(args.act);
-  const DepthwiseTileFn* fns = depthwise_tiles(s);
-  const Split columns(s.out_width, kDepthwisePixels);
+  const Split columns(s.out_width, most_pixels);
   DepthwiseTile t;
   t.x_row = s.dilation_h * x.row_stride;
   t.x_column = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
@@ -121,6 +121,10 @@ inline void conv_depthwise(const ConvArgs& args, int part, int parts) {
       fns[columns.size(chunk) - 1](t);
     }
   });
+}
+
+inline void conv_depthwise(const ConvArgs& args, int part, int parts) {
+  conv_by_blocks(args, depthwise_tiles(args.conv->shape), kDepthwisePixels, part, parts);
 }
 
 }  // namespace rskip::RSKIP_ISA

@@ -16,7 +16,7 @@ struct ConvRules {
   // Fills in `weights` and `blocks`; shape and algorithm are there.
   void (*pack)(const float* weight, PackedConv& packed);
 };
-extern const ConvRules kDirectRules, kPlanarRules, kDepthwiseRules, kWinograd2Rules, kWinograd4Rules, kBfloat16Rules,
+extern const ConvRules kDirectRules, kPlanarRules, kDepthwiseRules, kGroupedRules, kWinograd2Rules, kWinograd4Rules, kBfloat16Rules,
     kPlanarBfloat16Rules;
 
 // As ConvRules::applies.

@@ -8,6 +8,7 @@
 #include "kernels/rows/attention-inl.h"
 #include "kernels/convolution/conv_depthwise-inl.h"
 #include "kernels/convolution/conv_direct-inl.h"
+#include "kernels/convolution/conv_grouped-inl.h"
 #include "kernels/convolution/conv_planar-inl.h"
 #include "kernels/convolution/conv_winograd-inl.h"
 #include "kernels/matrix/gemm-inl.h"
@@ -25,6 +26,8 @@ inline void conv(const ConvArgs& args, int part, int parts) {
       return conv_planar<FloatTiles>(args, part, parts);
     case ConvAlgorithm::kDepthwise:
       return conv_depthwise(args, part, parts);
+    case ConvAlgorithm::kGrouped:
+      return conv_grouped(args, part, parts);
     case ConvAlgorithm::kWinograd2:
       return conv_winograd<2>(args, part, parts);
     case ConvAlgorithm::kWinograd4:

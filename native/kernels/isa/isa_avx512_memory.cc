@@ -36,6 +36,7 @@ void conv(const ConvArgs& args, int part, int parts) {
       break;
     case ConvAlgorithm::kPlanar:
     case ConvAlgorithm::kDepthwise:
+    case ConvAlgorithm::kGrouped:
     case ConvAlgorithm::kBfloat16:
     case ConvAlgorithm::kPlanarBfloat16: break;
   }

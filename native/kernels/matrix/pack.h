@@ -50,6 +50,7 @@ struct PackedConv {
   // kDirect:    per output block [input block][kh][kw][input channel of the block][16]
   // kPlanar:    per output block [input channel][kh][kw][16]
   // kDepthwise: per block [kh][kw][16]
+  // kGrouped: per block [channel of the group][kh][kw][16]
   // kWinograd*: per output block [point][input channel][16], transformed
   // kBfloat16:  per output block [block of pairs][kh][kw][pair][16], each 32 bits: bfloat16/pack16.h
   // kPlanarBfloat16: per output block [input channel][kh][pair of kw][16]

@@ -123,15 +123,15 @@ using TileOutput = TileTarget<float>;
 
 // y = act(y), which leaves lanes beyond the last channel zero. Apart from the tiles, or each of them would hold it.
 [[gnu::noinline]] inline void activate_tile(TileOutput out, int pixels, int blocks, const Activation& act) {
-  for (int n = 0; n < blocks; ++n) {
-    float* const y = out.y + n * out.y_block;
-    if (out.y_offset == nullptr) RSKIP_BASE::unary_span(y, y, static_cast<size_t>(pixels * kLanes), act);
-    const int lanes = n + 1 == blocks ? out.last_lanes : kLanes;
-    if (out.y_offset == nullptr && lanes == kLanes) continue;
-    for (int p = 0; p < pixels; ++p) {
-      float* const pixel = y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
-      if (out.y_offset != nullptr) RSKIP_BASE::unary_span(pixel, pixel, kLanes, act);
-      store(pixel, keep_first(load(pixel), lanes));
+  const auto offset = [&](int p) { return out.y_offset != nullptr ? out.y_offset[p] : ptrdiff_t{p} * kLanes; };
+  for (int first = 0, end; first < pixels; first = end) {
+    for (end = first + 1; end < pixels && offset(end) == offset(end - 1) + kLanes; ++end) {}
+    const size_t length = static_cast<size_t>(end - first) * kLanes;
+    for (int n = 0; n < blocks; ++n) {
+      float* const y = out.y + n * out.y_block + offset(first);
+      RSKIP_BASE::unary_span(y, y, length, act);
+      if (n + 1 < blocks || out.last_lanes == kLanes) continue;
+      for (size_t i = 0; i < length; i += kLanes) store(y + i, keep_first(load(y + i), out.last_lanes));
     }
   }
 }

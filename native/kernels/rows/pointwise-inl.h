@@ -123,26 +123,27 @@ inline void binary_channel(BinaryKind kind, const BlockedView& a, const float* v
   }
 }
 
-template <class F>
-RSKIP_INLINE void map_span(const float* x, float* y, size_t n, const F& function) {
-  for (; n >= kLanes; n -= kLanes, x += kLanes, y += kLanes) store(y, function(load(x)));
-  if (n > 0) store_first(y, function(load_first(x, static_cast<int>(n))), static_cast<int>(n));
-}
-
 void unary_span(const float* x, float* y, size_t n, Activation act) {
-  // The usual ones behind convolutions and matrix products, whose constants then stay in registers.
+  const Epilogue e = epilogue_of(act);
+  const size_t whole = n / kLanes * kLanes;
+  const auto map = [&](const auto& function) __attribute__((always_inline)) {
+    for (size_t i = 0; i < whole; i += kLanes) store(y + i, function(load(x + i)));
+  };
+  // The usual ones behind convolutions and matrix products apart: their constants then stay in registers.
   switch (act.kind) {
     case ActivationKind::kSilu:
-      return map_span(x, y, n, [](Vec v) { return v * sigmoid(v); });
-    case ActivationKind::kGelu:
-      return map_span(x, y, n, [](Vec v) { return gelu(v); });
-    case ActivationKind::kHardSwish:
-      return map_span(x, y, n, [](Vec v) { return hard_swish(v); });
-    default:
+      map([](Vec v) __attribute__((always_inline)) { return v * sigmoid(v); });
       break;
+    case ActivationKind::kGelu:
+      map([](Vec v) __attribute__((always_inline)) { return gelu(v); });
+      break;
+    case ActivationKind::kHardSwish:
+      map([](Vec v) __attribute__((always_inline)) { return hard_swish(v); });
+      break;
+    default:
+      map([&](Vec v) __attribute__((always_inline)) { return finish(v, e); });
   }
-  const Epilogue e = epilogue_of(act);
-  map_span(x, y, n, [&](Vec v) { return finish(v, e); });
+  if (const int rest = static_cast<int>(n - whole); rest > 0) store_first(y + whole, finish(load_first(x + whole, rest), e), rest);
 }
 
 inline void unify_nans(float* x, size_t n) {
