@@ -50,7 +50,10 @@ const LIBRARIES = {
 const X64 = ['-mevex512'];
 /** Without an install name, the linker records the path of its output file in the library. */
 const DARWIN = ['-Wl,-undefined,dynamic_lookup', '-Wl,-install_name,residual-skip.node'];
-/** By platform name: its system, processor and, on Linux, C library. `triple` is Zig's target, with the oldest supported libc or system. */
+/**
+ * By platform name: its system, processor and, on Linux, C library. `triple` is Zig's target, with the oldest supported libc or system;
+ * `machine` is that of Windows's import libraries.
+ */
 export const TARGETS = {
   'linux-x64-glibc': { triple: 'x86_64-linux-gnu.2.17', flags: X64 },
   'linux-x64-musl': { triple: 'x86_64-linux-musl', flags: X64 },
@@ -58,7 +61,8 @@ export const TARGETS = {
   'linux-arm64-musl': { triple: 'aarch64-linux-musl', flags: [] },
   'darwin-x64': { triple: 'x86_64-macos.11.0', flags: X64, link: DARWIN },
   'darwin-arm64': { triple: 'aarch64-macos.11.0', flags: [], link: DARWIN },
-  'win32-x64': { triple: 'x86_64-windows-gnu', flags: X64 },
+  'win32-x64': { triple: 'x86_64-windows-gnu', flags: X64, machine: 'i386:x86-64' },
+  'win32-arm64': { triple: 'aarch64-windows-gnu', flags: [], machine: 'arm64' },
 };
 
 /** The compiler's path; it is downloaded once and its hash is checked. */
@@ -79,20 +83,10 @@ function zig() {
 }
 
 /** Makes an import library for the exports of node.exe. */
-function nodeLibrary(compiler) {
-  const library = join(CACHE, 'node.lib');
+function nodeLibrary(compiler, machine) {
+  const library = join(CACHE, `node-${machine.replace(':', '-')}.lib`);
   const definitions = require('node-api-headers').def_paths.node_api_def;
-  execFileSync(compiler, [
-    'dlltool',
-    '-m',
-    'i386:x86-64',
-    '-D',
-    'node.exe',
-    '-d',
-    definitions,
-    '-l',
-    library,
-  ]);
+  execFileSync(compiler, ['dlltool', '-m', machine, '-D', 'node.exe', '-d', definitions, '-l', library]);
   return library;
 }
 
@@ -193,14 +187,14 @@ export function importProblems(file, name) {
 
 /** Builds a platform's addon with Zig. @returns its path */
 function cross(name) {
-  const { triple, flags, link } = TARGETS[name];
+  const { triple, flags, link, machine } = TARGETS[name];
   const compiler = zig();
   const output = join(CACHE, 'cmake', name);
   const args = {
     // The flags are Zig's own: CMake adds none for a platform that it takes for Linux.
     CMAKE_SYSTEM_NAME: 'Linux',
     CMAKE_CXX_COMPILER: [compiler, 'c++', '-target', triple, ...flags].join(';'),
-    RSKIP_LINK: (triple.includes('windows') ? [nodeLibrary(compiler)] : (link ?? [])).join(';'),
+    RSKIP_LINK: (machine ? [nodeLibrary(compiler, machine)] : (link ?? [])).join(';'),
   };
   const defines = Object.entries(args).map(([key, value]) => `--CD${key}=${value}`);
   const options = ['--out', output, '--parallel', availableParallelism()];

@@ -15,6 +15,7 @@ const PREBUILT = [
   'darwin-x64',
   'darwin-arm64',
   'win32-x64',
+  'win32-arm64',
 ];
 
 /** The addon's file where this package is inside a program's bundle, and no node_modules is beside that. */

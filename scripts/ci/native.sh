@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the native core with warnings as errors and runs its tests: `plain`; with `sanitizers`; those with threads under
-# ThreadSanitizer (`tsan`); or for `neon` under qemu, where networks must also give the same bits as here.
+# Builds the native core with warnings as errors and runs its tests: `plain`, on the objects that node-gyp compiled for the addon;
+# with `sanitizers`; those with threads under ThreadSanitizer (`tsan`); or for `neon` under qemu, where networks must also give
+# the same bits as here.
 # `fuzz` runs libFuzzer on encoded programs, always with the same seed; `fuzz SECONDS` runs it that long with a new seed. It
 # shares the build of `sanitizers`.
 set -euo pipefail
@@ -68,7 +69,11 @@ if [[ $kind == fuzz ]]; then
   exit
 fi
 case $kind in
-  plain) build all ;;
+  plain)
+    # With the flags of the gate's `npm ci`, or everything is compiled again.
+    CXXFLAGS=-Werror npm run build:native
+    build all -DRSKIP_REUSE=ON
+    ;;
   sanitizers) build_for_sanitizers native_tests ;;
   tsan) build native_tests -DRSKIP_SANITIZE=thread ;;
   neon) build 'native_tests program_hash' -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake ;;
