@@ -2,6 +2,7 @@
 // docs/serving.md.
 //
 //   node bench/serving.mjs DATA           DATA: a folder of CIFAR-10 images
+//   node bench/serving.mjs DATA --scale 0.5       with half of the usual times, which are 20 minutes in all
 //   node bench/serving.mjs DATA --short   a trial of a minute that writes no page
 //   node bench/serving.mjs DATA --only resnet18   one part, which writes no page: cifar, ramp or resnet18
 //
@@ -10,7 +11,7 @@
 // CPU time.
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { availableParallelism, cpus } from 'node:os';
+import { availableParallelism, cpus, loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
@@ -33,7 +34,11 @@ const QUEUE = 100;
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
-  options: { short: { type: 'boolean', default: false }, only: { type: 'string' } },
+  options: {
+    short: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    scale: { type: 'string', default: '1' },
+  },
 });
 const PARTS = ['cifar', 'ramp', 'resnet18'];
 const parts = PARTS.filter((part) => [part, undefined].includes(flags.only));
@@ -43,9 +48,13 @@ if (data === undefined || parts.length === 0) {
   process.exit(2);
 }
 const say = (text) => console.error(`${new Date().toISOString().slice(11, 19)} ${text}`);
+const scale = Number(flags.scale);
 const seconds = flags.short
   ? { round: 0.5, warm: 1, half: 2, over: 4, ramp: 8, calm: 3 }
-  : { round: 3, warm: 25, half: 60, over: 60, ramp: 76, calm: 10 };
+  : {
+      ...{ round: 3 * scale, warm: 25 * scale, half: 60 * scale },
+      ...{ over: 60 * scale, ramp: 76 * scale, calm: 10 * scale },
+    };
 /** Rounds in which `session.run` and the server are measured in turn, because a machine's speed changes; medians count. */
 const ROUNDS = 5;
 /** Ramps with and without elastic depth, in turn: one stall of the machine spoils the p99 of a step, so medians count. */
@@ -326,8 +335,10 @@ async function measureResnet18() {
 }
 
 const [{ model: cpu }] = cpus();
+/** Programs that ran or waited for a core in the minute before. */
+const [busy] = loadavg();
 const cifar = flags.only === 'resnet18' ? { measured: [] } : await measureCifar();
-const results = { threads: THREADS, cpu, targetMs: TARGET_MS, ...cifar };
+const results = { threads: THREADS, cpu, busy, warmSeconds: seconds.warm, targetMs: TARGET_MS, ...cifar };
 if (parts.includes('resnet18')) results.measured.push(await measureResnet18());
 console.log(JSON.stringify(results, null, 2));
 if (!flags.short && flags.only === undefined) {

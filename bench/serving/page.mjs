@@ -153,7 +153,7 @@ async function chart({ targetMs, ramp: { elastic, fixed } }) {
 /** The script writes everything from the last heading of the page on. */
 const HEADING = '\n## Measurements\n';
 
-function section({ threads, cpu, targetMs, measured, ramp }) {
+function section({ threads, cpu, busy, warmSeconds, targetMs, measured, ramp }) {
   const [full, elastic] = [ramp.fixed, ramp.elastic].map(({ steps }) => keptUpTo(steps, targetMs));
   const single = ramp.elastic.each.map((steps, i) => {
     const [bold, whole] = [steps, ramp.fixed.each[i]].map((one) => keptUpTo(one, targetMs));
@@ -161,7 +161,7 @@ function section({ threads, cpu, targetMs, measured, ramp }) {
   });
   const { changes, after, requests, wrong } = ramp.elastic;
   return [
-    `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs. \`session.run\` has them alone, in one process and without HTTP; it and the server are measured in turn, and the medians of the rounds are given. The server shares them with the program that generates the load, and has warmed up for 25 s, until V8 has compiled it. Every answer was compared with that of \`session.run\` in the same setting.`,
+    `\`node bench/serving.mjs DATA\` on ${cpu}, ${threads} CPUs. \`session.run\` has them alone, in one process and without HTTP; it and the server are measured in turn, and the medians of the rounds are given. The server shares them with the program that generates the load, and has warmed up for ${warmSeconds} s. In the minute before, ${busy.toFixed(1)} other programs ran or waited for a core, on average. Every answer was compared with that of \`session.run\` in the same setting.`,
     bearsTable(measured),
     `A service time is that of one run on one thread. By the server's CPU time, which leaves out the generator and other programs, the answers under overload are a share of those at the highest load that is served, in ${measured[0].over.rounds.length} rounds of each in turn. At three times the load: ${measured.map(overload).join('; ')}.`,
     `${measured[0].title} with its own policy, \`--target-p99 ${targetMs}ms\`, and a load that grows steadily, three times with each in turn; by the medians of each step, full depth keeps the target up to ${percent(full)} of what it serves at most, elastic depth up to ${percent(elastic)}, ${(elastic / full).toFixed(2)} times as much (the single ramps: ${single.join('; ')}; a stall of the machine of 40 ms is enough for one step to miss the target). The setting changed ${changes.join(', ')} times, and was ${after.join(', ')} when the load had gone. ${requests.toLocaleString('en')} requests, ${wrong} wrong answers.`,
