@@ -194,7 +194,8 @@ export function rename(node: NodeProto, from: string, to: string): void {
  * that is quantised already)
  */
 export async function readNetwork(path: string): Promise<Network> {
-  const file = await readModelFile(path, () => false);
+  // With its hash, the whole file is read; otherwise its large weights would be left out.
+  const file = await readModelFile(path, () => true);
   const proto = decodeModelProto(file.bytes);
   const external = await readExternalData(proto, dirname(file.location.model));
   for (const tensor of tensorsOf(proto.graph)) {

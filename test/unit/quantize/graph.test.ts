@@ -13,6 +13,8 @@ import { folderOf, removeFolders } from '../../helpers/files.js';
 import { float, float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 
+afterAll(removeFolders);
+
 const [C, SIDE] = [8, 8] as const;
 const FEEDS = { x: new Tensor('float32', randomFloats(3 * SIDE * SIDE, 9), [1, 3, SIDE, SIDE]) };
 
@@ -250,9 +252,19 @@ test('an exit whose score is a pool of its probabilities is decided in float', (
   expect(heads).toEqual([network.producer(early)]);
 });
 
+it('all weights of a large file are read', async () => {
+  const graph = new GraphBuilder();
+  const weights = randomFloats(1100 * 1024, 3);
+  const name = graph.constant(tensor(weights, [1024, 1100]));
+  graph.nodes('MatMul', [graph.input('x', ['n', 1024]), name], {}, { outputs: ['y'] });
+  const folder = folderOf({ 'model.onnx': modelBytes(graph.output('y', ['n', 1100])) });
+  const network = await readNetwork(join(folder, 'model.onnx'));
+  // A difference of a million elements would take minutes to print.
+  expect(network.weights(name)!.data.every((value, i) => value === weights[i])).toBe(true);
+});
+
 describe('what is refused', () => {
   const refused = (bytes: Uint8Array) => readNetwork(join(folderOf({ 'model.onnx': bytes }), 'model.onnx'));
-  afterAll(removeFolders);
 
   it('an opset without scales by channel', async () => {
     await expect(refused(modelBytes(gated().graph, 12))).rejects.toMatchObject({
