@@ -7,7 +7,7 @@ import {
   type ServerInterceptor,
 } from '@grpc/grpc-js';
 import type { Authenticate } from './auth.js';
-import type { Bodies } from './bodies.js';
+import { type Bodies, crumbled, isCrumbled } from './bodies.js';
 import { isEncoding } from './encoding.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
@@ -87,7 +87,15 @@ export function guard({
     begin();
     // A stream of messages may rest between them.
     const count = (bytes: number) => (body ?? (requestStream ? begin() : undefined))?.add(bytes);
-    stream.on('data', ({ length }: Uint8Array) => count(Math.max(length, FRAME_BYTES)));
+    let [frames, received] = [0, 0];
+    stream.on('data', ({ length }: Uint8Array) => {
+      count(Math.max(length, FRAME_BYTES));
+      frames++;
+      received += length;
+      // Messages of a stream may be small.
+      if (!requestStream && status === undefined && isCrumbled(frames, received))
+        refuse(crumbled(frames, received));
+    });
     const own = call as unknown as Unpacking;
     const { decompressMessage } = own;
     own.decompressMessage = async (message, encoding) => {

@@ -265,11 +265,11 @@ async function infer(
   const traceparent = metadata.get('traceparent')[0]?.toString();
   const copies: Uint8Array[] = [];
   const aligned = (bytes: Uint8Array) => {
-    const own = bodies.aligned(bytes);
+    const own = bodies.memory.aligned(bytes);
     if (own !== bytes) copies.push(own);
     return own;
   };
   const response = await inference.infer({ ...parse(request, aligned), traceparent }, caller);
-  for (const copy of copies) bodies.giveBack(copy);
+  for (const copy of copies) bodies.memory.giveBack(copy);
   return format(response);
 }

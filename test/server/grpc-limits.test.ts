@@ -154,6 +154,18 @@ test('calls whose messages never end have a common limit in bytes: the oldest en
   expect(unfinished.most).toBeLessThan(8 * MIB + 65_537);
 });
 
+test('a message in many frames of a byte is refused', async () => {
+  const { stream, ended } = begin(open());
+  stream.write(beginning(100_000, 0));
+  for (let sent = 0; sent < 3000 && !stream.destroyed; sent++)
+    await new Promise((done) => stream.write(Buffer.of(1), done));
+  expect(await ended).toMatchObject({
+    code: status.RESOURCE_EXHAUSTED,
+    details: expect.stringMatching(/^body: .*parts/),
+  });
+  await expectCallServed();
+});
+
 describe('packed messages', () => {
   const packed = (bytes: Buffer, encode = gzipSync) => {
     const body = encode(bytes.subarray(5));
