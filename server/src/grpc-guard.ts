@@ -61,9 +61,11 @@ export function guard({
     const refuse = (cause: unknown) => {
       const error = asServerError(cause);
       const { grpc, message } = error;
-      reportFailure({ protocol: 'grpc', error, request: path });
+      reportFailure({ protocol: 'grpc', error, request: path, id });
       status = grpc;
-      call.sendStatus({ code: grpc, details: message });
+      const metadata = new Metadata();
+      if (id) metadata.set(REQUEST_ID, id);
+      call.sendStatus({ code: grpc, details: message, metadata });
       // Otherwise what was received would be kept until the client also ends the call.
       setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), FLUSH_MS).unref();
     };

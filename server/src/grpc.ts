@@ -212,7 +212,7 @@ function handlerOf(work: Handler, reportFailure: ReportFailure) {
       callback(null, await work(call.request as never, call));
     } catch (error) {
       const failure = asServerError(error);
-      const id = (call.request as { id?: string } | undefined)?.id;
+      const id = requestIdOf(call.metadata);
       reportFailure({ protocol: 'grpc', error: failure, request: call.getPath(), id });
       callback({ code: failure.grpc, details: failure.message });
     }
@@ -242,7 +242,7 @@ async function inferStream(
         (cause: unknown) => {
           const error = asServerError(cause);
           const { id = '', model_name = '' } = request as Partial<ModelInferRequest>;
-          reportFailure({ protocol: 'grpc', error, request: call.getPath(), id });
+          reportFailure({ protocol: 'grpc', error, request: call.getPath(), id: requestId });
           return { error_message: error.message, infer_response: { id, model_name } };
         },
       );

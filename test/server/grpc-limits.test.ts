@@ -302,6 +302,7 @@ test('what fails in the server is logged with its cause', async () => {
     {
       event: 'failure',
       request: METHOD,
+      id: expect.any(String),
       code: 'INTERNAL',
       status: 500,
       error: expect.stringMatching(/run failed[\s\S]*disk on fire/),
