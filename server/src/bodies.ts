@@ -67,8 +67,8 @@ interface Unfinished {
 export class Bodies {
   readonly memory = new ReusedMemory();
   readonly #limits: BodyLimits;
-  /** From the oldest to the newest. */
-  readonly #unfinished = new Set<Unfinished>();
+  /** By client; its bodies from the oldest to the newest. */
+  readonly #unfinished = new Map<string, { bytes: number; readonly bodies: Set<Unfinished> }>();
   #unfinishedBytes = 0;
   readonly #turns = new Turns();
   readonly #unpacking = new Turns();
@@ -97,10 +97,13 @@ export class Bodies {
     readonly end: () => void;
   } {
     const body: Unfinished = { client, bytes: 0, drop };
-    this.#unfinished.add(body);
+    const own = this.#unfinished.get(client) ?? { bytes: 0, bodies: new Set() };
+    own.bodies.add(body);
+    this.#unfinished.set(client, own);
     const add = (bytes: number) => {
-      if (!this.#unfinished.has(body)) return;
+      if (!own.bodies.has(body)) return;
       body.bytes += bytes;
+      own.bytes += bytes;
       this.#unfinishedBytes += bytes;
       while (this.#unfinishedBytes > MAX_UNFINISHED * this.#limits.bodyLimit) {
         const oldest = this.#oldestOfLargest();
@@ -132,14 +135,21 @@ export class Bodies {
   }
 
   #oldestOfLargest(): Unfinished {
-    const bytes = new Map<string, number>();
-    for (const body of this.#unfinished) bytes.set(body.client, (bytes.get(body.client) ?? 0) + body.bytes);
-    const [[largest]] = [...bytes].sort(([, a], [, b]) => b - a) as [[string, number]];
-    return [...this.#unfinished].find((body) => body.client === largest && body.bytes > 0)!;
+    const [largest] = [...this.#unfinished.values()].sort((one, other) => other.bytes - one.bytes);
+    let oldest: Unfinished | undefined;
+    for (const body of largest!.bodies) {
+      oldest = body;
+      if (body.bytes > 0) break;
+    }
+    return oldest!;
   }
 
   #end(body: Unfinished): void {
-    if (this.#unfinished.delete(body)) this.#unfinishedBytes -= body.bytes;
+    const own = this.#unfinished.get(body.client);
+    if (!own?.bodies.delete(body)) return;
+    own.bytes -= body.bytes;
+    this.#unfinishedBytes -= body.bytes;
+    if (own.bodies.size === 0) this.#unfinished.delete(body.client);
   }
 
   /** Calls `done` with the body, or with TOO_LARGE, BUSY, CANCELLED or the error of `checkHead`. */

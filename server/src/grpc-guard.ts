@@ -132,7 +132,8 @@ export function guard({
               refuse(error);
               return;
             }
-            receive(metadata);
+            count(CALL_BYTES);
+            if (status === undefined) receive(metadata);
           },
           onReceiveMessage: (message, receive) => {
             if (requestStream) {
@@ -171,6 +172,8 @@ export function addressOfPeer(peer: string): string {
 interface Unpacking {
   decompressMessage(message: Uint8Array, encoding: string): Uint8Array | Promise<Uint8Array>;
 }
+/** About the memory of a call of which nothing has come. */
+const CALL_BYTES = 32 << 10;
 /** grpc-js keeps the frames of an unfinished message: about the memory that a tiny one takes. */
 const FRAME_BYTES = 512;
 /** Of a message: whether it is packed, and its length. */

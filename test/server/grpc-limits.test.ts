@@ -135,6 +135,22 @@ test.each<[string, Buffer]>([
   await hasty.close();
 });
 
+test('calls that never send a message have the same limit, as if each had sent 32 KiB', async () => {
+  const unfinished = watchUnfinished();
+  const calls = Array.from({ length: 30 }, () => {
+    const session = open();
+    return Array.from({ length: 20 }, () => begin(session));
+  }).flat();
+  // 8 MiB are those of 256 calls.
+  expect(await calls[0]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  expect(await calls[50]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  await expectCallServed();
+  expect(unfinished.begun).toBeGreaterThanOrEqual(600);
+  expect(unfinished.most).toBeLessThan(9 * MIB);
+  for (const { stream } of calls) stream.close();
+  await Promise.all(calls.map(({ ended }) => ended));
+});
+
 test('calls whose messages never end have a common limit in bytes: the oldest ends', async () => {
   const unfinished = watchUnfinished();
   const order: number[] = [];
