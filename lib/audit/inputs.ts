@@ -2,8 +2,8 @@
  * Inputs of recorded items, stored beside their log: inputs/DAY/HASH, a line of JSON that describes the tensors, and then their bytes.
  * An input that comes again the same day is stored once.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdir, opendir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { TensorMap } from '../skip/observer.js';
@@ -50,7 +50,7 @@ export class InputStore {
     log: string,
     private readonly failed: (error: Error) => void,
   ) {
-    this.#folder = join(dirname(log), 'inputs');
+    this.#folder = folderOf(log);
   }
 
   save(input: StoredInput): void {
@@ -68,14 +68,6 @@ export class InputStore {
     this.#bytes += bytes.length;
     this.#waiting.push({ day, hash, bytes });
     if (this.#underway.size < WRITERS) void this.#write();
-  }
-
-  /** Removes what was stored on days that ended before `time`, in milliseconds since 1970. */
-  removeBefore(time: number): void {
-    const last = new Date(time).toISOString().slice(0, 10);
-    for (const day of daysIn(this.#folder)) {
-      if (day < last) rmSync(join(this.#folder, day), { recursive: true, force: true });
-    }
   }
 
   /** Resolves when everything is written. */
@@ -115,6 +107,26 @@ export class InputStore {
       this.#underway.delete(next);
     }
     if (this.#underway.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
+  }
+}
+
+/** Where the inputs of a log are. */
+function folderOf(log: string): string {
+  return join(dirname(log), 'inputs');
+}
+
+/**
+ * Removes the inputs of a log that were stored on days that ended before `time`, in milliseconds since 1970. One file at a time: a day may
+ * have so many that the event loop, or the threads that files and images have in common, would be held up for seconds.
+ */
+export async function removeInputs(log: string, time: number): Promise<void> {
+  const folder = folderOf(log);
+  const last = new Date(time).toISOString().slice(0, 10);
+  for (const day of daysIn(folder)) {
+    if (day >= last) return;
+    for await (const { name } of await opendir(join(folder, day)))
+      await rm(join(folder, day, name), { force: true });
+    await rmdir(join(folder, day));
   }
 }
 

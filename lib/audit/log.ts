@@ -7,7 +7,7 @@ import type { Before, ItemBatch } from './batch.js';
 import { signer } from './checkpoint.js';
 import { LogFile } from './file.js';
 import { partsOf } from './hash.js';
-import { InputStore } from './inputs.js';
+import { InputStore, removeInputs } from './inputs.js';
 import { headerOf, inputHashesIn, type Recorded } from './items.js';
 import { Later } from './later.js';
 import { type AuditLogOptions, type AuditLogStats, parseLogOptions } from './log-options.js';
@@ -30,6 +30,7 @@ export class AuditLog implements RunObserver {
   #signed: string | undefined;
   readonly #writer = randomBytes(8).toString('hex');
   #tending: NodeJS.Timeout | undefined;
+  #removing = false;
   #control: SessionControl | undefined;
   /** Whose items the last header is for; undefined if they need another one. */
   #context: RunContext | undefined;
@@ -70,6 +71,8 @@ export class AuditLog implements RunObserver {
 
   onAttach(control: SessionControl): void {
     this.#control = control;
+    // What is too old is removed although no item comes.
+    if (this.#options.keep !== undefined) this.#beginTending();
   }
 
   /**
@@ -176,17 +179,28 @@ export class AuditLog implements RunObserver {
 
   /** Signs, rotates and removes what is due. */
   #tend(): void {
-    if (!this.#file.isOpen) return;
-    this.#drain();
-    this.#checkpoint();
+    if (this.#file.isOpen) {
+      this.#drain();
+      this.#checkpoint();
+    }
     this.#file.tend();
-    const { keep } = this.#options;
-    if (keep !== undefined) this.#inputs?.removeBefore(Date.now() - keep);
+    const { keep, path } = this.#options;
+    if (keep === undefined || this.#removing) return;
+    this.#removing = true;
+    removeInputs(path, Date.now() - keep)
+      .catch((error: Error) => this.#warnOf(error))
+      .finally(() => {
+        this.#removing = false;
+      });
+  }
+
+  #beginTending(): void {
+    this.#tending ??= setInterval(() => this.#tend(), TEND_MS).unref();
   }
 
   #keep(item: Recorded): void {
     closeAtExit(this);
-    this.#tending ??= setInterval(() => this.#tend(), TEND_MS).unref();
+    this.#beginTending();
     this.#waiting.add(item, this.#control?.auditLines);
     // Synchronous runs give the event loop no turn.
     if (this.#waiting.isTooMuch) this.#drain();

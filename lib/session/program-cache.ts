@@ -10,6 +10,7 @@ import { CompiledPolicy, partsOf } from '../skip/compiled-policy.js';
 import { resolveExits } from '../skip/exits.js';
 import type { RunContext } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
+import { recalled } from '../tensor/recall.js';
 import { copyData } from '../tensor/tensor.js';
 import { LruMap } from '../util/lru-map.js';
 import { keepRecent } from '../util/maps.js';
@@ -217,7 +218,7 @@ function withOwnExits(program: Program): Program {
   if (!ownExits) return program;
   const freed = new Set(program.values.map(({ data }) => data?.buffer));
   const values = ownExits.values.map((value) =>
-    value.data && freed.has(value.data.buffer) ? { ...value, data: copyData(value.data) } : value,
+    value.data && freed.has(value.data.buffer) ? { ...value, data: copyData(recalled(value.data)) } : value,
   );
   return { ...program, ownExits: { ...ownExits, values } };
 }

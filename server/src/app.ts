@@ -5,7 +5,7 @@ import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { type Access, type Authenticate, EVERYTHING } from './auth.js';
 import { awaitingContinue } from './bodies.js';
 import type { ControlPlane } from './control.js';
-import { asServerError, ServerError } from './errors.js';
+import { asServerError, ServerError, type ServerErrorCode } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import type { ParsedOptions } from './options.js';
 import { type InferCall, namedIn } from './rest-infer.js';
@@ -54,7 +54,13 @@ export function createApp(
     // The hook below answers instead, as JSON and with Retry-After.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
-    [https ? 'https' : 'http']: { ...https, connectionsCheckingInterval: Math.min(1000, requestTimeout) },
+    clientErrorHandler: answerUnread(reportFailure),
+    [https ? 'https' : 'http']: {
+      ...https,
+      connectionsCheckingInterval: Math.min(1000, requestTimeout),
+      // Checked below instead.
+      requireHostHeader: false,
+    },
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
   app.server.maxConnections = maxConnections;
@@ -68,11 +74,15 @@ export function createApp(
     });
     app.server.emit('request', request, response);
   });
+  // Node.js would answer any other expectation with 417; it may as well be ignored (RFC 9110, 10.1.1).
+  app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response));
   app.decorateRequest('access');
   app.decorate('closeSilent', silentConnections(app));
   /** Who sends a request, if it may be answered; throws ServerError. */
   const admit = (request: IncomingMessage, response: ServerResponse): Access | undefined => {
     if (draining()) response.setHeader('connection', 'close');
+    if (request.headers.host === undefined && request.httpVersion === '1.1')
+      throw new ServerError('INVALID_ARGUMENT', 'header Host: it is missing; HTTP/1.1 needs it');
     if (control.has(request)) return EVERYTHING;
     return OPEN_PATHS.has(request.url!)
       ? undefined
@@ -157,14 +167,30 @@ export function createApp(
   app.setNotFoundHandler((request) => {
     throw new ServerError('NOT_FOUND', `path ${request.url}: there is no ${request.method} of it`);
   });
-  // Node.js answers these itself, before there is a request.
-  app.server.on('clientError', ({ code, message }: NodeJS.ErrnoException) => {
-    if (code === 'ECONNRESET') return;
-    const late = code === 'ERR_HTTP_REQUEST_TIMEOUT';
-    const error = new ServerError(late ? 'TIMEOUT' : 'INVALID_ARGUMENT', `request: ${message}`);
-    reportFailure({ protocol: 'rest', error, request: '' });
-  });
   return app;
+}
+
+/** What is no request, or isn't whole in time: its status, reason and code. */
+const UNREAD: Readonly<Record<string, readonly [string, ServerErrorCode]>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'TIMEOUT'],
+  HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', 'TOO_LARGE'],
+};
+
+function answerUnread(reportFailure: ReportFailure) {
+  return ({ code = '', message }: NodeJS.ErrnoException, socket: Socket) => {
+    if (code === 'ECONNRESET' || socket.destroyed) return;
+    const [status, known] = UNREAD[code] ?? ['400 Bad Request', 'INVALID_ARGUMENT'];
+    const error = new ServerError(known, `request: ${message}`);
+    reportFailure({ protocol: 'rest', error, request: '' });
+    const body = JSON.stringify({ error: error.message, code: error.code });
+    const head = [
+      'content-type: application/json; charset=utf-8',
+      `content-length: ${Buffer.byteLength(body)}`,
+    ];
+    const lines = [`HTTP/1.1 ${status}`, ...head, 'connection: close', '', body];
+    if (socket.writable) socket.write(lines.join('\r\n'));
+    socket.destroy();
+  };
 }
 
 /** Node.js itself takes a connection that never sent a request for one that is busy. */

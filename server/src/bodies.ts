@@ -1,16 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import { type Encoding, isEncoding, unpacked } from './encoding.js';
 import { ServerError } from './errors.js';
+import { ReusedMemory } from './reused-memory.js';
 import { Turns } from './turns.js';
 
-/** Bodies of at most this many bytes are read into reused memory; memory for longer ones is kept by nobody. */
-const LONGEST_REUSED = 4 << 20;
-/** Bytes of memory kept for later bodies. */
-const KEPT_BYTES = 64 << 20;
-/** The memory for a body is a multiple of this. */
-const STEP_BYTES = 16 << 10;
-/** The longest element of a tensor. */
-const ALIGNED_BYTES = 8;
 /** JSON of more bytes is parsed in a turn of the event loop of its own. */
 const LONG_JSON = 64 << 10;
 /** The JSON of longer bodies is checked before the rest is read. */
@@ -22,6 +15,24 @@ const MAX_UNFINISHED = 2;
  * was received.
  */
 const TURN_BYTES = 512 << 10;
+
+/** Parts of a body that may be small. */
+const SMALL_PARTS = 1024;
+/** Bytes that further ones have at least, on average: reading a part takes as long as some hundred bytes. */
+const PART_BYTES = 64;
+
+/** Whether so many bytes of a body came in too many parts. */
+export function isCrumbled(parts: number, bytes: number): boolean {
+  return parts > SMALL_PARTS && bytes < PART_BYTES * parts;
+}
+
+/** The error of such a body. */
+export function crumbled(parts: number, bytes: number): ServerError {
+  return new ServerError(
+    'TOO_LARGE',
+    `body: ${bytes} bytes of it came in ${parts} parts; send parts of ${PART_BYTES} bytes or more`,
+  );
+}
 
 /** Of requests whose clients wait to be asked for their bodies (`Expect: 100-continue`): what asks for them. */
 export const awaitingContinue = new WeakMap<IncomingMessage, () => void>();
@@ -52,23 +63,18 @@ interface Unfinished {
   drop(error: ServerError): void;
 }
 
-/**
- * Reads the bodies of requests into reused memory: new memory is mapped and cleared page by page and then collected as
- * garbage, which takes longer than the rest of a request with a photograph.
- */
+/** Reads the bodies of requests into reused memory. */
 export class Bodies {
+  readonly memory = new ReusedMemory();
   readonly #limits: BodyLimits;
-  /** From the oldest to the newest. */
-  readonly #unfinished = new Set<Unfinished>();
+  /** By client; its bodies from the oldest to the newest. */
+  readonly #unfinished = new Map<string, { bytes: number; readonly bodies: Set<Unfinished> }>();
   #unfinishedBytes = 0;
   readonly #turns = new Turns();
   readonly #unpacking = new Turns();
   /** What is left of TURN_BYTES, and what waits for more. */
   #turnBytes = TURN_BYTES;
   readonly #paused: IncomingMessage[] = [];
-  /** Free memory by its size. */
-  readonly #free = new Map<number, ArrayBuffer[]>();
-  #kept = 0;
 
   constructor(limits: BodyLimits) {
     this.#limits = limits;
@@ -91,10 +97,13 @@ export class Bodies {
     readonly end: () => void;
   } {
     const body: Unfinished = { client, bytes: 0, drop };
-    this.#unfinished.add(body);
+    const own = this.#unfinished.get(client) ?? { bytes: 0, bodies: new Set() };
+    own.bodies.add(body);
+    this.#unfinished.set(client, own);
     const add = (bytes: number) => {
-      if (!this.#unfinished.has(body)) return;
+      if (!own.bodies.has(body)) return;
       body.bytes += bytes;
+      own.bytes += bytes;
       this.#unfinishedBytes += bytes;
       while (this.#unfinishedBytes > MAX_UNFINISHED * this.#limits.bodyLimit) {
         const oldest = this.#oldestOfLargest();
@@ -126,14 +135,21 @@ export class Bodies {
   }
 
   #oldestOfLargest(): Unfinished {
-    const bytes = new Map<string, number>();
-    for (const body of this.#unfinished) bytes.set(body.client, (bytes.get(body.client) ?? 0) + body.bytes);
-    const [[largest]] = [...bytes].sort(([, a], [, b]) => b - a) as [[string, number]];
-    return [...this.#unfinished].find((body) => body.client === largest && body.bytes > 0)!;
+    const [largest] = [...this.#unfinished.values()].sort((one, other) => other.bytes - one.bytes);
+    let oldest: Unfinished | undefined;
+    for (const body of largest!.bodies) {
+      oldest = body;
+      if (body.bytes > 0) break;
+    }
+    return oldest!;
   }
 
   #end(body: Unfinished): void {
-    if (this.#unfinished.delete(body)) this.#unfinishedBytes -= body.bytes;
+    const own = this.#unfinished.get(body.client);
+    if (!own?.bodies.delete(body)) return;
+    own.bytes -= body.bytes;
+    this.#unfinishedBytes -= body.bytes;
+    if (own.bodies.size === 0) this.#unfinished.delete(body.client);
   }
 
   /** Calls `done` with the body, or with TOO_LARGE, BUSY, CANCELLED or the error of `checkHead`. */
@@ -156,13 +172,16 @@ export class Bodies {
     }
     let whole: Uint8Array | undefined;
     let received = 0;
+    let parts = 0;
     let over = false;
     const isPacked = (message.headers['content-encoding'] ?? 'identity') !== 'identity';
     let check = isPacked || length <= LONG_BODY ? undefined : checkHead;
     const onData = (chunk: Buffer) => {
       if (over) return;
       received += chunk.length;
+      parts++;
       if (received > limit) return end(tooLarge());
+      if (!(length >= received) && isCrumbled(parts, received)) return end(crumbled(parts, received));
       // All of a body that has come ends in this turn.
       if (!(received >= length)) this.#count(message, chunk.length);
       if (!(whole && whole.length >= received)) {
@@ -170,10 +189,10 @@ export class Bodies {
         const room = length >= received ? length : Math.min(2 * received, limit);
         unfinished.add(room - (whole?.length ?? 0));
         if (over) return;
-        const larger = this.#take(room, json ?? 0);
+        const larger = this.memory.take(room, json ?? 0);
         if (whole) {
           larger.set(whole);
-          this.giveBack(whole);
+          this.memory.giveBack(whole);
         }
         whole = larger;
       }
@@ -253,42 +272,6 @@ export class Bodies {
   #beginTurn(): void {
     this.#turnBytes = TURN_BYTES;
     for (const message of this.#paused.splice(0)) message.resume();
-  }
-
-  /** `bytes`, or a copy that is aligned for elements of any type and may be given back. */
-  aligned(bytes: Uint8Array): Uint8Array {
-    if (bytes.byteOffset % ALIGNED_BYTES === 0 || bytes.length > LONGEST_REUSED) return bytes;
-    const copy = this.#take(bytes.length, 0);
-    copy.set(bytes);
-    return copy;
-  }
-
-  /** Allows later bodies to overwrite `body`, which nobody may use any longer. */
-  giveBack({ buffer }: Uint8Array): void {
-    const size = buffer.byteLength;
-    const free = this.#free.get(size);
-    if (!free || this.#kept + size > KEPT_BYTES) return;
-    this.#kept += size;
-    free.push(buffer as ArrayBuffer);
-  }
-
-  #take(length: number, alignAt: number): Uint8Array {
-    const shift = (ALIGNED_BYTES - (alignAt % ALIGNED_BYTES)) % ALIGNED_BYTES;
-    if (length > LONGEST_REUSED) {
-      const { buffer } = Buffer.allocUnsafeSlow(length + ALIGNED_BYTES);
-      return new Uint8Array(buffer, shift, length);
-    }
-    const size = STEP_BYTES * Math.ceil((length + ALIGNED_BYTES) / STEP_BYTES);
-    let free = this.#free.get(size);
-    if (!free) {
-      free = [];
-      this.#free.set(size, free);
-    }
-    const buffer = free.pop();
-    if (buffer) this.#kept -= size;
-    // Buffer's own memory isn't cleared first.
-    const memory = buffer ?? Buffer.allocUnsafeSlow(size).buffer;
-    return new Uint8Array(memory, shift, length);
   }
 }
 

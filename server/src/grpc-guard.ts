@@ -7,7 +7,7 @@ import {
   type ServerInterceptor,
 } from '@grpc/grpc-js';
 import type { Authenticate } from './auth.js';
-import type { Bodies } from './bodies.js';
+import { type Bodies, crumbled, isCrumbled } from './bodies.js';
 import { isEncoding } from './encoding.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
@@ -61,9 +61,11 @@ export function guard({
     const refuse = (cause: unknown) => {
       const error = asServerError(cause);
       const { grpc, message } = error;
-      reportFailure({ protocol: 'grpc', error, request: path });
+      reportFailure({ protocol: 'grpc', error, request: path, id });
       status = grpc;
-      call.sendStatus({ code: grpc, details: message });
+      const metadata = new Metadata();
+      if (id) metadata.set(REQUEST_ID, id);
+      call.sendStatus({ code: grpc, details: message, metadata });
       // Otherwise what was received would be kept until the client also ends the call.
       setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), FLUSH_MS).unref();
     };
@@ -87,7 +89,15 @@ export function guard({
     begin();
     // A stream of messages may rest between them.
     const count = (bytes: number) => (body ?? (requestStream ? begin() : undefined))?.add(bytes);
-    stream.on('data', ({ length }: Uint8Array) => count(Math.max(length, FRAME_BYTES)));
+    let [frames, received] = [0, 0];
+    stream.on('data', ({ length }: Uint8Array) => {
+      count(Math.max(length, FRAME_BYTES));
+      frames++;
+      received += length;
+      // Messages of a stream may be small.
+      if (!requestStream && status === undefined && isCrumbled(frames, received))
+        refuse(crumbled(frames, received));
+    });
     const own = call as unknown as Unpacking;
     const { decompressMessage } = own;
     own.decompressMessage = async (message, encoding) => {
@@ -122,7 +132,8 @@ export function guard({
               refuse(error);
               return;
             }
-            receive(metadata);
+            count(CALL_BYTES);
+            if (status === undefined) receive(metadata);
           },
           onReceiveMessage: (message, receive) => {
             if (requestStream) {
@@ -161,6 +172,8 @@ export function addressOfPeer(peer: string): string {
 interface Unpacking {
   decompressMessage(message: Uint8Array, encoding: string): Uint8Array | Promise<Uint8Array>;
 }
+/** About the memory of a call of which nothing has come. */
+const CALL_BYTES = 32 << 10;
 /** grpc-js keeps the frames of an unfinished message: about the memory that a tiny one takes. */
 const FRAME_BYTES = 512;
 /** Of a message: whether it is packed, and its length. */

@@ -212,7 +212,7 @@ function handlerOf(work: Handler, reportFailure: ReportFailure) {
       callback(null, await work(call.request as never, call));
     } catch (error) {
       const failure = asServerError(error);
-      const id = (call.request as { id?: string } | undefined)?.id;
+      const id = requestIdOf(call.metadata);
       reportFailure({ protocol: 'grpc', error: failure, request: call.getPath(), id });
       callback({ code: failure.grpc, details: failure.message });
     }
@@ -242,7 +242,7 @@ async function inferStream(
         (cause: unknown) => {
           const error = asServerError(cause);
           const { id = '', model_name = '' } = request as Partial<ModelInferRequest>;
-          reportFailure({ protocol: 'grpc', error, request: call.getPath(), id });
+          reportFailure({ protocol: 'grpc', error, request: call.getPath(), id: requestId });
           return { error_message: error.message, infer_response: { id, model_name } };
         },
       );
@@ -265,11 +265,11 @@ async function infer(
   const traceparent = metadata.get('traceparent')[0]?.toString();
   const copies: Uint8Array[] = [];
   const aligned = (bytes: Uint8Array) => {
-    const own = bodies.aligned(bytes);
+    const own = bodies.memory.aligned(bytes);
     if (own !== bytes) copies.push(own);
     return own;
   };
   const response = await inference.infer({ ...parse(request, aligned), traceparent }, caller);
-  for (const copy of copies) bodies.giveBack(copy);
+  for (const copy of copies) bodies.memory.giveBack(copy);
   return format(response);
 }

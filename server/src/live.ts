@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import type { SettingChange } from './elastic.js';
+import { ServerError } from './errors.js';
 import type { Inference } from './infer.js';
 import type { Failed, Finished } from './messages.js';
 import type { ServedModel } from './model.js';
@@ -60,6 +61,8 @@ const INTERVAL_MS = 500;
 const RECENT = 8;
 const CHANGES = 20;
 const LATENCIES = 4000;
+/** Pages that watch at a time: each is sent the last ten minutes, which it may never read. */
+const VIEWERS = 64;
 /** Snapshots of the last ten minutes, for a page that is opened after a problem. */
 const HISTORY = (10 * 60 * 1000) / INTERVAL_MS;
 
@@ -163,6 +166,10 @@ export class LivePage {
       );
     }
     app.get<{ Querystring: { images?: string } }>('/events', CONTROL, (request, reply) => {
+      if (this.#viewers.size >= VIEWERS) {
+        const message = `live page: ${VIEWERS} pages watch it, and no more may; close one of them`;
+        throw new ServerError('BUSY', message, { retryAfter: 10 });
+      }
       reply.hijack();
       const { raw } = reply;
       raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-cache' });

@@ -92,7 +92,7 @@ export function restInference(context: InferContext): (call: InferCall) => Promi
     const asked = { model, version, id: own, parameters, inputs, outputs, traceparent };
     const answer = await inference.infer(asked, caller);
     // Files may still be read by decoders after one of them has failed.
-    if (inputs.every(({ content }) => content instanceof Tensor)) bodies.giveBack(received);
+    if (inputs.every(({ content }) => content instanceof Tensor)) bodies.memory.giveBack(received);
     const formatted = formatInferResponse(answer, binary);
     const encoding = wantedEncoding(headers['accept-encoding'] as string | undefined);
     if (encoding === undefined) return send(response, id, formatted);

@@ -231,6 +231,44 @@ test('a client that asks whether to send its body is refused at once, and asked 
   await expectSound();
 });
 
+test.each([
+  ['no request at all', 'GARBAGE\r\n\r\n', 400, 'INVALID_ARGUMENT'],
+  ['long headers', `GET /v2 HTTP/1.1\r\nhost: a\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`, 431, 'TOO_LARGE'],
+  [
+    'two lengths',
+    headOf(5).replace('host: a', 'host: a\r\ntransfer-encoding: chunked'),
+    400,
+    'INVALID_ARGUMENT',
+  ],
+  ['no host', 'GET /v2 HTTP/1.1\r\nconnection: close\r\n\r\n', 400, 'INVALID_ARGUMENT'],
+])('%s: a typed answer, and it is counted', async (_what, bytes, status, code) => {
+  const count = async () => {
+    const text = await (await fetch(`${server.url}/metrics`)).text();
+    return Number(
+      new RegExp(`failures_total\\{protocol="rest",code="${code}"\\} (\\d+)`).exec(text)?.[1] ?? 0,
+    );
+  };
+  const before = await count();
+  const { socket, answer } = open();
+  socket.write(bytes);
+  expect(await answer).toMatch(
+    new RegExp(`^HTTP/1.1 ${status} [^]*\r\n\r\n\\{"error":".+","code":"${code}"\\}$`),
+  );
+  expect(await count()).toBe(before + 1);
+  await expectSound();
+});
+
+test('other expectations than that of 100 are ignored, and HTTP/1.0 needs no host', async () => {
+  for (const head of [
+    'GET /v2 HTTP/1.1\r\nhost: a\r\nexpect: much\r\nconnection: close',
+    'GET /v2 HTTP/1.0',
+  ]) {
+    const { socket, answer } = open();
+    socket.write(`${head}\r\n\r\n`);
+    expect(await answer).toMatch(/^HTTP\/1.1 200 /);
+  }
+});
+
 test('a client that sends too slowly is let go', async () => {
   const slow = open();
   slow.socket.write(headOf(1000));

@@ -135,6 +135,22 @@ test.each<[string, Buffer]>([
   await hasty.close();
 });
 
+test('calls that never send a message have the same limit, as if each had sent 32 KiB', async () => {
+  const unfinished = watchUnfinished();
+  const calls = Array.from({ length: 30 }, () => {
+    const session = open();
+    return Array.from({ length: 20 }, () => begin(session));
+  }).flat();
+  // 8 MiB are those of 256 calls.
+  expect(await calls[0]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  expect(await calls[50]!.ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  await expectCallServed();
+  expect(unfinished.begun).toBeGreaterThanOrEqual(600);
+  expect(unfinished.most).toBeLessThan(9 * MIB);
+  for (const { stream } of calls) stream.close();
+  await Promise.all(calls.map(({ ended }) => ended));
+});
+
 test('calls whose messages never end have a common limit in bytes: the oldest ends', async () => {
   const unfinished = watchUnfinished();
   const order: number[] = [];
@@ -152,6 +168,18 @@ test('calls whose messages never end have a common limit in bytes: the oldest en
   for (const { stream } of calls) stream.close();
   await Promise.all(calls.map(({ ended }) => ended));
   expect(unfinished.most).toBeLessThan(8 * MIB + 65_537);
+});
+
+test('a message in many frames of a byte is refused', async () => {
+  const { stream, ended } = begin(open());
+  stream.write(beginning(100_000, 0));
+  for (let sent = 0; sent < 3000 && !stream.destroyed; sent++)
+    await new Promise((done) => stream.write(Buffer.of(1), done));
+  expect(await ended).toMatchObject({
+    code: status.RESOURCE_EXHAUSTED,
+    details: expect.stringMatching(/^body: .*parts/),
+  });
+  await expectCallServed();
 });
 
 describe('packed messages', () => {
@@ -290,6 +318,7 @@ test('what fails in the server is logged with its cause', async () => {
     {
       event: 'failure',
       request: METHOD,
+      id: expect.any(String),
       code: 'INTERNAL',
       status: 500,
       error: expect.stringMatching(/run failed[\s\S]*disk on fire/),

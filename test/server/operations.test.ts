@@ -180,7 +180,10 @@ test('each request is logged with its id, its caller and how it was answered, ov
     const call = client.ServerMetadata!({}, metadata, () => {});
     call.on('status', (status: { metadata: Metadata }) => done(status.metadata));
   });
-  await new Promise((done) => client.ModelMetadata!({ name: 'own' }, done));
+  const refused = await new Promise<Metadata>((done) => {
+    const call = client.ModelMetadata!({ name: 'own' }, () => {});
+    call.on('status', (status: { metadata: Metadata }) => done(status.metadata));
+  });
   client.close();
   await server.close();
   const ms = expect.any(Number);
@@ -206,10 +209,13 @@ test('each request is logged with its id, its caller and how it was answered, ov
       ...{ path: grpc('ServerMetadata'), status: 0, ms },
     },
     {
-      ...{ event: 'access', protocol: 'grpc', id: expect.any(String), caller: '127.0.0.1' },
+      ...{ event: 'access', protocol: 'grpc', id: refused.get('x-request-id')[0], caller: '127.0.0.1' },
       ...{ path: grpc('ModelMetadata'), status: 16, ms },
     },
   ]);
+  const ids = (event: string, status: number) =>
+    log.filter((line) => line.event === event && line.status === status).map(({ id }) => id);
+  expect(ids('refusal', 401)).toEqual([...ids('access', 401), ...ids('access', 16)]);
 });
 
 test('connections beyond the limit are closed, and room is made when one ends', async () => {

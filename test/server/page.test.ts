@@ -160,6 +160,24 @@ testChromium('charts take the colours of a theme that changes', async () => {
   await context.close();
 });
 
+test('64 pages may watch at a time', async () => {
+  const watching = await Promise.all(Array.from({ length: 64 }, () => fetch(`${server.url}/events`)));
+  for (const { status } of watching) expect(status).toBe(200);
+  const refused = await fetch(`${server.url}/events`);
+  expect([refused.status, await refused.json()]).toEqual([
+    429,
+    { error: expect.stringContaining('64 pages'), code: 'BUSY' },
+  ]);
+  await watching[0]!.body!.cancel();
+  const again = async () => {
+    const { status, body } = await fetch(`${server.url}/events`);
+    await body!.cancel();
+    return status;
+  };
+  while ((await again()) !== 200) await new Promise((done) => setTimeout(done, 10));
+  for (const { body } of watching.slice(1)) await body!.cancel();
+});
+
 test('thumbnails are made while somebody watches who wants them; the last minutes are kept', async () => {
   const model = { name: 'net', version: '1', setting: FULL, settings: [FULL], boldest: 0, classifier: null };
   const live = new LivePage(

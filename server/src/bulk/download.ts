@@ -19,7 +19,7 @@ for (const [net, prefix] of [
   PRIVATE.addSubnet(net, prefix, 'ipv4');
 for (const [net, prefix] of [
   // The last three hold IPv4 addresses: of translators, of 6to4 and of Teredo.
-  ...[['::', 96] as const, ['fc00::', 7] as const, ['fe80::', 10] as const, ['ff00::', 8] as const],
+  ...[['::', 96] as const, ['fc00::', 7] as const, ['fe80::', 9] as const, ['ff00::', 8] as const],
   ...[['64:ff9b::', 32] as const, ['2002::', 16] as const, ['2001::', 32] as const],
 ])
   PRIVATE.addSubnet(net, prefix, 'ipv6');

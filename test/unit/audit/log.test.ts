@@ -1,6 +1,7 @@
 import { createHash, generateKeyPairSync } from 'node:crypto';
 import fs, {
   appendFileSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -12,7 +13,7 @@ import fs, {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { hashItem } from 'lib/audit/hash.js';
-import { InputStore, storedInputs } from 'lib/audit/inputs.js';
+import { removeInputs, storedInputs } from 'lib/audit/inputs.js';
 import { auditLog } from 'lib/audit/log.js';
 import type { AuditLogOptions } from 'lib/audit/log-options.js';
 import { readAudit } from 'lib/audit/read.js';
@@ -540,6 +541,33 @@ test('inputs are stored once a day, read back by their hash, and removed by age'
     hashes[2],
     hashes[3],
   ]);
-  new InputStore(path, () => {}).removeBefore(Date.now() + 2 * DAY);
+  await removeInputs(path, Date.now());
+  expect(readdirSync(join(folder, 'inputs'))).toEqual([day]);
+  await removeInputs(path, Date.now() + 2 * DAY);
   expect(readdirSync(join(folder, 'inputs'))).toEqual([]);
+});
+
+test('what is too old is removed although no item comes; what cannot be removed is counted, and a warning', async () => {
+  const every = jest.spyOn(globalThis, 'setInterval');
+  const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
+  mkdirSync(join(folder, 'inputs/2020-01-01'), { recursive: true });
+  for (const name of ['inputs/2020-01-01/hash', 'trace.1.ndjson']) writeFileSync(join(folder, name), 'old\n');
+  utimesSync(join(folder, 'trace.1.ndjson'), 0, 0);
+  const log = auditLog({ path, keep: DAY });
+  log.onAttach({} as never);
+  const [[tend]] = every.mock.calls as [[() => void]];
+  const until = async (what: () => boolean) => {
+    while (!what()) await new Promise(setImmediate);
+  };
+  tend();
+  await until(() => readdirSync(join(folder, 'inputs')).length === 0);
+  expect(readdirSync(folder)).toEqual(['inputs']);
+  writeFileSync(join(folder, 'inputs/2020-01-01'), 'no folder');
+  await until(() => {
+    tend();
+    return log.stats().auditLog.errors > 0;
+  });
+  expect(warn).toHaveBeenCalledTimes(1);
+  await log.onRelease();
+  for (const mock of [every, warn]) mock.mockRestore();
 });
