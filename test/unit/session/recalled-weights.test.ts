@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { appendFileSync, renameSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { NativeBackend } from 'lib/backends/native.js';
 import { compileModel } from 'lib/model/compile.js';
@@ -176,3 +176,21 @@ it('programs that are compiled at the same time keep what they share until all a
   }
   await Promise.all([file, whole].map((session) => session!.release()));
 });
+
+it.each(['native', 'reference'] as const)(
+  'the exits of a file have their large weights: %s',
+  async (backend) => {
+    const path = 'models/cifar10-resnet14-exits/model.onnx';
+    // None of the exits before takes this one.
+    const waves = Float32Array.from({ length: 3 * 32 * 32 }, (_, i) => Math.sin(2 + i * 0.1));
+    const input = new Tensor('float32', waves, [1, 3, 32, 32]);
+    const answers = await Promise.all(
+      [path, readFileSync(path)].map(async (source) => {
+        await using session = await InferenceSession.create(source, { backend, threads: 1 });
+        const { outputs, trace } = await session.runTraced({ input });
+        return [outputs.logits!.data, trace.items[0]!.exits.map(({ score }) => score)];
+      }),
+    );
+    expect(answers[0]).toEqual(answers[1]);
+  },
+);
