@@ -9,10 +9,11 @@ const READ_MS = 60_000;
 /** @throws ResidualSkipError INVALID_DATA */
 export function bytesOfDataUrl(url: string): Uint8Array {
   const invalid = (why: string) => new ResidualSkipError('INVALID_DATA', `image ${url.slice(0, 40)}: ${why}`);
-  const [, data] = /^data:[^,]*;base64,([A-Za-z0-9+/=_-]+)$/i.exec(url) ?? [];
-  if (data === undefined)
+  const [head] = /^data:[^,]*;base64,/i.exec(url) ?? [];
+  const data = url.slice(head?.length);
+  if (head && data.length > (4 / 3) * MAX_BYTES) throw invalid(TOO_LARGE);
+  if (!head || data === '' || /[^A-Za-z0-9+/=_-]/.test(data))
     throw invalid('it is no data: URL in base64; begin it with "data:image/png;base64,"');
-  if (data.length > (4 / 3) * MAX_BYTES) throw invalid(TOO_LARGE);
   return Buffer.from(data, 'base64');
 }
 
