@@ -79,7 +79,6 @@ export function guard({
     const begin = () => {
       timer = setTimeout(late, requestTimeout);
       body = bodies.begin(address, refuse);
-      return body;
     };
     const done = () => {
       clearTimeout(timer);
@@ -87,8 +86,13 @@ export function guard({
       body = undefined;
     };
     begin();
-    // A stream of messages may rest between them.
-    const count = (bytes: number) => (body ?? (requestStream ? begin() : undefined))?.add(bytes);
+    const count = (bytes: number) => {
+      // A message may be unpacked after its call has ended.
+      if (stream.destroyed) return;
+      // A stream of messages may rest between them.
+      if (requestStream && !body) begin();
+      body?.add(bytes);
+    };
     let [frames, received] = [0, 0];
     stream.on('data', ({ length }: Uint8Array) => {
       count(Math.max(length, FRAME_BYTES));

@@ -230,6 +230,25 @@ describe('packed messages', () => {
     await expectCallServed();
   });
 
+  test('of calls that end meanwhile leave nothing behind', async () => {
+    const unfinished = watchUnfinished();
+    const bomb = packed(messageOf({ model_name: MODEL, raw_input_contents: [Buffer.alloc(3 * MIB)] }));
+    for (const method of ['ModelInfer', 'ModelStreamInfer']) {
+      const calls = Array.from({ length: 12 }, () =>
+        begin(open(), { 'grpc-encoding': 'gzip' }, METHOD.replace('ModelInfer', method)),
+      );
+      await Promise.all(calls.map(({ stream }) => new Promise((done) => stream.write(bomb, done))));
+      for (const { stream } of calls) stream.close();
+      await Promise.all(calls.map(({ ended }) => ended));
+    }
+    await expectCallServed();
+    // As long as anything is still to be unpacked.
+    for (let turn = 0; turn < 1000 && unfinished.last > 0; turn++)
+      await new Promise((done) => setTimeout(done, 10));
+    await new Promise((done) => setTimeout(done, 200));
+    expect(unfinished.last).toBe(0);
+  });
+
   test('that are too long or damaged, or come in another encoding, are typed errors', async () => {
     const long = packed(messageOf({ raw_input_contents: [Buffer.alloc(5 * MIB)] }));
     expect(await send(long, 'gzip')).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
