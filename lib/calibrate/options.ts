@@ -1,14 +1,12 @@
 /** Options of a calibration: types, defaults and the command's flags all follow from one schema. */
 import { z } from 'zod';
 import type { Data } from '../classify/data-model.js';
-import type { ImageClassifierOptions } from '../classify/image-classifier.js';
+import type { ImageClassifierOptions } from '../classify/image-options.js';
 import type { DataOptions } from '../classify/images.js';
 import type { TaskOptions } from '../classify/task.js';
 import type { WorkOptions } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
 import { PRECISIONS, type Program } from '../model/program/program.js';
-import type { AnyExit } from '../skip/exits.js';
-import type { FrontSpec } from '../skip/fronts.js';
 import { guardSchema } from '../skip/guards.js';
 import {
   BOX_FORMS,
@@ -20,37 +18,13 @@ import {
   type Promised,
 } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
-import type { TensorData } from '../tensor/tensor.js';
+import { flagged, number } from '../util/flags.js';
 import { expectation, parseStrict } from '../util/validation.js';
-import type { Outcome, Programs } from './run/evaluator.js';
+import type { Programs } from './run/evaluator.js';
+import type { CalibrationItem, Choice, FitImages, VectorOf } from './run/items.js';
 
-/** How the command takes an option. */
-export interface Flag {
-  /** As commander writes it. */
-  readonly flag: string;
-  readonly description: string;
-  /** Turns the flag's text into the option's value. */
-  readonly read: (text: string) => unknown;
-  /** Not listed: for tests and experiments. */
-  readonly hidden: boolean;
-}
-
-export const flags = z.registry<Flag>();
 export const DEFAULT_LIMIT = 0.01;
 
-export function flagged<T extends z.ZodType>(
-  schema: T,
-  flag: string,
-  description: string,
-  read: Flag['read'] = (text) => text,
-  hidden = false,
-): T {
-  flags.add(schema, { flag, description, read, hidden });
-  return schema;
-}
-
-export const number = (text: string): unknown =>
-  text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text);
 const fraction = z.number().refine((value) => value > 0 && value < 1, {
   error: ({ input }) => `expected a number between 0 and 1, received ${input}`,
 });
@@ -159,13 +133,7 @@ const shape = {
    * Number of penalties to try; see order/thresholds.ts.
    * @internal
    */
-  penalties: flagged(
-    count(2).default(96),
-    '--penalties <n>',
-    'penalties of changed answers to try, each of which gives a setting',
-    number,
-    true,
-  ),
+  penalties: flagged(count(2).default(96), '--penalties <n>', 'penalties of changed answers', number, true),
 };
 
 /** Options that name further files, and say how the outputs are read. */
@@ -239,12 +207,6 @@ const inputShape = {
 
 /** The schema of `calibrate`'s own options; see CalibrateOptions. */
 export const optionShape = { ...inputShape, ...shape };
-const error =
-  'it was removed, because times differ from run to run; give budget, a share of the multiply-adds';
-/** Options of earlier versions: each names what to give instead. */
-export const removedShape = {
-  budgetMs: flagged(z.undefined({ error }).optional(), '--budget-ms <time>', 'removed', undefined, true),
-};
 type Input = z.input<z.ZodObject<typeof optionShape>>;
 
 /** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
@@ -286,38 +248,6 @@ export function checkForVectors(options: CalibrateOptions): void {
     `${name}: it doesn't go with the metric '${metric}', which is about the output itself, not about classes; omit it`,
   );
 }
-
-/** Images to fit heads on, or to order settings by, read when they are needed. */
-export interface FitImages {
-  readonly count: number;
-  /** Reads an image and prepares it for the model; undefined to leave it out. */
-  load(index: number): Promise<TensorData | undefined>;
-}
-
-/** One image or text, prepared for the model. */
-export interface CalibrationItem {
-  readonly input: TensorData;
-  /** Hex SHA-256 of its content. */
-  readonly sha256: string;
-  /** Class index; required for the metric `accuracy`. */
-  readonly label?: number;
-  /** Names of the groups that it belongs to; each group gets its own promise. */
-  readonly groups?: readonly string[];
-}
-
-/** Exits and their settings that were chosen without the items that certify, so that these only have to be tested. */
-export interface Choice {
-  readonly fronts: readonly FrontSpec[];
-  /** Those of the fronts, then others, in the order in which an item comes to them. */
-  readonly exits: readonly AnyExit[];
-  /** From careful to bold: a threshold for each exit. */
-  readonly settings: readonly (readonly number[])[];
-  /** How many ladders the same items certify, this one included: each is tested at an equal share of the error. */
-  readonly ladders: number;
-}
-
-/** What is promised of an item, as numbers, from what its run gave. */
-export type VectorOf = (outcome: Outcome, input: TensorData) => Float32Array;
 
 /** Options of a calibration on prepared items. */
 export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof shape>>> {

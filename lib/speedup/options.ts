@@ -1,6 +1,7 @@
 /** Options of `speedup`: types, defaults and the command's flags follow from one schema. */
 import { z } from 'zod';
-import { type CalibrateOptions, flagged, number, optionShape } from '../calibrate/options.js';
+import { type CalibrateOptions, optionShape } from '../calibrate/options.js';
+import { flagged, number } from '../util/flags.js';
 
 const { maxDisagreement, confidence, metric, fit, state, seed } = optionShape;
 
