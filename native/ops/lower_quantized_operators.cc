@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "ops/quantized_products.h"
+#include "ops/lower_quantized_product_operators.h"
 #include "plan/window2d.h"
 
 namespace rskip {

@@ -1,4 +1,4 @@
-#include "ops/quantized_products.h"
+#include "ops/lower_quantized_product_operators.h"
 
 #include <functional>
 #include <limits>
