@@ -64,7 +64,7 @@ const shape = {
   maxDisagreement: flagged(
     fraction.optional(),
     '--max-disagreement <rate>',
-    `most answers that may change, as a fraction (default: ${DEFAULT_LIMIT})`,
+    `share of the answers that may change (default: ${DEFAULT_LIMIT})`,
     number,
   ),
   /**
@@ -74,8 +74,8 @@ const shape = {
   limits: flagged(
     limits.optional(),
     '--limits <rates>',
-    'or several such limits, as 0.005,0.01,0.02: a setting for each in one policy; or one for each metric, as missed=0.01,added=0.05, ' +
-      'all kept at once; all promises hold together',
+    'several limits instead: 0.005,0.01,0.02 makes a policy with a setting for each; missed=0.01,added=0.05 keeps one for each metric; ' +
+      'all of them hold together',
     readLimits,
   ),
   /** Probability that all limits hold; 0.95 when left out. */
@@ -93,7 +93,7 @@ const shape = {
   metric: flagged(
     metricSchema.optional(),
     '--metric <name>',
-    `what the limit is for: ${METRICS} (default: that of the task, with --labels accuracy); see docs/tasks.md`,
+    `what the limit is for: ${METRICS} (default: that of the task; accuracy with --labels); see docs/tasks.md`,
   ),
   /** Also make a promise for each class: by label if every item has one, otherwise by the full network's answer. */
   perClass: flagged(z.boolean().optional(), '--per-class', 'keep the limit for every class as well'),
@@ -101,14 +101,14 @@ const shape = {
   maxGroupDisagreement: flagged(
     fraction.optional(),
     '--max-group-disagreement <rate>',
-    'another limit for classes and groups (default: that of all)',
+    'limit for each class and group (default: the limit for all)',
     number,
   ),
   /** Instead of a limit: the most that the policy may spend, as a fraction of the full network's multiply-adds. */
   budget: flagged(
     fraction.optional(),
     '--budget <share>',
-    'instead of a limit: spend at most this share of the multiply-adds',
+    'instead of a limit: use at most this share of the multiply-adds',
     number,
   ),
   /**
@@ -118,7 +118,7 @@ const shape = {
   dryRun: flagged(
     z.boolean().optional(),
     '--dry-run',
-    'say from 300 items what would be saved, and how many would certify it; nothing is written or counted',
+    'estimate from 300 items what would be saved, and how many items would certify it; nothing is written',
   ),
   /** Answers that are checked against the full network. */
   guards: z.array(guardSchema).readonly().optional(),
@@ -146,8 +146,8 @@ const inputShape = {
   fit: flagged(
     z.custom<Data>().optional(),
     '--fit <path>',
-    'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say; ' +
-      'for a model with exits of its own, they choose thresholds, and all data certifies',
+    'further images or texts, without labels, to fit heads on, such as those the network was trained on; ' +
+      'for a model with exits of its own, they choose thresholds, and all of the data certifies',
   ),
   /**
    * Names of the outputs that the promise is about. When left out, the one called logits, or else the first; for boxes and the
@@ -156,7 +156,7 @@ const inputShape = {
   outputs: flagged(
     z.array(z.string().min(1)).min(1).readonly().optional(),
     '--outputs <names>',
-    'outputs that the promise is about, as boxes,scores (default: logits or the first; for boxes all)',
+    'outputs that the promise is about, such as boxes,scores (default: logits, or else the first; for boxes all)',
     (text) => text.split(','),
   ),
   /** How the outputs hold boxes, for the task `detection`: `corners` (x1, y1, x2, y2; the default), `centres`, `detr` or `yolo`. */
@@ -169,7 +169,7 @@ const inputShape = {
   score: flagged(
     z.number().optional(),
     '--score <s>',
-    'boxes with a higher score count (default: 0.5)',
+    'only boxes with a higher score count (default: 0.5)',
     number,
   ),
   /** The loss of an item, for the task `custom`. */
@@ -183,7 +183,7 @@ const inputShape = {
   original: flagged(
     z.string().min(1).optional(),
     '--original <model>',
-    'network whose answers are promised: the float one that an 8-bit model was made from (default: the model in full)',
+    'network whose answers are promised, such as the float form of an 8-bit model (default: the model in full)',
   ),
   /**
    * The precision that the policy is for. In bfloat16 the answers that are promised are those of the network in float32, or of
@@ -192,7 +192,7 @@ const inputShape = {
   precision: flagged(
     z.enum(PRECISIONS).optional(),
     '--precision <name>',
-    'precision that the policy is for, float32 or bfloat16: promised are the answers in float32 (default: float32)',
+    'precision that the policy is for: float32 or bfloat16; the promise is about the answers in float32 (default: float32)',
   ),
   /**
    * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same
@@ -201,7 +201,7 @@ const inputShape = {
   state: flagged(
     z.string().min(1).optional(),
     '--state <dir>',
-    'keep what was computed here, for other calibrations too (default: beside the policy, until it is written)',
+    'folder for intermediate results, which other calibrations can use (default: beside the policy, until it is written)',
   ),
 };
 

@@ -50,8 +50,8 @@ export function addCalibrateCommand(program: Command, io: Io): void {
       '--groups <source>',
       "keep the limit for every group as well: 'folder', or a CSV or JSON file with a name for each image",
     )
-    .option('--guard <label...>', 'answers that are verified by the full network')
-    .option('--margin <p>', 'guard also when the label is within this probability of the best', fraction, 0)
+    .option('--guard <label...>', 'answers that the full network verifies')
+    .option('--margin <p>', 'verify also if the label is within this probability of the best', fraction, 0)
     .option('--report <file>', 'HTML page to write that shows what was tested and chosen');
   addReadingOptions(addBackendOptions(command)).action((model: string, options: CommandOptions) =>
     run(model, options, io),

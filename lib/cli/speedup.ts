@@ -29,7 +29,7 @@ export function addSpeedupCommand(program: Command, io: Io): void {
   const command = program
     .command('speedup')
     .description(
-      'make a network faster on this machine: 8 bits, exits, lower resolutions, fronts; with one certified limit',
+      'make a network faster on this machine, by 8 bits, exits, lower resolutions and small networks in front; with one certified limit',
     )
     .argument('<model>', 'ONNX file, or a folder with one')
     .requiredOption(
