@@ -11,7 +11,7 @@ import { open, ROOT, readImages, readImagesOf, SETS } from '../../bench/networks
 import { calibrate, quantize } from '../../dist/index.js';
 
 /** Data sets whose networks have an 8-bit form. */
-const QUANTISED = ['cifar10', 'fashion-mnist', 'mnist'];
+const QUANTISED = ['cifar10', 'fashion-mnist', 'imagenette', 'mnist'];
 const MODELS = join(ROOT, 'models');
 const TRAINING_IMAGES = 1000;
 
