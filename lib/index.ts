@@ -50,8 +50,8 @@ export {
   type ClassifyOptions,
   type ImageClassification,
   ImageClassifier,
-  type ImageClassifierOptions,
 } from './classify/image-classifier.js';
+export type { ImageClassifierOptions } from './classify/image-options.js';
 export type { ImageSource, SharpLike } from './classify/image-source.js';
 export type { DataOptions, Images, LabelledImage } from './classify/images.js';
 export {

@@ -1,6 +1,7 @@
 /** The report of an audit log, from code. */
 import { z } from 'zod';
-import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
+import { ImageClassifier } from '../classify/image-classifier.js';
+import type { ImageClassifierOptions } from '../classify/image-options.js';
 import {
   type DataOptions,
   dataShape,

@@ -32,17 +32,16 @@ import { ClassStrategy } from './classes.js';
 import { ESTIMATED, itemOptions, readItems } from './data.js';
 import {
   type CalibrateOptions,
-  type CalibrationItem,
   type CalibrationOptions,
   checkConflicts,
   checkForVectors,
   optionShape,
-  removedShape,
 } from './options.js';
 import { alsoOf, type MeasuredSetting, policyOf, promiseOf } from './policy.js';
 import { programsOf } from './prepared.js';
 import type { Calibration, Example, SettingResult } from './report/result.js';
 import type { Programs } from './run/evaluator.js';
+import type { CalibrationItem } from './run/items.js';
 import { type Effort, QUICK, Stopwatch, THOROUGH } from './run/latency.js';
 import { ResumableBackend } from './run/resume.js';
 import { describeData, type Split, splitItems } from './split.js';
@@ -50,7 +49,7 @@ import type { Setting, Strategy } from './strategy.js';
 import { type Task, taskOf } from './task.js';
 import { VectorStrategy } from './vectors.js';
 
-const ALL_OPTIONS = { ...optionShape, ...removedShape, ...dataShape, ...taskShape, ...workShape };
+const ALL_OPTIONS = { ...optionShape, ...dataShape, ...taskShape, ...workShape };
 
 /**
  * Makes a policy that skips blocks, with a certified limit on how far the answers move, for a frozen residual network; see

@@ -10,10 +10,11 @@ import { loadModel } from '../model/load.js';
 import { isOfLabels } from '../skip/promise.js';
 import type { Tensor, TensorData } from '../tensor/tensor.js';
 import type { Promisable } from './checks.js';
-import type { CalibrateOptions, CalibrationItem, CalibrationOptions, FitImages } from './options.js';
+import type { CalibrateOptions, CalibrationOptions } from './options.js';
 import { programsOf } from './prepared.js';
 import { customLoss, ownLossOf, poolsVectors, readingOf, type Staged, stagedReading } from './promised.js';
 import type { Programs } from './run/evaluator.js';
+import type { CalibrationItem, FitImages } from './run/items.js';
 import { contentHash, dryRunItems } from './split.js';
 
 /** Most bytes of prepared images to fit on that are kept; the others are prepared again each time they are needed. */

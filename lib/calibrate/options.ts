@@ -1,14 +1,12 @@
 /** Options of a calibration: types, defaults and the command's flags all follow from one schema. */
 import { z } from 'zod';
 import type { Data } from '../classify/data-model.js';
-import type { ImageClassifierOptions } from '../classify/image-classifier.js';
+import type { ImageClassifierOptions } from '../classify/image-options.js';
 import type { DataOptions } from '../classify/images.js';
 import type { TaskOptions } from '../classify/task.js';
 import type { WorkOptions } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
 import { PRECISIONS, type Program } from '../model/program/program.js';
-import type { AnyExit } from '../skip/exits.js';
-import type { FrontSpec } from '../skip/fronts.js';
 import { guardSchema } from '../skip/guards.js';
 import {
   BOX_FORMS,
@@ -20,37 +18,13 @@ import {
   type Promised,
 } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
-import type { TensorData } from '../tensor/tensor.js';
+import { flagged, number } from '../util/flags.js';
 import { expectation, parseStrict } from '../util/validation.js';
-import type { Outcome, Programs } from './run/evaluator.js';
+import type { Programs } from './run/evaluator.js';
+import type { CalibrationItem, Choice, FitImages, VectorOf } from './run/items.js';
 
-/** How the command takes an option. */
-export interface Flag {
-  /** As commander writes it. */
-  readonly flag: string;
-  readonly description: string;
-  /** Turns the flag's text into the option's value. */
-  readonly read: (text: string) => unknown;
-  /** Not listed: for tests and experiments. */
-  readonly hidden: boolean;
-}
-
-export const flags = z.registry<Flag>();
 export const DEFAULT_LIMIT = 0.01;
 
-export function flagged<T extends z.ZodType>(
-  schema: T,
-  flag: string,
-  description: string,
-  read: Flag['read'] = (text) => text,
-  hidden = false,
-): T {
-  flags.add(schema, { flag, description, read, hidden });
-  return schema;
-}
-
-export const number = (text: string): unknown =>
-  text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text);
 const fraction = z.number().refine((value) => value > 0 && value < 1, {
   error: ({ input }) => `expected a number between 0 and 1, received ${input}`,
 });
@@ -90,7 +64,7 @@ const shape = {
   maxDisagreement: flagged(
     fraction.optional(),
     '--max-disagreement <rate>',
-    `most answers that may change, as a fraction (default: ${DEFAULT_LIMIT})`,
+    `share of the answers that may change (default: ${DEFAULT_LIMIT})`,
     number,
   ),
   /**
@@ -100,8 +74,8 @@ const shape = {
   limits: flagged(
     limits.optional(),
     '--limits <rates>',
-    'or several such limits, as 0.005,0.01,0.02: a setting for each in one policy; or one for each metric, as missed=0.01,added=0.05, ' +
-      'all kept at once; all promises hold together',
+    'several limits instead: 0.005,0.01,0.02 makes a policy with a setting for each; missed=0.01,added=0.05 keeps one for each metric; ' +
+      'all of them hold together',
     readLimits,
   ),
   /** Probability that all limits hold; 0.95 when left out. */
@@ -119,7 +93,7 @@ const shape = {
   metric: flagged(
     metricSchema.optional(),
     '--metric <name>',
-    `what the limit is for: ${METRICS} (default: that of the task, with --labels accuracy); see docs/tasks.md`,
+    `what the limit is for: ${METRICS} (default: that of the task; accuracy with --labels); see docs/tasks.md`,
   ),
   /** Also make a promise for each class: by label if every item has one, otherwise by the full network's answer. */
   perClass: flagged(z.boolean().optional(), '--per-class', 'keep the limit for every class as well'),
@@ -127,14 +101,14 @@ const shape = {
   maxGroupDisagreement: flagged(
     fraction.optional(),
     '--max-group-disagreement <rate>',
-    'another limit for classes and groups (default: that of all)',
+    'limit for each class and group (default: the limit for all)',
     number,
   ),
   /** Instead of a limit: the most that the policy may spend, as a fraction of the full network's multiply-adds. */
   budget: flagged(
     fraction.optional(),
     '--budget <share>',
-    'instead of a limit: spend at most this share of the multiply-adds',
+    'instead of a limit: use at most this share of the multiply-adds',
     number,
   ),
   /**
@@ -144,7 +118,7 @@ const shape = {
   dryRun: flagged(
     z.boolean().optional(),
     '--dry-run',
-    'say from 300 items what would be saved, and how many would certify it; nothing is written or counted',
+    'estimate from 300 items what would be saved, and how many items would certify it; nothing is written',
   ),
   /** Answers that are checked against the full network. */
   guards: z.array(guardSchema).readonly().optional(),
@@ -159,13 +133,7 @@ const shape = {
    * Number of penalties to try; see order/thresholds.ts.
    * @internal
    */
-  penalties: flagged(
-    count(2).default(96),
-    '--penalties <n>',
-    'penalties of changed answers to try, each of which gives a setting',
-    number,
-    true,
-  ),
+  penalties: flagged(count(2).default(96), '--penalties <n>', 'penalties of changed answers', number, true),
 };
 
 /** Options that name further files, and say how the outputs are read. */
@@ -178,8 +146,8 @@ const inputShape = {
   fit: flagged(
     z.custom<Data>().optional(),
     '--fit <path>',
-    'further images or texts, without labels, that heads are fitted on and nothing else: those the network was trained on, say; ' +
-      'for a model with exits of its own, they choose thresholds, and all data certifies',
+    'further images or texts, without labels, to fit heads on, such as those the network was trained on; ' +
+      'for a model with exits of its own, they choose thresholds, and all of the data certifies',
   ),
   /**
    * Names of the outputs that the promise is about. When left out, the one called logits, or else the first; for boxes and the
@@ -188,7 +156,7 @@ const inputShape = {
   outputs: flagged(
     z.array(z.string().min(1)).min(1).readonly().optional(),
     '--outputs <names>',
-    'outputs that the promise is about, as boxes,scores (default: logits or the first; for boxes all)',
+    'outputs that the promise is about, such as boxes,scores (default: logits, or else the first; for boxes all)',
     (text) => text.split(','),
   ),
   /** How the outputs hold boxes, for the task `detection`: `corners` (x1, y1, x2, y2; the default), `centres`, `detr` or `yolo`. */
@@ -201,7 +169,7 @@ const inputShape = {
   score: flagged(
     z.number().optional(),
     '--score <s>',
-    'boxes with a higher score count (default: 0.5)',
+    'only boxes with a higher score count (default: 0.5)',
     number,
   ),
   /** The loss of an item, for the task `custom`. */
@@ -215,7 +183,7 @@ const inputShape = {
   original: flagged(
     z.string().min(1).optional(),
     '--original <model>',
-    'network whose answers are promised: the float one that an 8-bit model was made from (default: the model in full)',
+    'network whose answers are promised, such as the float form of an 8-bit model (default: the model in full)',
   ),
   /**
    * The precision that the policy is for. In bfloat16 the answers that are promised are those of the network in float32, or of
@@ -224,7 +192,7 @@ const inputShape = {
   precision: flagged(
     z.enum(PRECISIONS).optional(),
     '--precision <name>',
-    'precision that the policy is for, float32 or bfloat16: promised are the answers in float32 (default: float32)',
+    'precision that the policy is for: float32 or bfloat16; the promise is about the answers in float32 (default: float32)',
   ),
   /**
    * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same
@@ -233,18 +201,12 @@ const inputShape = {
   state: flagged(
     z.string().min(1).optional(),
     '--state <dir>',
-    'keep what was computed here, for other calibrations too (default: beside the policy, until it is written)',
+    'folder for intermediate results, which other calibrations can use (default: beside the policy, until it is written)',
   ),
 };
 
 /** The schema of `calibrate`'s own options; see CalibrateOptions. */
 export const optionShape = { ...inputShape, ...shape };
-const error =
-  'it was removed, because times differ from run to run; give budget, a share of the multiply-adds';
-/** Options of earlier versions: each names what to give instead. */
-export const removedShape = {
-  budgetMs: flagged(z.undefined({ error }).optional(), '--budget-ms <time>', 'removed', undefined, true),
-};
 type Input = z.input<z.ZodObject<typeof optionShape>>;
 
 /** `labels`, `preprocessor`, `backend`, `isa` and `threads` are those of ImageClassifier.from. */
@@ -286,38 +248,6 @@ export function checkForVectors(options: CalibrateOptions): void {
     `${name}: it doesn't go with the metric '${metric}', which is about the output itself, not about classes; omit it`,
   );
 }
-
-/** Images to fit heads on, or to order settings by, read when they are needed. */
-export interface FitImages {
-  readonly count: number;
-  /** Reads an image and prepares it for the model; undefined to leave it out. */
-  load(index: number): Promise<TensorData | undefined>;
-}
-
-/** One image or text, prepared for the model. */
-export interface CalibrationItem {
-  readonly input: TensorData;
-  /** Hex SHA-256 of its content. */
-  readonly sha256: string;
-  /** Class index; required for the metric `accuracy`. */
-  readonly label?: number;
-  /** Names of the groups that it belongs to; each group gets its own promise. */
-  readonly groups?: readonly string[];
-}
-
-/** Exits and their settings that were chosen without the items that certify, so that these only have to be tested. */
-export interface Choice {
-  readonly fronts: readonly FrontSpec[];
-  /** Those of the fronts, then others, in the order in which an item comes to them. */
-  readonly exits: readonly AnyExit[];
-  /** From careful to bold: a threshold for each exit. */
-  readonly settings: readonly (readonly number[])[];
-  /** How many ladders the same items certify, this one included: each is tested at an equal share of the error. */
-  readonly ladders: number;
-}
-
-/** What is promised of an item, as numbers, from what its run gave. */
-export type VectorOf = (outcome: Outcome, input: TensorData) => Float32Array;
 
 /** Options of a calibration on prepared items. */
 export interface CalibrationOptions extends Readonly<z.input<z.ZodObject<typeof shape>>> {

@@ -14,9 +14,10 @@ import { type CustomLoss, checkedLoss } from '../skip/run-loss.js';
 import { meaningOf } from '../skip/scores.js';
 import { allocate, Tensor, type TensorData } from '../tensor/tensor.js';
 import type { Promisable } from './checks.js';
-import type { CalibrationOptions, VectorOf } from './options.js';
+import type { CalibrationOptions } from './options.js';
 import { preparedOf } from './prepared.js';
 import type { Programs } from './run/evaluator.js';
+import type { VectorOf } from './run/items.js';
 
 /** Reads what is promised of an item; embeddings of texts are pooled. */
 export function readingOf(

@@ -8,7 +8,6 @@ import type { TensorData } from '../tensor/tensor.js';
 import type { Rule } from './certify/groups.js';
 import { itemsNeeded } from './certify/p-values.js';
 import {
-  type CalibrationItem,
   type CalibrationOptions,
   checkConflicts,
   DEFAULT_LIMIT,
@@ -16,6 +15,7 @@ import {
   type ParsedOptions,
 } from './options.js';
 import type { Programs } from './run/evaluator.js';
+import type { CalibrationItem } from './run/items.js';
 import type { Task } from './task.js';
 
 /** The purpose of each part of the data; nothing that was chosen depends on `certify`. */

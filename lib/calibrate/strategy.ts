@@ -1,8 +1,8 @@
 /** What differs between networks whose answer is one class, which get exits, and all others, which lose blocks. */
 import type { ExitSpec } from '../skip/exits.js';
 import type { ScoreDistributions } from '../skip/score-distribution.js';
-import type { CalibrationItem } from './options.js';
 import type { Calibration } from './report/result.js';
+import type { CalibrationItem } from './run/items.js';
 import type { Part, Split } from './split.js';
 
 /** One way to skip. */

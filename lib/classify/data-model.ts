@@ -10,8 +10,9 @@ import { isFloat, isFloatType, isTensorLike, type Tensor, toFloat32 } from '../t
 import { answerOutput, firstOutput, type Prediction, predictions } from './class-scores.js';
 import { Embedder } from './embedder.js';
 import { FeedReader, type FeedSource, holdsArrays, isFeeds } from './feed-source.js';
-import { ImageClassifier, type ImageClassifierOptions, sessionPart } from './image-classifier.js';
+import { ImageClassifier } from './image-classifier.js';
 import { imageInput } from './image-input.js';
+import { type ImageClassifierOptions, sessionPart } from './image-options.js';
 import { type DataOptions, type Images, type Items, openItems } from './images.js';
 import { architectureTask, type TaskOptions } from './task.js';
 import { TextClassifier } from './text-classifier.js';

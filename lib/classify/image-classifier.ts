@@ -5,45 +5,18 @@ import type { RawImage } from '../data/image.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
 import type { Preprocessor } from '../data/preprocess.js';
-import type { PreprocessorConfig } from '../data/preprocessor-config.js';
-import type { PreprocessorPreset } from '../data/presets.js';
 import { ResidualSkipError } from '../errors.js';
-import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
-import { checkOptions, parseStrict, refuseMisspelt } from '../util/validation.js';
-import {
-  type answerOutput,
-  classOutput,
-  labelsSchema,
-  type Prediction,
-  predictions,
-} from './class-scores.js';
+import { parseStrict } from '../util/validation.js';
+import { type answerOutput, classOutput, type Prediction, predictions } from './class-scores.js';
 import { checkMaxPixels, imageInput, preprocessorOf } from './image-input.js';
+import { checkOwn, type ImageClassifierOptions, sessionPart } from './image-options.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 import { guessOf } from './pixel-doubt.js';
-import { makeNote, type WorkOptions, workShape } from './work.js';
-
-/** Options of `ImageClassifier.from`: those of a session, and options for images and labels. */
-export interface ImageClassifierOptions extends SessionOptions {
-  /** Labels by class index. When left out, those of config.json beside the model, or else the indices. */
-  labels?: readonly string[] | undefined;
-  /**
-   * How pixels are prepared: the name of a preset, or an object in the form of Hugging Face's preprocessor_config.json. When left
-   * out, that file beside the model is used. Without either, pixels are scaled to 0..1, and images are resized if the model has a
-   * fixed size.
-   */
-  preprocessor?: PreprocessorConfig | PreprocessorPreset | undefined;
-  /** Images with more pixels are refused before they are decoded; 2^26 (8192 x 8192) when left out. */
-  readonly maxPixels?: number | undefined;
-  /**
-   * Called with notes for the caller, which are not errors: at the first image, that its preprocessing is a guess, and what would fit
-   * better. A note is a process warning when left out.
-   */
-  onNote?: WorkOptions['onNote'];
-}
+import { makeNote, type WorkOptions } from './work.js';
 
 /** Options of `classify`. */
 export interface ClassifyOptions {
@@ -76,9 +49,6 @@ export interface WholeImage {
 /** Most images in one run. More would only take more memory: each takes its own path through the network anyway. */
 const BATCH = 16;
 const TOP_K = 5;
-/** Of `from`, besides those of a session. */
-const OWN_OPTIONS = ['labels', 'preprocessor', 'maxPixels', 'onNote'];
-
 const PREPARED_OTHERWISE =
   'policy: the images that certified it were prepared otherwise (sizes, filter, normalisation, or the version of this package), so that ' +
   'its promise is about other tensors; prepare images as then, or calibrate again';
@@ -331,22 +301,4 @@ function joined(tensors: readonly Tensor<'float32'>[]): Tensor<'float32'> {
   const data = new Float32Array(first!.size * tensors.length);
   for (const [i, tensor] of tensors.entries()) data.set(tensor.data, i * first!.size);
   return new Tensor('float32', data, [tensors.length, ...first!.dims.slice(1)]);
-}
-
-/**
- * The options of a session among those of a classifier.
- * @param own names of further options, which are not among these
- * @throws ResidualSkipError INVALID_ARGUMENT for what is no object, and for a misspelt name
- */
-export function sessionPart(options: ImageClassifierOptions, own: readonly string[] = []): SessionOptions {
-  checkOptions(options);
-  const { labels: _, preprocessor: __, maxPixels: ___, onNote: ____, ...rest } = options;
-  refuseMisspelt(rest, [...OWN_OPTIONS, ...own], 'options', 'INVALID_ARGUMENT');
-  return rest;
-}
-
-const ownSchema = z.object({ labels: labelsSchema, onNote: workShape.onNote });
-
-function checkOwn(options: Pick<ImageClassifierOptions, 'labels' | 'onNote'>): void {
-  parseStrict(ownSchema, options, { subject: 'options' });
 }

@@ -9,7 +9,8 @@ import { partsTogether } from '../skip/parts.js';
 import { BOX_FORMS, type Boxes } from '../skip/promise.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
 import { firstOutput } from './class-scores.js';
-import { ImageClassifier, type ImageClassifierOptions, sessionPart } from './image-classifier.js';
+import { ImageClassifier } from './image-classifier.js';
+import { type ImageClassifierOptions, sessionPart } from './image-options.js';
 import { type ImageSource, isImageSource, nameOf } from './image-source.js';
 
 /** Options of `ObjectDetector.from`: those of an image classifier, and how the outputs are read. */

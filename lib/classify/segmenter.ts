@@ -10,7 +10,8 @@ import { isFloat, type Tensor, toFloat32 } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { parseStrict } from '../util/validation.js';
 import { answerOutput } from './class-scores.js';
-import { ImageClassifier, type ImageClassifierOptions, sessionPart } from './image-classifier.js';
+import { ImageClassifier } from './image-classifier.js';
+import { type ImageClassifierOptions, sessionPart } from './image-options.js';
 import { type ImageSource, isImageSource, nameOf } from './image-source.js';
 
 /** Options of `segment`. */

@@ -18,8 +18,8 @@ interface AuditOptions {
 export function addAuditCommand(program: Command, io: Io): void {
   program
     .command('audit')
-    .description('summarise an audit log, or write a report of it')
-    .argument('<trace>', 'audit log, or the folder of one and of the files that it was rotated to')
+    .description('summarise an audit log, or write a report about it')
+    .argument('<trace>', 'audit log, or a folder with one and its rotated files')
     .option('-o, --output <file>', 'HTML report to write, in one file')
     .option('--data <dir>', 'the data that was recorded: the report then shows images')
     .option('--model <model>', 'ONNX file or folder (default: the one that the log names)')

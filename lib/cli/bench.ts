@@ -34,14 +34,27 @@ const WORKER_COMMAND = 'bench-worker';
 export function addBenchCommand(program: Command, io: Io): void {
   program
     .command('bench')
-    .description('time a model, every block run, alternating with other runtimes in one run')
+    .description('time a model with every block run, in alternation with other runtimes')
     .argument('<model>', 'ONNX file, or a folder with one')
     .option('--batch <n>', 'items in a batch', positiveInteger, 1)
-    .option('--threads <n>', 'threads of every runtime (default: what the process may use)', positiveInteger)
-    .addOption(new Option('--isa <name>', 'most capable instruction set of native').choices(ISAS))
-    .addOption(precisionOption())
-    .option('--peers <names>', `others to alternate with, by comma: ${PEERS.join(', ')}`, peerNames)
-    .option('--rounds <n>', 'turns that each runtime gets', positiveInteger, 40)
+    .option(
+      '--threads <n>',
+      'threads of every runtime (default: as many cores as the process may use)',
+      positiveInteger,
+    )
+    .addOption(
+      new Option(
+        '--isa <name>',
+        'best instruction set that native may use (default: the best of this machine)',
+      ).choices(ISAS),
+    )
+    .addOption(precisionOption('float32'))
+    .option(
+      '--peers <names>',
+      `runtimes to compare with, separated by commas: ${PEERS.join(', ')}`,
+      peerNames,
+    )
+    .option('--rounds <n>', 'turns of each runtime', positiveInteger, 40)
     .option('--shape <shape>', SHAPE_HELP, collectShape)
     .option('--json', 'print JSON')
     .action((model: string, options: BenchCommandOptions) => bench(model, options, io));

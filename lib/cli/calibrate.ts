@@ -1,21 +1,14 @@
 import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { z } from 'zod';
 import { calibrate } from '../calibrate/calibrate.js';
-import {
-  type CalibrateOptions,
-  CONFLICTS,
-  type Flag,
-  flags,
-  limitsByMetric,
-  optionShape,
-  removedShape,
-} from '../calibrate/options.js';
+import { type CalibrateOptions, CONFLICTS, limitsByMetric, optionShape } from '../calibrate/options.js';
 import { renderCalibration } from '../calibrate/report/report.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import { forgetState } from '../calibrate/run/resume.js';
 import { findModel } from '../data/model-files.js';
 import { loadVega } from '../report/charts.js';
 import type { SkipPolicy } from '../skip/policy.js';
+import { type Flag, flags } from '../util/flags.js';
 import { expectation } from '../util/validation.js';
 import { drawCalibration, drawEstimate } from './calibration-table.js';
 import { checkWritable, writeResult } from './files.js';
@@ -46,7 +39,7 @@ export function addCalibrateCommand(program: Command, io: Io): void {
       'images: any folder of them (labels are not needed), or what eval takes; or a file of texts',
     )
     .option('-o, --output <file>', 'policy file to write');
-  for (const [name, schema] of Object.entries({ ...optionShape, ...removedShape })) {
+  for (const [name, schema] of Object.entries(optionShape)) {
     const flag = flags.get(schema);
     if (flag) command.addOption(optionOf(name, schema, flag));
   }
@@ -57,8 +50,8 @@ export function addCalibrateCommand(program: Command, io: Io): void {
       '--groups <source>',
       "keep the limit for every group as well: 'folder', or a CSV or JSON file with a name for each image",
     )
-    .option('--guard <label...>', 'answers that are verified by the full network')
-    .option('--margin <p>', 'guard also when the label is within this probability of the best', fraction, 0)
+    .option('--guard <label...>', 'answers that the full network verifies')
+    .option('--margin <p>', 'verify also if the label is within this probability of the best', fraction, 0)
     .option('--report <file>', 'HTML page to write that shows what was tested and chosen');
   addReadingOptions(addBackendOptions(command)).action((model: string, options: CommandOptions) =>
     run(model, options, io),

@@ -18,7 +18,7 @@ export function addEnqueueCommand(program: Command, io: Io): void {
   addQueueOptions(
     program
       .command('enqueue')
-      .description('add images to a queue that residual-skip work answers')
+      .description('add images to a queue, which residual-skip work reads')
       .argument(
         '<sources...>',
         'images, folders, URLs, NDJSON lists of {"image", "name"}, or - for one on stdin',
@@ -26,7 +26,7 @@ export function addEnqueueCommand(program: Command, io: Io): void {
   )
     .option(
       '--max-waiting <n>',
-      `wait while so many jobs wait (default: ${MAX_ON_SERVER} on a server, any number in a folder)`,
+      `pause while this many jobs wait (default: ${MAX_ON_SERVER} on a server, unlimited in a folder)`,
       positiveInteger,
     )
     .action((sources: string[], options: EnqueueOptions) => enqueue(sources, options, io));

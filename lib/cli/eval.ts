@@ -30,15 +30,16 @@ export function addEvalCommand(program: Command, io: Io): void {
     program
       .command('eval')
       .description(
-        'measure accuracy, latency and skipped work on images or texts, against running every block; accuracy needs labels',
+        'measure accuracy, latency and skipped work on images or texts, compared with running every block; accuracy needs labels',
       )
       .argument('<model>', 'ONNX file, or a folder with one')
       .requiredOption(
         '--data <dir>',
-        "images: a folder of them, of a folder for each class, with IDX files, or with CIFAR-10's binary batches; texts: a file (.jsonl, .csv, .tsv)",
+        "images: a folder with images, with a folder for each class, with IDX files, or with CIFAR-10's binary batches; texts: a file (.jsonl, .csv, .tsv); " +
+          'other inputs: .npz, .npy, .raw or .wav',
       )
       .option('--labels <file>', 'CSV or JSON file with the label of each image')
-      .option('--no-labels', 'any folder of images, whatever its folders are named')
+      .option('--no-labels', 'ignore labels, whatever the folders are called')
       .addOption(taskOption())
       .option('--limit <n>', 'items to use, spread evenly over the data', positiveInteger),
   ).action((model: string, options: EvalOptions) => run(model, options, io));

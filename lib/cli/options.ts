@@ -14,10 +14,10 @@ export interface BackendOptions {
 }
 
 /** Of SessionOptions. */
-export function precisionOption(): Option {
+export function precisionOption(byDefault = 'that of the policy, or else float32'): Option {
   return new Option(
     '--precision <name>',
-    'what convolutions and matrix products multiply (default: that of the policy, or else float32)',
+    `number format of the factors in convolutions and matrix products (default: ${byDefault})`,
   ).choices(PRECISIONS);
 }
 
@@ -53,32 +53,36 @@ export function addBackendOptions(command: Command): Command {
       new Option('--backend <name>', 'where to run').choices(['native', 'reference']).default('native'),
     )
     .addOption(
-      new Option('--isa <name>', 'most capable instruction set to use (default: the best here)').choices(
+      new Option('--isa <name>', 'best instruction set to use (default: the best of this machine)').choices(
         ISAS,
       ),
     )
-    .option('--threads <n>', 'worker threads (default: what the process may use)', positiveInteger)
+    .option(
+      '--threads <n>',
+      'worker threads (default: as many cores as the process may use)',
+      positiveInteger,
+    )
     .option('--json', 'print JSON');
 }
 
 /** Of the option `--policy`. */
-export const POLICY_HELP =
-  "a policy file, 'full' (run everything) or 'model' (its own gates and exits decide); default: policy.json of MODEL, if that is a " +
-  "folder with one, or else 'model'";
+export const policyHelp = (byDefault = "policy.json if MODEL is a folder that has one, otherwise 'model'") =>
+  `a policy file, 'full' (run every block) or 'model' (the model's own gates and exits decide) (default: ${byDefault})`;
 
-/** Adds the options of commands that run a model with a policy. */
-export function addEngineOptions(command: Command): Command {
+/** Adds the options of commands that run a model with a policy; `log` for one that takes its defaults from an audit log. */
+export function addEngineOptions(command: Command, from?: 'log'): Command {
+  const byDefault = from && 'that of the log';
   return addBackendOptions(
     command
-      .option('--policy <policy>', POLICY_HELP)
+      .option('--policy <policy>', policyHelp(byDefault))
       .option('--original <model>', 'network that guards verify with: the float form of an 8-bit model')
-      .addOption(precisionOption()),
+      .addOption(precisionOption(byDefault)),
   );
 }
 
 /** Adds the options of commands that run a model on images or texts. */
-export function addDataOptions(command: Command): Command {
-  return addReadingOptions(addEngineOptions(command));
+export function addDataOptions(command: Command, from?: 'log'): Command {
+  return addReadingOptions(addEngineOptions(command, from));
 }
 
 /** Several flags that fill one option, `preprocessor`: each changes a field of a preset. */
@@ -122,30 +126,39 @@ export function addReadingOptions(command: Command): Command {
     .addOption(
       new PreprocessorOption(
         '--mean <numbers>',
-        'mean of the pixels, on the scale of the preset',
+        'mean that is subtracted from pixels, on the scale of the preset',
         (text) => ({
           image_mean: perChannel(text),
         }),
       ),
     )
     .addOption(
-      new PreprocessorOption('--std <numbers>', 'their standard deviation', (text) => ({
+      new PreprocessorOption('--std <numbers>', 'standard deviation that pixels are divided by', (text) => ({
         image_std: perChannel(text),
       })),
     )
     .addOption(
-      new PreprocessorOption('--size <n>', "side of the prepared square (default: the model's)", (text) => ({
-        size: positiveInteger(text),
-      })),
+      new PreprocessorOption(
+        '--size <n>',
+        "side to which images are resized, as a square (default: the model's)",
+        (text) => ({
+          size: positiveInteger(text),
+        }),
+      ),
     )
-    .option('--max-pixels <n>', 'refuse larger images', positiveInteger, MAX_PIXELS)
-    .option('--max-bytes <n>', 'refuse larger files of many images, unpacked', positiveInteger, MAX_BYTES);
+    .option('--max-pixels <n>', 'refuse images with more pixels', positiveInteger, MAX_PIXELS)
+    .option(
+      '--max-bytes <n>',
+      'refuse files of many images that are larger when unpacked',
+      positiveInteger,
+      MAX_BYTES,
+    );
 }
 
 /** The option of TaskOptions. */
 export function taskOption(): Option {
   return new Option(
     '--task <task>',
-    "what the answers are, where neither the network nor the files beside it say so; single-label: an item's class is that of its largest score",
+    "what the answers are, if neither the network nor the files beside it say so; single-label: an item's class is that of its largest score",
   ).choices(TASKS);
 }

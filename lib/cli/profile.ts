@@ -57,7 +57,7 @@ export function addProfileCommand(program: Command, io: Io): void {
       .command('profile')
       .description('measure the time of every step and block, on random inputs')
       .argument('<model>', 'ONNX file, or a folder with one')
-      .option('--runs <n>', 'runs to measure, each on other inputs', positiveInteger, 50)
+      .option('--runs <n>', 'runs to measure, each with new inputs', positiveInteger, 50)
       .option('--shape <shape>', SHAPE_HELP, collectShape)
       .option(
         '-o, --output <file>',

@@ -24,7 +24,7 @@ export function addQuantizeCommand(program: Command, io: Io): void {
     addBackendOptions(
       program
         .command('quantize')
-        .description('make an 8-bit network of a float one, from images without labels')
+        .description('make an 8-bit network from a float one, with images without labels')
         .argument('<model>', 'ONNX file, or a folder with one')
         .requiredOption(
           '--data <dir>',

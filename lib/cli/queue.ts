@@ -56,26 +56,29 @@ export function addQueueOptions(command: Command): Command {
 }
 
 export function addQueueCommand(program: Command, io: Io): void {
-  const queue = program.command('queue').description('look at a queue of images, and take its answers');
+  const queue = program
+    .command('queue')
+    .description('show the state of a queue of images, and fetch its answers');
   addQueueOptions(
-    queue.command('status').description('how many jobs wait, run, are answered, were given up'),
+    queue.command('status').description('show how many jobs wait, run, were answered and were given up'),
   ).action((options: QueueOptions) => withQueue('queue', options, (opened) => status(opened, options, io)));
-  addQueueOptions(queue.command('failed').description('the jobs that were given up, as NDJSON')).action(
+  addQueueOptions(queue.command('failed').description('print the jobs that were given up, as NDJSON')).action(
     (options: QueueOptions) =>
       withQueue('queue', options, async (opened) => {
         for await (const letter of opened.failed()) io.out(`${JSON.stringify(letter)}\n`);
       }),
   );
-  addQueueOptions(queue.command('retry').description('put the jobs that were given up back')).action(
-    (options: QueueOptions) =>
-      withQueue('queue', options, async (opened) => {
-        const jobs = await opened.retryFailed();
-        io.out(options.json ? `${JSON.stringify({ jobs })}\n` : `${plural(jobs, 'job')} put back\n`);
-      }),
+  addQueueOptions(
+    queue.command('retry').description('put the jobs that were given up back into the queue'),
+  ).action((options: QueueOptions) =>
+    withQueue('queue', options, async (opened) => {
+      const jobs = await opened.retryFailed();
+      io.out(options.json ? `${JSON.stringify({ jobs })}\n` : `${plural(jobs, 'job')} put back\n`);
+    }),
   );
-  addQueueOptions(queue.command('results').description('the answers, as NDJSON'))
-    .option('-o, --output <file>', 'append those that it lacks to a file; a server then forgets them')
-    .option('--follow', 'with -o: until no job is left')
+  addQueueOptions(queue.command('results').description('print the answers, as NDJSON'))
+    .option('-o, --output <file>', 'append new answers to this file; a server then forgets them')
+    .option('--follow', 'with -o: continue until no job is left')
     .action((options: ResultsOptions) =>
       withQueue('queue', options, (opened, module) => results(opened, module, options, io)),
     );

@@ -34,15 +34,16 @@ export function addReplayCommand(program: Command, io: Io): void {
     program
       .command('replay')
       .description(
-        'run the inputs of an audit log again, with its policy, and compare every decision and output bit for bit',
+        'run the inputs of an audit log again with its policy; compare every decision and output bit for bit',
       )
-      .argument('<trace>', 'audit log, or the folder of one and of the files that it was rotated to')
+      .argument('<trace>', 'audit log, or a folder with one and its rotated files')
       .option(
         '--data <dir>',
-        'the data that was recorded, as for eval (default: the inputs that were stored beside the log)',
+        'the data that was recorded, as for eval (default: the inputs stored beside the log)',
       )
-      .option('--key <file>', 'public key (PEM) of whoever signed the log')
+      .option('--key <file>', 'public key (PEM) to check the signatures of the log with')
       .option('--model <model>', 'ONNX file or folder (default: the one that the log names)'),
+    'log',
   ).action((trace: string, options: ReplayOptions) => replay(trace, options, io));
 }
 

@@ -71,12 +71,12 @@ export function addRunCommand(program: Command, io: Io): void {
     program
       .command('run')
       .description(
-        'run images, texts, arrays or sounds; show which blocks each one skipped and the time that saved',
+        'run images, texts, arrays or sounds; show which blocks each one skipped, and the time saved',
       )
       .argument('<model>', 'ONNX file, or a folder with one')
       .argument(
         '<images-or-texts...>',
-        'image files, or folders of them; for a network of texts, texts or files (.jsonl, .csv, .tsv); for any other, .npz, .npy, .raw or .wav',
+        'image files, or folders of them; for networks of texts: texts, or files of them (.jsonl, .csv, .tsv); for others: .npz, .npy, .raw or .wav',
       )
       .addOption(new Option('--full', 'run every block; the same as --policy full').conflicts('policy'))
       .option(

@@ -93,7 +93,7 @@ const TABLE: readonly Entry[] = [
   { flags: '--grpc-port <n>', help: 'port of gRPC', kind: 'port', parse: port, default: 8001 },
   {
     flags: '--control-port <n>',
-    help: 'port on loopback that alone has loading and unloading of models, metrics and the live page',
+    help: 'loopback port for loading and unloading models, metrics and the live page, which other ports then lack',
     kind: 'number',
     parse: port,
   },
@@ -106,12 +106,12 @@ const TABLE: readonly Entry[] = [
   },
   {
     flags: '--original <models...>',
-    help: 'float forms of 8-bit models: they verify the answers of policies that name them',
+    help: 'float forms of 8-bit models, to verify and monitor the policies that name them',
     kind: 'texts',
   },
   {
     flags: '--threads <n>',
-    help: 'worker threads (default: what the process may use)',
+    help: 'worker threads (default: as many cores as the process may use)',
     kind: 'number',
     parse: positiveInteger,
   },
@@ -123,19 +123,19 @@ const TABLE: readonly Entry[] = [
   },
   {
     flags: '--target-queue <n>',
-    help: 'or requests that may wait before models skip more',
+    help: 'or number of requests that may wait before models skip more',
     kind: 'number',
     parse: positiveInteger,
   },
   {
     flags: '--shadow <share>',
-    help: 'share of items that is run in full too, to watch over promises (default: 0.01)',
+    help: 'share of items to run in full as well, which tests the promises (default: 0.01)',
     kind: 'number',
     parse: fraction,
   },
   {
     flags: '--max-disagreement <share>',
-    help: 'share of answers that settings may change whose promise is about accuracy, which nothing watches otherwise',
+    help: 'share of answers that may change under promises about accuracy, which are not tested otherwise',
     kind: 'number',
     parse: fraction,
   },
@@ -154,14 +154,14 @@ const TABLE: readonly Entry[] = [
   },
   {
     flags: '--token-file <file>',
-    help: "file with a token on each line, of which requests need one; behind it 'priority' or 'control' if it may",
+    help: "file with a token on each line, one of which requests must send; 'priority' and 'control' after it are its rights",
     kind: 'text',
   },
   { flags: '--tls-cert <file>', help: 'PEM file of the certificate', kind: 'text' },
   { flags: '--tls-key <file>', help: 'PEM file of the key', kind: 'text' },
   {
     flags: '--tls-client-ca <file>',
-    help: 'PEM file of those who sign the certificates of clients, which then need one',
+    help: 'PEM file of the authorities that sign clients; clients then need a certificate',
     kind: 'text',
   },
   {
@@ -190,13 +190,13 @@ const TABLE: readonly Entry[] = [
   },
   {
     flags: '--audit-rotate <limit>',
-    help: 'age (1d) or size (64MB) at which a file of records is followed by another (default: either of these)',
+    help: 'age or size at which a new file of records begins, such as 1d or 64MB (default: the first of these)',
     kind: 'text',
     parse: rotation,
   },
   {
     flags: '--audit-inputs <what>',
-    help: "'hash' of each input, 'store' for the input too, so that replay needs no other data, or 'none' (default: hash)",
+    help: "what to keep of inputs: 'hash', 'store' (the input too, so that replay needs no other data) or 'none' (default: hash)",
     kind: 'text',
     choices: ['hash', 'store', 'none'],
   },

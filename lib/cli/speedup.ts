@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { flags } from '../calibrate/options.js';
 import { wordPromise } from '../calibrate/report/wording.js';
 import { forgetState } from '../calibrate/run/resume.js';
 import { findModel } from '../data/model-files.js';
@@ -9,6 +8,7 @@ import { type SpeedupOptions, speedupShape } from '../speedup/options.js';
 import { renderSpeedup, wordOutcome } from '../speedup/report.js';
 import { type Speedup, speedup } from '../speedup/speedup.js';
 import type { LadderRung, Tried } from '../speedup/tried.js';
+import { flags } from '../util/flags.js';
 import { optionOf } from './calibrate.js';
 import { checkWritable, writeResult } from './files.js';
 import { type Io, paint, watchWork } from './io.js';
@@ -29,7 +29,7 @@ export function addSpeedupCommand(program: Command, io: Io): void {
   const command = program
     .command('speedup')
     .description(
-      'make a network faster on this machine: 8 bits, exits, lower resolutions, fronts; with one certified limit',
+      'make a network faster on this machine, by 8 bits, exits, lower resolutions and small networks in front; with one certified limit',
     )
     .argument('<model>', 'ONNX file, or a folder with one')
     .requiredOption(

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { Io } from './io.js';
-import { POLICY_HELP, positiveInteger } from './options.js';
+import { policyHelp, positiveInteger } from './options.js';
 import {
   addQueueOptions,
   type QueueOptions,
@@ -27,18 +27,22 @@ export function addWorkCommand(program: Command, io: Io): void {
   addQueueOptions(
     program
       .command('work')
-      .description('answer the images of a queue')
+      .description('classify the images of a queue')
       .argument('<model>', 'ONNX file, or a folder with one'),
   )
-    .option('--policy <policy>', POLICY_HELP)
+    .option('--policy <policy>', policyHelp())
     .option('--setting <limit>', "a setting of the policy file, by its limit (default: the file's own)")
     .option('--original <model>', 'network that guards verify with: the float form of an 8-bit model')
-    .option('--threads <n>', 'worker threads (default: what the process may use)', positiveInteger)
-    .option('--concurrency <n>', 'jobs under way at a time (default: twice the threads)', positiveInteger)
-    .option('--attempts <n>', 'give a job up after so many', positiveInteger, 5)
+    .option(
+      '--threads <n>',
+      'worker threads (default: as many cores as the process may use)',
+      positiveInteger,
+    )
+    .option('--concurrency <n>', 'jobs at a time (default: twice the threads)', positiveInteger)
+    .option('--attempts <n>', 'attempts after which a job is given up', positiveInteger, 5)
     .option('--backoff <time>', 'time before the second attempt; it doubles each time', duration, 1000)
-    .option('--private-urls', 'URLs of jobs may lead to addresses that are not public')
-    .option('--until-empty', 'end when no job is left')
+    .option('--private-urls', 'let URLs of jobs lead to addresses that are not public')
+    .option('--until-empty', 'stop when no job is left')
     .action((model: string, options: WorkOptions) => work(model, options, io));
 }
 

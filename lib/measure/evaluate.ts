@@ -1,7 +1,7 @@
 /** Evaluation: skipping against running every block. */
 import { z } from 'zod';
 import { type Data, openDataModel, sampled } from '../classify/data-model.js';
-import type { ImageClassifierOptions } from '../classify/image-classifier.js';
+import type { ImageClassifierOptions } from '../classify/image-options.js';
 import { type DataOptions, dataShape } from '../classify/images.js';
 import { doubtOf, type TaskOptions, taskShape } from '../classify/task.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';

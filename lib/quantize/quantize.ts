@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { z } from 'zod';
-import { ImageClassifier, type ImageClassifierOptions } from '../classify/image-classifier.js';
+import { ImageClassifier } from '../classify/image-classifier.js';
+import type { ImageClassifierOptions } from '../classify/image-options.js';
 import {
   type DataOptions,
   dataShape,

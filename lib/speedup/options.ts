@@ -1,6 +1,7 @@
 /** Options of `speedup`: types, defaults and the command's flags follow from one schema. */
 import { z } from 'zod';
-import { type CalibrateOptions, flagged, number, optionShape } from '../calibrate/options.js';
+import { type CalibrateOptions, optionShape } from '../calibrate/options.js';
+import { flagged, number } from '../util/flags.js';
 
 const { maxDisagreement, confidence, metric, fit, state, seed } = optionShape;
 
@@ -10,14 +11,14 @@ export const speedupShape = {
   front: flagged(
     z.array(z.string().min(1)).readonly().default([]),
     '--front <model...>',
-    'networks to put before the model, which answer the items that they are sure of',
+    'small networks to try in front of the model, to answer the items that they are sure of',
   ),
   /** Whether 8-bit forms are tried; images only. */
-  int8: flagged(z.boolean().default(true), '--no-int8', 'keep to float'),
+  int8: flagged(z.boolean().default(true), '--no-int8', "don't try 8 bits"),
   /** Whether the network is tried in bfloat16, where the processor has instructions for it. */
   bfloat16: flagged(z.boolean().default(true), '--no-bfloat16', "don't try bfloat16"),
   /** Whether exits are fitted, in the network and in fronts; those that a file brings are used anyway. */
-  exits: flagged(z.boolean().default(true), '--no-exits', 'fit no exits'),
+  exits: flagged(z.boolean().default(true), '--no-exits', "don't fit exits"),
   /** What to minimise: the mean time or the 95th percentile. The energy of one core goes with the mean. */
   for: flagged(
     z.enum(['mean', 'p95', 'energy'], { error: "expected 'mean', 'p95' or 'energy'" }).default('mean'),
@@ -31,7 +32,7 @@ export const speedupShape = {
       .positive({ error: 'expected a number above 0' })
       .optional(),
     '--minutes <n>',
-    'try nothing new after this time',
+    'start no new trial after this time',
     number,
   ),
 };

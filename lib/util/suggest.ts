@@ -41,7 +41,6 @@ export function misspelt(given: string, names: readonly string[]): string | unde
 export const RENAMED_FLAGS: ReadonlyMap<string, string> = new Map([
   ['reference', 'original'],
   ['queue', 'max-waiting'],
-  ['settings', 'penalties'],
 ]);
 
 const RENAMED: ReadonlyMap<string, string> = new Map([

@@ -1,5 +1,5 @@
-// Node-API face of the native core: Engine, Program, draw(), info(), discard() and sha256(). Arguments come from lib/backends/native.ts, which has
-// checked what users give; here only what keeps memory safe is checked again.
+// Node-API face of the native core: Engine, info() and sha256(); the other files of this folder have the rest. Arguments
+// come from lib/backends/native.ts, which has checked what users give; here only what keeps memory safe is checked again.
 #include <napi.h>
 
 #include <chrono>
@@ -15,29 +15,14 @@
 #include "addon/convert.h"
 #include "addon/drawing.h"
 #include "addon/engine_host.h"
+#include "addon/process_memory.h"
+#include "addon/program_wrap.h"
 #include "hash/sha256.h"
 #include "kernels/peak.h"
 #include "run/cpu_budget.h"
-#include "run/item_state.h"
-
-#if defined(_WIN32)
-#define NOMINMAX
-#include <windows.h>
-#else
-#include <dlfcn.h>
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
 
 namespace rskip {
 namespace {
-
-struct AddonData {
-  Napi::FunctionReference program_constructor;
-};
 
 const KernelTable* find_table(const std::string& name) {
   for (const KernelTable* table : available_tables()) {
@@ -54,145 +39,6 @@ const KernelTable* require_table(Napi::Env env, const std::string& name) {
   throw_js(env, EngineError(ErrorCode::kIsaUnavailable,
                             "isa: '" + name + "' can't run on this machine; expected one of " + names));
 }
-
-class PendingRun final : public Pending {
- public:
-  PendingRun(Napi::Env env, std::shared_ptr<EngineHost> host, std::shared_ptr<CompiledProgram> program, Napi::Value pinned)
-      : Pending(env, std::move(host), pinned), program_(std::move(program)) {}
-  RunResult run;
-
- private:
-  Napi::Value result(Napi::Env env) override {
-    if (run.error) throw *run.error;
-    return Napi::Number::New(env, run.longest_ms);
-  }
-
-  const std::shared_ptr<CompiledProgram> program_;
-};
-
-// program.run(items, arrays, inputs, outputs, modes, thresholds): Promise<number>, the milliseconds that an item takes at
-// most: with every block, and no exit. program.runSync(...): number, the same.
-// `arrays` holds inputs, outputs, outcomes, scores and, for run(), the abort flag (Int32Array of one). A Float64Array of times may
-// follow `thresholds`: the run is profiled then.
-// A list of states may follow those: for each item an Uint8Array of program.stateBytes, or undefined; see run/item_state.h.
-// program.profiled: Int32Array, the value that each code computes; -1 for none. `times` has begin and end for each, by item.
-class ProgramWrap : public Napi::ObjectWrap<ProgramWrap> {
- public:
-  static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "Program",
-                       {InstanceMethod("run", &ProgramWrap::run), InstanceMethod("runSync", &ProgramWrap::run_sync),
-                        InstanceMethod("release", &ProgramWrap::release),
-                        InstanceAccessor<&ProgramWrap::profiled>("profiled"),
-                        InstanceAccessor<&ProgramWrap::state_size>("stateBytes")});
-  }
-  explicit ProgramWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramWrap>(info) {}
-
-  void adopt(std::shared_ptr<EngineHost> host, std::shared_ptr<CompiledProgram> program) {
-    host_ = std::move(host);
-    program_ = std::move(program);
-  }
-
- private:
-  Napi::Value run(const Napi::CallbackInfo& info) {
-    const Napi::Env env = info.Env();
-    return translated(env, [&]() -> Napi::Value {
-      Arguments arguments = read_arguments(info);
-      EngineHost* const host = arguments.host.get();  // lives as long as what is pending
-      auto pending = std::make_unique<PendingRun>(env, arguments.host, arguments.program, list_of(env, arguments.arrays));
-      return host->start(env, std::move(pending), [&](PendingRun& run) {
-        arguments.program->run(std::move(arguments.request), [&run, host](const RunResult& result) {
-          run.run = result;
-          host->work_ended(&run);
-        });
-      });
-    });
-  }
-
-  Napi::Value run_sync(const Napi::CallbackInfo& info) {
-    return translated(info.Env(), [&]() -> Napi::Value {
-      Arguments arguments = read_arguments(info);
-      const RunResult result = arguments.program->run_here(std::move(arguments.request));
-      if (result.error) throw *result.error;
-      return Napi::Number::New(info.Env(), result.longest_ms);
-    });
-  }
-
-  Napi::Value profiled(const Napi::CallbackInfo& info) {
-    const std::vector<Code> none;
-    const std::vector<Code>& code = program_ ? program_->plan().code : none;
-    Napi::Int32Array values = Napi::Int32Array::New(info.Env(), code.size());
-    for (size_t i = 0; i < code.size(); ++i) values[i] = code[i].value.number();
-    return values;
-  }
-
-  Napi::Value state_size(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), program_ ? static_cast<double>(state_bytes(program_->plan())) : 0);
-  }
-
-  void release(const Napi::CallbackInfo&) {
-    program_.reset();
-    host_.reset();
-  }
-
-  struct Arguments {
-    std::shared_ptr<EngineHost> host;
-    std::shared_ptr<Engine> engine;
-    std::shared_ptr<CompiledProgram> program;  // goes before the engine
-    std::vector<Napi::Value> arrays;
-    RunRequest request;
-  };
-
-  Arguments read_arguments(const Napi::CallbackInfo& info) const {
-    const Napi::Env env = info.Env();
-    Arguments out{host_, nullptr, program_, {}, {}};
-    if (info.Length() < 6 || !info[1].IsArray()) {
-      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: wrong arguments"));
-    }
-    RunRequest& request = out.request;
-    request.items = info[0].ToNumber().Int64Value();
-    const uint32_t inputs = info[2].ToNumber().Uint32Value(), outputs = info[3].ToNumber().Uint32Value();
-    out.arrays = read_elements(info[1].As<Napi::Array>());
-    std::vector<Napi::Value> states;
-    if (info.Length() > 7 && info[7].IsArray()) states = read_elements(info[7].As<Napi::Array>());
-    if (out.host == nullptr) throw EngineError(ErrorCode::kSessionReleased, "program: it was released; compile it again");
-    out.engine = out.host->require_engine();
-    const uint64_t ports = static_cast<uint64_t>(inputs) + outputs;
-    if (out.arrays.size() < ports + 2) {
-      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "run: missing arrays"));
-    }
-    size_t at = 0;
-    for (uint32_t i = 0; i < inputs; ++i) {
-      const TypedBytes array = typed_bytes(env, out.arrays[at++], "An input");
-      request.inputs.push_back({array.data, array.bytes});
-    }
-    for (uint32_t i = 0; i < outputs; ++i) {
-      const TypedBytes array = typed_bytes(env, out.arrays[at++], "An output");
-      request.outputs.push_back({array.data, array.bytes});
-    }
-    request.outcomes = typed_span<uint8_t>(env, out.arrays[at++], "The trace");
-    request.scores = typed_span<float>(env, out.arrays[at++], "The trace");
-    if (at < out.arrays.size()) {
-      const std::span<const int32_t> flag = typed_span<int32_t>(env, out.arrays[at], "The abort flag");
-      if (!flag.empty()) request.abort_flag = flag.data();
-    }
-    for (const uint8_t mode : typed_span<uint8_t>(env, info[4], "The policy")) request.modes.push_back(BlockMode{mode});
-    const std::span<const float> thresholds = typed_span<float>(env, info[5], "The policy");
-    request.thresholds.assign(thresholds.begin(), thresholds.end());
-    if (info.Length() > 6 && !info[6].IsUndefined()) {
-      request.times = typed_span<double>(env, info[6], "The profile");
-      out.arrays.push_back(info[6]);
-    }
-    for (const Napi::Value& state : states) {
-      const TypedBytes bytes = state.IsUndefined() ? TypedBytes{} : typed_bytes(env, state, napi_uint8_array, "A state");
-      request.states.push_back({bytes.data, bytes.bytes});
-      out.arrays.push_back(state);
-    }
-    return out;
-  }
-
-  std::shared_ptr<EngineHost> host_;
-  std::shared_ptr<CompiledProgram> program_;
-};
 
 // What compile() was given; the arrays must stay alive while it is read.
 struct CompileRequest {
@@ -242,12 +88,6 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
     request.arrays.push_back(info[3]);
   }
   return request;
-}
-
-Napi::Object wrap_program(Napi::Env env, std::shared_ptr<EngineHost> host, std::shared_ptr<CompiledProgram> program) {
-  const Napi::Object wrapped = env.GetInstanceData<AddonData>()->program_constructor.New({});
-  ProgramWrap::Unwrap(wrapped)->adopt(std::move(host), std::move(program));
-  return wrapped;
 }
 
 // A compilation on a thread of the event loop's pool, so that neither the loop nor the engine's workers wait for it.
@@ -381,33 +221,6 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
   int threads_ = 0;
 };
 
-// discard(buffer: ArrayBuffer): void. Detaches it, which frees its memory now rather than when garbage is collected.
-void discard(const Napi::CallbackInfo& info) {
-  if (info.Length() > 0 && info[0].IsArrayBuffer()) info[0].As<Napi::ArrayBuffer>().Detach();
-}
-
-// forget(array: TypedArray): boolean. Gives the memory of its whole pages back to the system, which loses their elements; false where that can't be done.
-Napi::Value forget(const Napi::CallbackInfo& info) {
-  const TypedBytes array = typed_bytes(info.Env(), info[0], "An array");
-  bool done = false;
-#if defined(__linux__)
-  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t start = reinterpret_cast<uintptr_t>(array.data);
-  const uintptr_t first = (start + page - 1) / page * page, end = (start + array.bytes) / page * page;
-  done = first < end && madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED) == 0;
-#endif
-  return Napi::Boolean::New(info.Env(), done);
-}
-
-// returnFreed(): void. From now on, blocks of 4 MiB or more are given back to the system as soon as they are freed. Otherwise the C library keeps blocks
-// of up to 32 MiB, for each of its threads, once one of that size has been freed.
-void return_freed(const Napi::CallbackInfo&) {
-#if defined(__GLIBC__)
-  mallopt(M_MMAP_THRESHOLD, 4 << 20);
-  mallopt(M_TRIM_THRESHOLD, 8 << 20);
-#endif
-}
-
 // sha256(messages: TypedArray[], digests: Uint8Array): void. Fills in 32 bytes for each message.
 void sha256_all(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -449,27 +262,9 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   return out;
 }
 
-// Keeps the addon in memory until the process ends. Node unloads it with the last worker that uses it, but a C++
-// library that is linked into it has registered functions that run when a thread or the process ends.
-void stay_loaded() {
-#if defined(_WIN32)
-  HMODULE self;
-  GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
-                     reinterpret_cast<LPCSTR>(&stay_loaded), &self);
-#else
-  Dl_info self;
-  if (dladdr(reinterpret_cast<const void*>(&stay_loaded), &self) != 0) {
-    dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-  }
-#endif
-}
-
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   stay_loaded();
-  auto data = std::make_unique<AddonData>();
-  data->program_constructor = Napi::Persistent(ProgramWrap::define(env));
-  env.SetInstanceData(data.get());
-  static_cast<void>(data.release());
+  define_program(env);
   exports.Set("Engine", EngineWrap::define(env));
   exports.Set("info", Napi::Function::New(env, info, "info"));
   exports.Set("discard", Napi::Function::New(env, discard, "discard"));

@@ -5,7 +5,8 @@
  * test (Berger 1982): each part is tested at the full level, however many there are.
  */
 import { isCounted, maxLoss, type Tested, type TestedGroup } from '../../skip/promise.js';
-import type { Choice, ParsedOptions } from '../options.js';
+import type { ParsedOptions } from '../options.js';
+import type { Choice } from '../run/items.js';
 import type { Group, Grouping, Rule } from './groups.js';
 import {
   binomialPValue,

@@ -4,7 +4,8 @@ import { ResidualSkipError } from '../../errors.js';
 import { type Metric, maxLoss, type Promised, type TestedGroup } from '../../skip/promise.js';
 import { append } from '../../util/maps.js';
 import { className } from '../losses.js';
-import type { CalibrationItem, CalibrationOptions } from '../options.js';
+import type { CalibrationOptions } from '../options.js';
+import type { CalibrationItem } from '../run/items.js';
 import { itemsNeeded } from './p-values.js';
 
 /** The promise to certify. */

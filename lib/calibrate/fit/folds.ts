@@ -3,7 +3,7 @@ import { ResidualSkipError } from '../../errors.js';
 import { decodeExits, type EncodedHeads, encodeExits } from '../../skip/head-codec.js';
 import { isVectorMetric } from '../../skip/promise.js';
 import { className } from '../losses.js';
-import type { CalibrationItem, FitImages } from '../options.js';
+import type { CalibrationItem, FitImages } from '../run/items.js';
 import { ResumableBackend } from '../run/resume.js';
 import { contentHash, MIN_FIT, type Split } from '../split.js';
 import type { Task } from '../task.js';

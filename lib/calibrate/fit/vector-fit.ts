@@ -6,7 +6,7 @@ import type { Layer } from '../../skip/head.js';
 import { distanceOf } from '../../skip/losses.js';
 import type { Limit } from '../../skip/promise.js';
 import type { TensorData } from '../../tensor/tensor.js';
-import type { VectorOf } from '../options.js';
+import type { VectorOf } from '../run/items.js';
 import { principal } from './basis.js';
 import { type Scale, scaleOf, standardise } from './head-training.js';
 import { type Matrix, matrix, multiply } from './matrices.js';

@@ -7,8 +7,8 @@
 import type { Backend } from '../../backends/backend.js';
 import { ResidualSkipError } from '../../errors.js';
 import type { Program } from '../../model/program/program.js';
-import type { FitImages } from '../options.js';
 import { CHUNK, Evaluator, Programs, runAll } from '../run/evaluator.js';
+import type { FitImages } from '../run/items.js';
 import type { FittedExit } from './chain.js';
 import { type ExitPoint, exitPoints, withFeatures } from './exit-points.js';
 import { type Fitting, MAX_BYTES, MIN_ROWS, rowsOf } from './fit.js';

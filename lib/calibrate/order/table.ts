@@ -11,8 +11,9 @@ import { answerOf, lossOf as lossBetween, worstOf } from '../../skip/losses.js';
 import { isVectorMetric } from '../../skip/promise.js';
 import { type Meaning, meaningOf, totalVariation } from '../../skip/scores.js';
 import { checkedAnswer, lossesOf, worstLossesOf } from '../losses.js';
-import type { CalibrationItem, ParsedOptions } from '../options.js';
+import type { ParsedOptions } from '../options.js';
 import { atOnce, Evaluator, gatesOf, type Outcome, runAll } from '../run/evaluator.js';
+import type { CalibrationItem } from '../run/items.js';
 import { hasGates, type Task } from '../task.js';
 
 /** The answers at an exit, or at the end, for each item. */

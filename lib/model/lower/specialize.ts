@@ -7,7 +7,8 @@ import type { Binding, InputBinding, Model, ModelOutput } from '../read/model.js
 import { checkShape } from '../read/tensor-proto.js';
 import { oneItemOf } from './batch-walk.js';
 import { foldCacheOf, LoweringBudget } from './fold.js';
-import { type LoweredGraph, type Lowering, NodeLowering, Scope } from './lowering.js';
+import { type LoweredGraph, NodeLowering } from './lowering.js';
+import { type Lowering, Scope } from './node-reader.js';
 import { findOperator } from './operators/index.js';
 import { requireSupported } from './unsupported.js';
 

@@ -234,7 +234,13 @@ test.each<[string, unknown, object, string, RegExp]>([
     /unknown key 'maxDisagrement'; did you mean 'maxDisagreement'\?/,
   ],
   ['too few penalties', [], { penalties: 1 }, 'INVALID_ARGUMENT', /options\.penalties: .*at least 2/],
-  ['an option that was removed', [], { budgetMs: 2 }, 'INVALID_ARGUMENT', /options\.budgetMs: .*give budget/],
+  [
+    'an option that was removed',
+    [],
+    { budgetMs: 2 },
+    'INVALID_ARGUMENT',
+    /'budgetMs'; did you mean 'budget'\?/,
+  ],
   [
     'an old name',
     [],
@@ -242,7 +248,6 @@ test.each<[string, unknown, object, string, RegExp]>([
     'INVALID_ARGUMENT',
     /'reference'; it is called 'original' now/,
   ],
-  ['another', [], { settings: 12 }, 'INVALID_ARGUMENT', /'settings'; it is called 'penalties' now/],
   ['two limits', [], { limits: [0.1], maxDisagreement: 0.1 }, 'INVALID_ARGUMENT', /limits: .*one of the two/],
   ['a callback that is none', [], { onProgress: 1 }, 'INVALID_ARGUMENT', /onProgress: expected a function/],
   ['groups by folder of an iterable', [], { groupsFrom: 'folder' }, 'INVALID_ARGUMENT', /is for folders/],

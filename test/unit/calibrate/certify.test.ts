@@ -7,9 +7,10 @@ import {
 } from 'lib/calibrate/certify/certify.js';
 import { checkGroups, type Grouping, groupsOf, type Rule } from 'lib/calibrate/certify/groups.js';
 import { fixedSequenceTest, upperMean, upperRate } from 'lib/calibrate/certify/p-values.js';
-import { type CalibrationItem, type CalibrationOptions, parseOptions } from 'lib/calibrate/options.js';
+import { type CalibrationOptions, parseOptions } from 'lib/calibrate/options.js';
 import { promiseOf } from 'lib/calibrate/policy.js';
 import { wordPromise } from 'lib/calibrate/report/wording.js';
+import type { CalibrationItem } from 'lib/calibrate/run/items.js';
 import { totalVariation } from 'lib/skip/scores.js';
 
 const RULE: Rule = { metric: 'disagreement', limit: 0.01, groupLimit: 0.05, delta: 0.05 };

@@ -5,7 +5,7 @@ import { replayAudit } from 'lib/audit/replay.js';
 import { NativeBackend } from 'lib/backends/native.js';
 import { calibrateItems } from 'lib/calibrate/calibrate.js';
 import { lossesOf } from 'lib/calibrate/losses.js';
-import type { CalibrationItem } from 'lib/calibrate/options.js';
+import type { CalibrationItem } from 'lib/calibrate/run/items.js';
 import { contentHash } from 'lib/calibrate/split.js';
 import { compileModel } from 'lib/model/compile.js';
 import { loadModel } from 'lib/model/load.js';

@@ -472,10 +472,12 @@ describe('what goes wrong', () => {
       code: 2,
       err: expect.stringContaining('It is called --max-waiting now'),
     });
-    expect(await cli('calibrate', gated, '--data', images, '-o', 'p.json', '--settings', '9')).toMatchObject({
-      code: 2,
-      err: expect.stringContaining('It is called --penalties now'),
-    });
+    expect(await cli('calibrate', gated, '--data', images, '-o', 'p.json', '--budget-ms', '9')).toMatchObject(
+      {
+        code: 2,
+        err: expect.stringContaining('Did you mean --budget?'),
+      },
+    );
     for (const old of [['--reference', 'float.onnx'], ['--reference=float.onnx']]) {
       expect(await cli('run', gated, images, ...old)).toMatchObject({
         code: 2,

@@ -4,7 +4,8 @@ import type { Sliced } from '../../../util/slices.js';
 import type { IrBranch } from '../../program/ir.js';
 import type { ValueId } from '../../program/program.js';
 import { type Graph, isGraph, type Node } from '../../read/graph.js';
-import { type NodeLowering, Scope } from '../lowering.js';
+import type { NodeLowering } from '../lowering.js';
+import { Scope } from '../node-reader.js';
 import { concatenate, part } from './layout.js';
 import type { OperatorTable } from './operator.js';
 

@@ -201,6 +201,16 @@ function* recurrent(node: NodeLowering, kind: Kind): Sliced<readonly ValueId[]> 
     const initial = { h: state(5, d), c: kind.gates === 4 ? state(6, d) : NONE };
     runs.push(yield* unrolled(layer, kind.cell, inputs, { length, lengths, backwards, initial }));
   }
+  const cells = kind.gates === 4;
+  return outputsOf({ node, batch, hidden }, runs, { length, batchFirst, cells });
+}
+
+/** Every state of the directions, (time, direction, batch, hidden), then their last ones, and those of the cells. */
+function outputsOf(
+  { node, batch, hidden }: Pick<Layer, 'node' | 'batch' | 'hidden'>,
+  runs: readonly Run[],
+  { length, batchFirst, cells }: { length: number; batchFirst: boolean; cells: boolean },
+): ValueId[] {
   const stacked = (values: readonly ValueId[], axis: number, shape: readonly number[]) =>
     joined(
       node,
@@ -208,7 +218,7 @@ function* recurrent(node: NodeLowering, kind: Kind): Sliced<readonly ValueId[]> 
       axis,
     );
   const wide = [1, 1, batch, hidden];
-  const step = [1, directions, batch, hidden];
+  const step = [1, runs.length, batch, hidden];
   const steps = range(length).map((t) =>
     stacked(
       runs.map(({ outputs }) => outputs[t]!),
@@ -226,7 +236,7 @@ function* recurrent(node: NodeLowering, kind: Kind): Sliced<readonly ValueId[]> 
     return batchFirst ? transposed(node, value, [1, 0, 2]) : value;
   };
   const y = batchFirst ? transposed(node, all, [2, 0, 1, 3]) : all;
-  return kind.gates === 4 ? [y, last('h'), last('c')] : [y, last('h')];
+  return cells ? [y, last('h'), last('c')] : [y, last('h')];
 }
 
 /** The biases that are added whatever the state is. */
