@@ -11,6 +11,7 @@ import { Tensor } from '../tensor/tensor.js';
 import { ARRAY_OF, checkType, type TensorData } from '../tensor/tensor-data.js';
 import { hashItem } from './hash.js';
 import type { ReplayItem } from './replay.js';
+import { INPUTS } from './rotated.js';
 
 /** Most bytes that may wait for a slow disk; further inputs are lost instead of filling the memory. */
 const MAX_WAITING = 2 ** 26;
@@ -112,7 +113,7 @@ export class InputStore {
 
 /** Where the inputs of a log are. */
 function folderOf(log: string): string {
-  return join(dirname(log), 'inputs');
+  return join(dirname(log), INPUTS);
 }
 
 /**
@@ -150,7 +151,7 @@ const portsSchema = z.array(z.object({ name: z.string(), type: z.string(), dims:
 
 /** Reads stored inputs, of the log in a folder, by their hashes. Those that aren't there, or were changed, are left out. */
 export function* storedInputs(folder: string, hashes: Iterable<string>): Generator<ReplayItem> {
-  const inner = join(folder, 'inputs');
+  const inner = join(folder, INPUTS);
   const days = daysIn(inner).reverse();
   for (const hash of hashes) {
     for (const day of days) {
