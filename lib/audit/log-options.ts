@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
 import type { Checkpoint } from './checkpoint.js';
 
@@ -52,26 +53,28 @@ declare module '../skip/observer.js' {
   }
 }
 
-const optionsSchema = z.strictObject({
-  path: z.string({ error: 'expected the path of a file' }).min(1),
-  sample: z.number().min(0).max(1).optional(),
-  inputs: z.enum(['hash', 'store', 'none']).optional(),
-  labels: z.array(z.string()).readonly().optional(),
-  maxBytes: z.int().min(4096).optional(),
-  maxAge: z.number().positive().optional(),
-  keep: z.number().positive().optional(),
-  top: z.int().min(1).max(100).optional(),
-  key: z.string().min(1).optional(),
-  onCheckpoint: z
-    .custom<(checkpoint: Checkpoint) => void>((value) => typeof value === 'function', {
-      error: 'expected a function',
-    })
-    .optional(),
-});
+const optionsSchema = late(() =>
+  z.strictObject({
+    path: z.string({ error: 'expected the path of a file' }).min(1),
+    sample: z.number().min(0).max(1).optional(),
+    inputs: z.enum(['hash', 'store', 'none']).optional(),
+    labels: z.array(z.string()).readonly().optional(),
+    maxBytes: z.int().min(4096).optional(),
+    maxAge: z.number().positive().optional(),
+    keep: z.number().positive().optional(),
+    top: z.int().min(1).max(100).optional(),
+    key: z.string().min(1).optional(),
+    onCheckpoint: z
+      .custom<(checkpoint: Checkpoint) => void>((value) => typeof value === 'function', {
+        error: 'expected a function',
+      })
+      .optional(),
+  }),
+);
 
 /** @throws ResidualSkipError INVALID_ARGUMENT */
 export function parseLogOptions(options: AuditLogOptions) {
-  const parsed = parseStrict(optionsSchema, options, { subject: 'auditLog options' });
+  const parsed = parseStrict(optionsSchema(), options, { subject: 'auditLog options' });
   const defaults = { sample: 1, inputs: 'hash' as const, maxBytes: 2 ** 26, top: 3 };
   return { ...defaults, ...parsed, labels: parsed.labels ?? null };
 }
