@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
 import type { Checkpoint } from './checkpoint.js';
 
@@ -65,31 +66,33 @@ declare module '../skip/observer.js' {
 /** Of a file that is rotated. */
 const LEAST_BYTES = 4096;
 
-const optionsSchema = z.strictObject({
-  path: z.string({ error: 'expected the path of a file' }).min(1),
-  sample: z.number().min(0).max(1).optional(),
-  inputs: z.enum(['hash', 'store', 'none']).optional(),
-  labels: z.array(z.string()).readonly().optional(),
-  maxBytes: z.int().min(LEAST_BYTES).optional(),
-  maxAge: z.number().positive().optional(),
-  keep: z.number().positive().optional(),
-  keepBytes: z
-    .int()
-    .min(4 * LEAST_BYTES)
-    .optional(),
-  keepWithin: z.string().min(1).optional(),
-  top: z.int().min(1).max(100).optional(),
-  key: z.string().min(1).optional(),
-  onCheckpoint: z
-    .custom<(checkpoint: Checkpoint) => void>((value) => typeof value === 'function', {
-      error: 'expected a function',
-    })
-    .optional(),
-});
+const optionsSchema = late(() =>
+  z.strictObject({
+    path: z.string({ error: 'expected the path of a file' }).min(1),
+    sample: z.number().min(0).max(1).optional(),
+    inputs: z.enum(['hash', 'store', 'none']).optional(),
+    labels: z.array(z.string()).readonly().optional(),
+    maxBytes: z.int().min(LEAST_BYTES).optional(),
+    maxAge: z.number().positive().optional(),
+    keep: z.number().positive().optional(),
+    keepBytes: z
+      .int()
+      .min(4 * LEAST_BYTES)
+      .optional(),
+    keepWithin: z.string().min(1).optional(),
+    top: z.int().min(1).max(100).optional(),
+    key: z.string().min(1).optional(),
+    onCheckpoint: z
+      .custom<(checkpoint: Checkpoint) => void>((value) => typeof value === 'function', {
+        error: 'expected a function',
+      })
+      .optional(),
+  }),
+);
 
 /** @throws ResidualSkipError INVALID_ARGUMENT */
 export function parseLogOptions(options: AuditLogOptions) {
-  const parsed = parseStrict(optionsSchema, options, { subject: 'auditLog options' });
+  const parsed = parseStrict(optionsSchema(), options, { subject: 'auditLog options' });
   const { keepBytes = Number.POSITIVE_INFINITY } = parsed;
   const { maxBytes = Math.min(2 ** 26, Math.floor(keepBytes / 4)) } = parsed;
   if (maxBytes > keepBytes) {

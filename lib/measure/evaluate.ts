@@ -104,9 +104,9 @@ export interface EvaluatedRung {
 }
 
 const ownShape = {
-  ...dataShape,
-  ...taskShape,
-  ...workShape,
+  ...dataShape(),
+  ...taskShape(),
+  ...workShape(),
   limit: z.int({ error: 'expected a whole number above 0' }).positive().optional(),
   energy: z.boolean().optional(),
   loss: z

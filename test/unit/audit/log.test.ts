@@ -75,7 +75,7 @@ test('every line follows the published schema', async () => {
   await log.timeFull({});
   await log.onRelease();
   const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
-  expect(lines.map((line) => auditLineSchema.parse(JSON.parse(line)).type)).toEqual([
+  expect(lines.map((line) => auditLineSchema().parse(JSON.parse(line)).type)).toEqual([
     'header',
     'item',
     'full',
@@ -130,7 +130,7 @@ test('a measurement of energy is read back; one of another policy does not stand
   const types = readFileSync(path, 'utf8')
     .trimEnd()
     .split('\n')
-    .map((line) => auditLineSchema.parse(JSON.parse(line)).type);
+    .map((line) => auditLineSchema().parse(JSON.parse(line)).type);
   expect(types).toEqual(['header', 'item', 'energy', 'header', 'item', 'end']);
 
   const other = auditLog({ path });
