@@ -18,6 +18,11 @@ export interface Stamp {
   readonly mtimeNs: bigint;
 }
 
+/** Whether a file is what it was. */
+export function isSameStamp(a: Stamp, b: Stamp): boolean {
+  return a.ino === b.ino && a.size === b.size && a.mtimeNs === b.mtimeNs;
+}
+
 const closed = new FinalizationRegistry<number>(closeSync);
 
 /** Bytes to hash at a time. */
@@ -37,13 +42,20 @@ export class WeightFile {
     try {
       if (this.#fd === undefined) {
         this.#fd = openSync(this.path, 'r');
-        closed.register(this, this.#fd);
+        closed.register(this, this.#fd, this);
       }
-      const { ino, size, mtimeNs } = fstatSync(this.#fd, { bigint: true });
-      return ino === this.stamp.ino && size === this.stamp.size && mtimeNs === this.stamp.mtimeNs;
+      return isSameStamp(fstatSync(this.#fd, { bigint: true }), this.stamp);
     } catch {
       return false;
     }
+  }
+
+  /** From now on, it may not be replaced. A later look opens it again. */
+  close(): void {
+    if (this.#fd === undefined) return;
+    closed.unregister(this);
+    closeSync(this.#fd);
+    this.#fd = undefined;
   }
 
   /** @throws ResidualSkipError READ_FAILED when it has changed */
@@ -105,7 +117,7 @@ export class FileIdentity {
   #known: string | undefined;
   #computing: Promise<string> | undefined;
 
-  /** @param source the hash itself, or the files that are hashed, one behind the other */
+  /** @param source the hash itself, or the files that are hashed, one behind the other: the model's own first */
   constructor(source: string | readonly WeightFile[]) {
     if (typeof source === 'string') this.#known = source;
     else this.#files = source;
@@ -130,9 +142,14 @@ export class FileIdentity {
   }
 }
 
-function* hashing(files: readonly WeightFile[]): Sliced<string> {
+function* hashing([own, ...others]: readonly WeightFile[]): Sliced<string> {
   const hash = createHash('sha256');
-  for (const file of files) yield* file.addTo(hash);
+  yield* own!.addTo(hash);
+  // There may be one for each weight, more than a process may have open.
+  for (const file of others) {
+    yield* file.addTo(hash);
+    file.close();
+  }
   return hash.digest('hex');
 }
 

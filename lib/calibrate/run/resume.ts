@@ -1,7 +1,7 @@
 /**
  * Makes calibrations resumable: a backend that keeps the results of each run in a folder, and reads them from there when
  * the same run is requested again. A run is named by the hash of everything that its results depend on (program with its
- * weights, policy, inputs). Results of another model, other images or other heads are therefore never used for it, but a
+ * weights, backend, policy, inputs). Results of another model, other images or other heads are therefore never used for it, but a
  * calibration with another limit reuses the runs that it shares with an earlier one.
  */
 import { createHash, type Hash, randomUUID } from 'node:crypto';
@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import type { Backend, CompiledProgram, RunRequest } from '../../backends/backend.js';
 import { codeOfWriting, ResidualSkipError } from '../../errors.js';
 import type { Program } from '../../model/program/program.js';
+import { recalled } from '../../tensor/recall.js';
 import type { TensorData } from '../../tensor/tensor.js';
 import { packageVersion } from '../../util/version.js';
 
@@ -128,7 +129,7 @@ export class ResumableBackend implements Backend {
   }
 
   #digestOf({ values, ...rest }: Program): string {
-    const hash = createHash('sha256').update(packageVersion());
+    const hash = createHash('sha256').update(`${packageVersion()} ${this.name}`);
     const described = values.map(({ dtype, shape, data }) => [dtype, shape, data && this.#dataDigest(data)]);
     // JSON has no infinities, but the bounds of an activation may be infinite.
     const exact = (_: string, value: unknown) =>
@@ -139,7 +140,9 @@ export class ResumableBackend implements Backend {
   #dataDigest(data: TensorData): string {
     const known = this.#digests.get(data);
     if (known !== undefined) return known;
-    const made = createHash('sha256').update(bytesOf(data)).digest('hex');
+    const made = createHash('sha256')
+      .update(bytesOf(recalled(data)))
+      .digest('hex');
     this.#digests.set(data, made);
     return made;
   }

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { isAbsolute, resolve, sep } from 'node:path';
 import { codeOfReading, ResidualSkipError } from '../../errors.js';
-import { WeightFile } from '../../tensor/recall.js';
+import { isSameStamp, type Stamp, WeightFile } from '../../tensor/recall.js';
 import { allocate } from '../../tensor/tensor.js';
 import type { GraphProto, ModelProto, TensorProto } from './proto.js';
 import { byteLengthOf } from './tensor-proto.js';
@@ -34,7 +34,7 @@ export async function readExternalData(model: ModelProto, folder: string | undef
       const length = data.has(tensor) ? undefined : byteLengthOf(tensor);
       if (length !== undefined) data.set(tensor, await readTensor(tensor, length, folder, files));
     }
-    for (const [location, { file }] of files) requireWhole(location, file);
+    for (const [location, file] of files) await requireWhole(location, file);
     return { data, files: new Map([...files].map(([location, { file }]) => [location, file])) };
   } finally {
     await Promise.all([...files.values()].map(({ handle }) => handle.close()));
@@ -42,8 +42,8 @@ export async function readExternalData(model: ModelProto, folder: string | undef
 }
 
 /** What was read is one state of the file. */
-function requireWhole(location: string, file: WeightFile): void {
-  if (file.isSame()) return;
+async function requireWhole(location: string, { handle, stamp }: OpenFile): Promise<void> {
+  if (isSameStamp(await handle.stat({ bigint: true }), stamp)) return;
   const problem = 'it changed while it was read; wait until it is written, and load the model again';
   throw new ResidualSkipError('READ_FAILED', `external data '${location}': ${problem}`);
 }
@@ -51,6 +51,7 @@ function requireWhole(location: string, file: WeightFile): void {
 interface OpenFile {
   readonly handle: FileHandle;
   readonly file: WeightFile;
+  readonly stamp: Stamp;
   readonly size: number;
   /** What was read of it, by offset and length: several tensors may be the same part. */
   readonly parts: Map<string, Uint8Array>;
@@ -153,10 +154,10 @@ async function openInside(
     if (!within(base, path)) fail(tensor, outside);
     // Non-blocking, so that a named pipe can't stop the load.
     handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stat = await handle.stat({ bigint: true });
-    if (!stat.isFile()) fail(tensor, `'${location}' is not a regular file`);
-    const opened = { handle, file: new WeightFile(path, stat) };
-    const file = { ...opened, size: Number(stat.size), parts: new Map(), read: 0 };
+    const stamp = await handle.stat({ bigint: true });
+    if (!stamp.isFile()) fail(tensor, `'${location}' is not a regular file`);
+    const opened = { handle, stamp, file: new WeightFile(path, stamp) };
+    const file = { ...opened, size: Number(stamp.size), parts: new Map(), read: 0 };
     files.set(location, file);
     return file;
   } catch (error) {

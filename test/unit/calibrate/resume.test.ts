@@ -1,8 +1,9 @@
-import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RunRequest } from 'lib/backends/backend.js';
 import { forgetState, ResumableBackend } from 'lib/calibrate/run/resume.js';
 import type { Program } from 'lib/model/program/program.js';
+import { rereadable, WeightFile } from 'lib/tensor/recall.js';
 import { FakeBackend, fakeCompile, fakeModel } from '../../helpers/fake-backend.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 
@@ -37,6 +38,31 @@ test('a run that was done is taken from the folder, bit for bit', async () => {
   const second = await run(folder, request());
   expect(second).toMatchObject({ taken: 2, computed: 0 });
   expect(second.asked).toEqual(first.asked);
+});
+
+test('weights that are still in their file tell networks apart', async () => {
+  const folder = state();
+  const ofFile = (weight: number): Program => {
+    const path = join(
+      folderOf({ 'model.onnx': new Uint8Array(Float32Array.of(weight).buffer) }),
+      'model.onnx',
+    );
+    const { data } = constant(0) as { data: Float32Array };
+    rereadable(data, { file: new WeightFile(path, statSync(path, { bigint: true })), offset: 0 }, true);
+    return { ...program, values: [...program.values, { ...constant(0), data }] };
+  };
+  await run(folder, request(), ofFile(1));
+  expect(await run(folder, request(), ofFile(2))).toMatchObject({ taken: 0, computed: 2 });
+  expect(await run(folder, request(), ofFile(1))).toMatchObject({ taken: 2, computed: 0 });
+});
+
+test('runs of another backend are done anew, as their bits may differ', async () => {
+  const folder = state();
+  await run(folder, request());
+  const other = Object.assign(new FakeBackend(), { name: 'native' as const });
+  const backend = await ResumableBackend.open(other, folder);
+  await backend.compileSync(program).run(request());
+  expect(backend.counts).toEqual({ taken: 0, computed: 2 });
 });
 
 test('what a run of the same backend has done is no earlier work', async () => {

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { ResidualSkipError } from 'lib/errors.js';
 import { InferenceSession } from 'lib/index.js';
@@ -164,6 +164,28 @@ test('the hash of a model is that of its file and of those with its weights, one
   );
   expect(new Set(hashes)).toEqual(new Set([expected.digest('hex')]));
   expect((await loadModel(other)).sha256).not.toBe(hashes[0]);
+});
+
+const openFiles = () => readdirSync('/proc/self/fd').length;
+
+(existsSync('/proc/self/fd') ? test : test.skip)('files of single weights are not kept open', async () => {
+  const graph = new GraphBuilder();
+  const names = Array.from({ length: 40 }, (_, i) => `w${i}`);
+  const inputs = names.map((name) => graph.constant(float32s(0, 0, 0), name));
+  graph.output(graph.node('Sum', [graph.input('x', ['n', 3]), ...inputs]), ['n', 3]);
+  for (const weight of graph.proto.initializer) {
+    delete weight.rawData;
+    Object.assign(weight, { dataLocation: 1, externalData: [{ key: 'location', value: weight.name }] });
+  }
+  const weights = Object.fromEntries(
+    names.map((name, i) => [name, new Uint8Array(Float32Array.of(i, i, i).buffer)]),
+  );
+  const folder = folderOf({ 'model.onnx': modelBytes(graph), ...weights });
+  const before = openFiles();
+  const [hashed, unhashed] = [await loadModel(folder), await loadModel(folder, { identified: () => false })];
+  expect(openFiles() - before).toBeLessThan(10);
+  expect(unhashed.sha256).toBe(hashed.sha256);
+  expect(openFiles() - before).toBeLessThan(10);
 });
 
 test('a policy for other weights is refused', async () => {
