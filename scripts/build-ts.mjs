@@ -40,8 +40,8 @@ const { policySchema } = require('../dist/skip/policy.js');
 const { auditLineSchema } = require('../dist/audit/record.js');
 const { serveConfigSchema } = require('../dist/cli/serve-options.js');
 for (const [name, schema] of [
-  ['policy', policySchema],
-  ['audit', auditLineSchema],
+  ['policy', policySchema()],
+  ['audit', auditLineSchema()],
   ['serve', serveConfigSchema],
 ]) {
   writeFileSync(

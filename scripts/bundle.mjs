@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { rolldown } from 'rolldown';
 import { parseAst } from 'rolldown/parseAst';
+import { z } from 'zod';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const LIB = join(ROOT, 'lib');
@@ -38,8 +39,34 @@ const LATE_BUILTINS = {
   'node:readline': ['createInterface'],
 };
 
-/** Dependencies that every program needs: as packages of about a hundred files each they take longer to load than all else. */
+/** Dependencies that are bundled: as packages of about a hundred files each they take longer to load than all else. */
 export const BUNDLED = ['zod', '@protobuf-ts/runtime'];
+
+/** Of zod, the bundle has what the library uses, in a chunk that loads when a schema is first made. */
+const SCHEMAS = '\0schemas';
+const usedOfZod = () => {
+  const sources = readdirSync(LIB, { recursive: true }).filter((name) => name.endsWith('.ts'));
+  const uses = sources.flatMap((name) => [
+    ...readFileSync(join(LIB, name), 'utf8').matchAll(/\bz\s*\.(\w+)/g),
+  ]);
+  return [...new Set(uses.map(([, name]) => name))].filter(
+    (name) => typeof z[name] === 'function' || name === 'iso',
+  );
+};
+const schemas = {
+  name: 'schemas',
+  resolveId(source, importer) {
+    if (importer === `${LATE_PREFIX}zod`) return { id: source, external: true };
+    if (source === SCHEMAS) return SCHEMAS;
+    return source === 'zod' && importer.startsWith(LIB) ? LATE_PREFIX + source : null;
+  },
+  load(id) {
+    if (id === SCHEMAS)
+      return `import { z as all } from 'zod';\nexport const z = { ${usedOfZod().map((name) => `${name}: all.${name}`)} };`;
+    if (id !== `${LATE_PREFIX}zod`) return null;
+    return `export const z = new Proxy({}, { get: (_, name) => require('./schemas.js').z[name] });`;
+  },
+};
 
 const LATE_PREFIX = '\0late:';
 const late = {
@@ -109,14 +136,17 @@ export async function bundle(dist) {
   const packages = Object.keys({ ...dependencies, ...peerDependencies });
   const external = packages.filter((name) => !BUNDLED.includes(name));
   const build = await rolldown({
-    input: Object.fromEntries(
-      ['index', 'client/index', 'cli/main'].map((name) => [name, join(LIB, `${name}.ts`)]),
-    ),
+    input: {
+      ...Object.fromEntries(
+        ['index', 'client/index', 'cli/main'].map((name) => [name, join(LIB, `${name}.ts`)]),
+      ),
+      'chunks/schemas': SCHEMAS,
+    },
     platform: 'node',
     tsconfig: false,
     external,
     transform: { define: { RESIDUAL_SKIP_VERSION: JSON.stringify(version) } },
-    plugins: [late, flush],
+    plugins: [schemas, late, flush],
     onLog(level, log) {
       if (level === 'warn') throw new Error(log.message);
     },

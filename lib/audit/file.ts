@@ -13,23 +13,23 @@ import {
 } from 'node:fs';
 import { type Chunk, LineBuffer, NO_CHUNK } from './line-buffer.js';
 import { FIRST_LINK, linkAtEnd } from './record.js';
-import { begunAt, lastLine, linkBefore, nextRotated, removeRotated } from './rotated.js';
+import { begunAt, lastLine, linkBefore, nextRotated, type Retention, removeRotated } from './rotated.js';
 import { waitForSize, writeAll } from './write.js';
 
-/** When a file is rotated, and how long the files are kept that it was rotated to. */
-export interface LogFileLimits {
+/** When a file is rotated, and what is kept of those that it was rotated to. */
+export interface LogFileLimits extends Retention {
   /** In bytes. */
   readonly maxBytes: number;
   /** In milliseconds; undefined: whatever its age. */
   readonly maxAge?: number | undefined;
-  /** In milliseconds since their last line; undefined: forever. */
-  readonly keep?: number | undefined;
 }
 
 /** Notifications of a log file to its owner. */
 export interface LogFileEvents {
   written(items: number): void;
   failed(items: number, error: Error): void;
+  /** Of files that the log, or another of `keepWithin`, was rotated to. */
+  removed(files: number): void;
 }
 
 /** Milliseconds after which less than a chunk is written. */
@@ -64,6 +64,8 @@ export class LogFile {
   #timer: NodeJS.Timeout | undefined;
   #idle: (() => void)[] = [];
   #closings = 0;
+  /** Link at the end of the files that were removed, while there was no other. */
+  #removedLink = FIRST_LINK;
 
   constructor(
     readonly path: string,
@@ -103,7 +105,8 @@ export class LogFile {
     if (!existsSync(this.path)) {
       this.#begin();
       this.#size = 0;
-      this.#link = linkBefore(this.path);
+      const link = linkBefore(this.path);
+      this.#link = link === FIRST_LINK ? this.#removedLink : link;
       return;
     }
     const fd = openSync(this.path, 'a+');
@@ -190,10 +193,11 @@ export class LogFile {
   }
 
   #expire(): void {
-    const { keep } = this.limits;
-    if (keep === undefined) return;
+    const { keep, keepBytes } = this.limits;
+    if (keep === undefined && keepBytes === undefined) return;
     try {
-      removeRotated(this.path, Date.now() - keep);
+      if (!this.isOpen && !existsSync(this.path)) this.#removedLink = linkBefore(this.path);
+      this.events.removed(removeRotated(this.path, this.limits));
     } catch (error) {
       this.events.failed(0, error as Error);
     }

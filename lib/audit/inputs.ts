@@ -9,8 +9,10 @@ import { z } from 'zod';
 import type { TensorMap } from '../skip/observer.js';
 import { Tensor } from '../tensor/tensor.js';
 import { ARRAY_OF, checkType, type TensorData } from '../tensor/tensor-data.js';
+import { late } from '../util/late.js';
 import { hashItem } from './hash.js';
 import type { ReplayItem } from './replay.js';
+import { INPUTS } from './rotated.js';
 
 /** Most bytes that may wait for a slow disk; further inputs are lost instead of filling the memory. */
 const MAX_WAITING = 2 ** 26;
@@ -112,7 +114,7 @@ export class InputStore {
 
 /** Where the inputs of a log are. */
 function folderOf(log: string): string {
-  return join(dirname(log), 'inputs');
+  return join(dirname(log), INPUTS);
 }
 
 /**
@@ -146,11 +148,13 @@ function encode({ inputs, items, data }: StoredInput): Uint8Array {
   return Buffer.concat([Buffer.from(`${JSON.stringify(ports)}\n`), ...bytes]);
 }
 
-const portsSchema = z.array(z.object({ name: z.string(), type: z.string(), dims: z.array(z.int().min(0)) }));
+const portsSchema = late(() =>
+  z.array(z.object({ name: z.string(), type: z.string(), dims: z.array(z.int().min(0)) })),
+);
 
 /** Reads stored inputs, of the log in a folder, by their hashes. Those that aren't there, or were changed, are left out. */
 export function* storedInputs(folder: string, hashes: Iterable<string>): Generator<ReplayItem> {
-  const inner = join(folder, 'inputs');
+  const inner = join(folder, INPUTS);
   const days = daysIn(inner).reverse();
   for (const hash of hashes) {
     for (const day of days) {
@@ -168,7 +172,7 @@ function decode(path: string): TensorMap | undefined {
   const end = bytes.indexOf(10);
   try {
     let at = end + 1;
-    const ports = portsSchema.parse(JSON.parse(bytes.toString('utf8', 0, end)));
+    const ports = portsSchema().parse(JSON.parse(bytes.toString('utf8', 0, end)));
     const tensors = ports.map(({ name, type, dims }): [string, Tensor] => {
       const TypedArray = ARRAY_OF[checkType(type)];
       const byteLength = TypedArray.BYTES_PER_ELEMENT * dims.reduce((product, length) => product * length, 1);

@@ -44,11 +44,11 @@ export class AuditLog implements RunObserver {
   #later: Later | undefined;
   /** The batch that is being encoded, before those that wait. */
   #underway: ItemBatch | undefined;
-  #stats = { written: 0, lost: 0, inputsLost: 0, errors: 0, lastError: null as string | null };
+  #stats = { written: 0, lost: 0, inputsLost: 0, errors: 0, removed: 0, lastError: null as string | null };
 
   constructor(options: AuditLogOptions) {
     this.#options = parseLogOptions(options);
-    const { path, maxBytes, maxAge, keep, inputs, key } = this.#options;
+    const { path, maxBytes, maxAge, keep, keepBytes, keepWithin, inputs, key } = this.#options;
     if (key !== undefined) this.#sign = signer(key);
     this.#waiting = new WaitingItems(maxBytes);
     if (inputs === 'store') {
@@ -59,20 +59,23 @@ export class AuditLog implements RunObserver {
     }
     this.#file = new LogFile(
       path,
-      { maxBytes, maxAge, keep },
+      { maxBytes, maxAge, keep, keepBytes, keepWithin },
       {
         written: (items) => {
           this.#stats.written += items;
         },
         failed: (items, error) => this.#failed(items, error),
+        removed: (files) => {
+          this.#stats.removed += files;
+        },
       },
     );
   }
 
   onAttach(control: SessionControl): void {
     this.#control = control;
-    // What is too old is removed although no item comes.
-    if (this.#options.keep !== undefined) this.#beginTending();
+    // What is too old or too much is removed although no item comes.
+    if ((this.#options.keep ?? this.#options.keepBytes) !== undefined) this.#beginTending();
   }
 
   /**

@@ -5,180 +5,207 @@
  * inserted line is found. In logs of schema 1, links are the first 16 of its 64 digits.
  */
 import { z } from 'zod';
+import { late } from '../util/late.js';
 import { expectation, problemsOf } from '../util/validation.js';
 import { sha256 } from './hash.js';
 import { LineText } from './line.js';
 
 export const AUDIT_SCHEMA_VERSION = 2;
-const SHA256 = z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' });
-const LINK = z
-  .string()
-  .regex(/^([0-9a-f]{16}|[0-9a-f]{64})$/, { error: 'expected 64 hexadecimal digits in lower case' });
+const SHA256 = late(() =>
+  z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+);
+const LINK = late(() =>
+  z
+    .string()
+    .regex(/^([0-9a-f]{16}|[0-9a-f]{64})$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+);
 
 /** Of a time that a Date can hold. */
-const time = z
-  .int()
-  .min(0)
-  .max(8_640_000_000_000_000)
-  .meta({ description: 'Milliseconds since 1970-01-01 UTC.' });
+const time = late(() =>
+  z.int().min(0).max(8_640_000_000_000_000).meta({ description: 'Milliseconds since 1970-01-01 UTC.' }),
+);
 
-const headerSchema = z.strictObject({
-  type: z.literal('header'),
-  schema: z.literal([1, AUDIT_SCHEMA_VERSION]),
-  time: z.iso
-    .datetime()
-    .meta({ description: 'UTC time at which the log began or its circumstances changed.' }),
-  engine: z.string().meta({ description: 'Version of residual-skip.' }),
-  model: z.strictObject({ sha256: SHA256, source: z.string().nullable() }),
-  policy: z.strictObject({
-    sha256: SHA256,
-    guards: z.array(z.string()).meta({ description: 'Answers that make an item run in full.' }),
-  }),
-  continues: LINK.meta({
-    description:
-      'Link of the line before, in the file before where this is the first line; zeros where the log begins.',
-  }),
-  writer: z
-    .string()
-    .optional()
-    .meta({ description: 'Of the lines that one process wrote until it closed the log.' }),
-  lost: z
-    .int()
-    .min(0)
-    .optional()
-    .meta({ description: 'Items that this writer could not write so far; their lines are missing.' }),
-  backend: z.enum(['native', 'reference']),
-  isa: z.string(),
-  threads: z.int().min(1),
-  precision: z.literal('bfloat16').optional().meta({ description: 'Left out for float32.' }),
-  inputs: z.enum(['hash', 'none', 'store']),
-  sample: z.number().min(0).max(1),
-  labels: z.array(z.string()).nullable(),
-  multiplyAdds: z.number().meta({ description: 'Of one item in full.' }),
-  layers: z
-    .int()
-    .meta({ description: 'Convolutions and fully connected layers of the whole network without its gates.' }),
-  blocks: z.array(
-    z.strictObject({
-      name: z.string(),
-      shortcut: z.string(),
-      skippable: z.boolean(),
-      multiplyAdds: z.number(),
-      layers: z.int(),
-      threshold: z
-        .number()
-        .nullable()
-        .meta({ description: 'Of the gate in force; null where none decides.' }),
+const headerSchema = late(() =>
+  z.strictObject({
+    type: z.literal('header'),
+    schema: z.literal([1, AUDIT_SCHEMA_VERSION]),
+    time: z.iso
+      .datetime()
+      .meta({ description: 'UTC time at which the log began or its circumstances changed.' }),
+    engine: z.string().meta({ description: 'Version of residual-skip.' }),
+    model: z.strictObject({ sha256: SHA256(), source: z.string().nullable() }),
+    policy: z.strictObject({
+      sha256: SHA256(),
+      guards: z.array(z.string()).meta({ description: 'Answers that make an item run in full.' }),
     }),
-  ),
-});
+    continues: LINK().meta({
+      description:
+        'Link of the line before, in the file before where this is the first line; zeros where the log begins.',
+    }),
+    writer: z
+      .string()
+      .optional()
+      .meta({ description: 'Of the lines that one process wrote until it closed the log.' }),
+    lost: z
+      .int()
+      .min(0)
+      .optional()
+      .meta({ description: 'Items that this writer could not write so far; their lines are missing.' }),
+    backend: z.enum(['native', 'reference']),
+    isa: z.string(),
+    threads: z.int().min(1),
+    precision: z.literal('bfloat16').optional().meta({ description: 'Left out for float32.' }),
+    inputs: z.enum(['hash', 'none', 'store']),
+    sample: z.number().min(0).max(1),
+    labels: z.array(z.string()).nullable(),
+    multiplyAdds: z.number().meta({ description: 'Of one item in full.' }),
+    layers: z.int().meta({
+      description: 'Convolutions and fully connected layers of the whole network without its gates.',
+    }),
+    blocks: z.array(
+      z.strictObject({
+        name: z.string(),
+        shortcut: z.string(),
+        skippable: z.boolean(),
+        multiplyAdds: z.number(),
+        layers: z.int(),
+        threshold: z
+          .number()
+          .nullable()
+          .meta({ description: 'Of the gate in force; null where none decides.' }),
+      }),
+    ),
+  }),
+);
 
-const itemSchema = z.strictObject({
-  type: z.literal('item'),
-  time,
-  run: z.int().meta({ description: 'Number of the run in this process.' }),
-  item: z.int().meta({ description: 'Index in the batch of that run.' }),
-  input: SHA256.nullable().meta({ description: "SHA-256 of the item's input bytes, inputs in name order." }),
-  ran: z
-    .string()
-    .regex(/^[01]*$/)
-    .meta({ description: 'A digit for each block: 1 ran, 0 skipped.' }),
-  reasons: z.string().meta({
+const itemSchema = late(() =>
+  z.strictObject({
+    type: z.literal('item'),
+    time: time(),
+    run: z.int().meta({ description: 'Number of the run in this process.' }),
+    item: z.int().meta({ description: 'Index in the batch of that run.' }),
+    input: SHA256()
+      .nullable()
+      .meta({ description: "SHA-256 of the item's input bytes, inputs in name order." }),
+    ran: z
+      .string()
+      .regex(/^[01]*$/)
+      .meta({ description: 'A digit for each block: 1 ran, 0 skipped.' }),
+    reasons: z.string().meta({
+      description:
+        'A letter for each block: g gate, c confidence gate, p policy, f fixed, x exit, v guard, t tripped.',
+    }),
+    scores: z
+      .array(z.number().nullable())
+      .meta({ description: 'float32, null where no gate was asked or NaN.' }),
+    exits: z
+      .array(z.tuple([z.string(), z.number()]))
+      .meta({ description: 'Exits that the item reached: the block in front of it, and the score.' }),
+    caller: z.string().optional().meta({ description: 'Who sent the request that the item belongs to.' }),
+    request: z.string().optional().meta({ description: 'Id of that request.' }),
+    clientRequest: z.string().optional().meta({ description: 'The id that the client itself gave it.' }),
+    output: SHA256().meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
+    top: z
+      .array(z.tuple([z.int(), z.number()]))
+      .meta({ description: 'Best classes with their probability.' }),
+    milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),
+    multiplyAddsSkipped: z.number().optional().meta({
+      description:
+        "Saved, less what heads and a guard's run in full cost; there when it isn't the sum over the blocks that were skipped.",
+    }),
+  }),
+);
+
+const fullSchema = late(() =>
+  z.strictObject({
+    type: z.literal('full'),
+    time: time(),
+    run: z.int().meta({ description: 'Number of the run whose item it was, the last before this record.' }),
+    milliseconds: z.number().meta({ description: 'Wall-clock time of the same item with every block run.' }),
+    skipMilliseconds: z.number().optional().meta({
+      description: 'Of the same item as the policy says, taken in the same way right before or after.',
+    }),
+  }),
+);
+
+const eachWay = late(() => z.strictObject({ full: z.number().min(0), skip: z.number().min(0) }));
+const energySchema = late(() =>
+  z.strictObject({
+    type: z.literal('energy'),
+    time: time(),
+    items: z.int().min(1).meta({ description: 'Items that ran each way: in full, and as the policy says.' }),
+    cpuSeconds: eachWay().meta({ description: 'CPU time of the process, of one item.' }),
+    joules: eachWay()
+      .nullable()
+      .meta({ description: 'Of all processor packages, of one item; null where they can not be read.' }),
+  }),
+);
+
+const checkpointSchema = late(() =>
+  z.strictObject({
+    type: z.literal('checkpoint'),
+    time: time(),
+    key: SHA256().meta({ description: 'SHA-256 of the public key, in DER form.' }),
+    signature: z.string().meta({
+      description:
+        'Ed25519, in base64, of the text "residual-skip checkpoint TIME LINK" with the link of the line before.',
+    }),
+  }),
+);
+
+const endSchema = late(() =>
+  z.strictObject({
+    type: z.literal('end'),
+    time: time(),
+    written: z.int().min(0).meta({ description: 'Items that this writer wrote.' }),
+    lost: z.int().min(0).meta({ description: 'Items that it could not write.' }),
+  }),
+);
+
+const records = late(
+  () =>
+    [headerSchema(), itemSchema(), fullSchema(), energySchema(), checkpointSchema(), endSchema()] as const,
+);
+const auditRecordSchema = late(() => z.discriminatedUnion('type', records()));
+
+const link = late(() =>
+  LINK().meta({
     description:
-      'A letter for each block: g gate, c confidence gate, p policy, f fixed, x exit, v guard, t tripped.',
+      'SHA-256 of the link before and this line without its link; its first 16 digits in schema 1.',
   }),
-  scores: z
-    .array(z.number().nullable())
-    .meta({ description: 'float32, null where no gate was asked or NaN.' }),
-  exits: z
-    .array(z.tuple([z.string(), z.number()]))
-    .meta({ description: 'Exits that the item reached: the block in front of it, and the score.' }),
-  caller: z.string().optional().meta({ description: 'Who sent the request that the item belongs to.' }),
-  request: z.string().optional().meta({ description: 'Id of that request.' }),
-  clientRequest: z.string().optional().meta({ description: 'The id that the client itself gave it.' }),
-  output: SHA256.meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
-  top: z.array(z.tuple([z.int(), z.number()])).meta({ description: 'Best classes with their probability.' }),
-  milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),
-  multiplyAddsSkipped: z.number().optional().meta({
-    description:
-      "Saved, less what heads and a guard's run in full cost; there when it isn't the sum over the blocks that were skipped.",
-  }),
-});
-
-const fullSchema = z.strictObject({
-  type: z.literal('full'),
-  time,
-  run: z.int().meta({ description: 'Number of the run whose item it was, the last before this record.' }),
-  milliseconds: z.number().meta({ description: 'Wall-clock time of the same item with every block run.' }),
-  skipMilliseconds: z.number().optional().meta({
-    description: 'Of the same item as the policy says, taken in the same way right before or after.',
-  }),
-});
-
-const eachWay = z.strictObject({ full: z.number().min(0), skip: z.number().min(0) });
-const energySchema = z.strictObject({
-  type: z.literal('energy'),
-  time,
-  items: z.int().min(1).meta({ description: 'Items that ran each way: in full, and as the policy says.' }),
-  cpuSeconds: eachWay.meta({ description: 'CPU time of the process, of one item.' }),
-  joules: eachWay
-    .nullable()
-    .meta({ description: 'Of all processor packages, of one item; null where they can not be read.' }),
-});
-
-const checkpointSchema = z.strictObject({
-  type: z.literal('checkpoint'),
-  time,
-  key: SHA256.meta({ description: 'SHA-256 of the public key, in DER form.' }),
-  signature: z.string().meta({
-    description:
-      'Ed25519, in base64, of the text "residual-skip checkpoint TIME LINK" with the link of the line before.',
-  }),
-});
-
-const endSchema = z.strictObject({
-  type: z.literal('end'),
-  time,
-  written: z.int().min(0).meta({ description: 'Items that this writer wrote.' }),
-  lost: z.int().min(0).meta({ description: 'Items that it could not write.' }),
-});
-
-const records = [headerSchema, itemSchema, fullSchema, energySchema, checkpointSchema, endSchema] as const;
-const auditRecordSchema = z.discriminatedUnion('type', records);
-
-const link = LINK.meta({
-  description: 'SHA-256 of the link before and this line without its link; its first 16 digits in schema 1.',
-});
+);
 /** A line as stored in the file. */
-export const auditLineSchema = z
-  .discriminatedUnion('type', [
-    headerSchema.extend({ link }),
-    itemSchema.extend({ link }),
-    fullSchema.extend({ link }),
-    energySchema.extend({ link }),
-    checkpointSchema.extend({ link }),
-    endSchema.extend({ link }),
-  ])
-  .meta({ title: 'Line of an audit log of residual-skip' });
+export const auditLineSchema = late(() =>
+  z
+    .discriminatedUnion('type', [
+      headerSchema().extend({ link: link() }),
+      itemSchema().extend({ link: link() }),
+      fullSchema().extend({ link: link() }),
+      energySchema().extend({ link: link() }),
+      checkpointSchema().extend({ link: link() }),
+      endSchema().extend({ link: link() }),
+    ])
+    .meta({ title: 'Line of an audit log of residual-skip' }),
+);
 
 /**
  * What the items behind it in a log have in common: model, policy, machine. The schema describes each field.
  * @interface
  */
-export type AuditHeader = z.infer<typeof headerSchema>;
+export type AuditHeader = z.infer<ReturnType<typeof headerSchema>>;
 /**
  * What one item did. The schema describes each field.
  * @interface
  */
-export type AuditItem = z.infer<typeof itemSchema>;
+export type AuditItem = z.infer<ReturnType<typeof itemSchema>>;
 /**
  * What an item took of the processor, in full and with skipping.
  * @interface
  */
-export type AuditEnergy = z.infer<typeof energySchema>;
+export type AuditEnergy = z.infer<ReturnType<typeof energySchema>>;
 /** A signature over everything before it. */
-export type AuditCheckpoint = z.infer<typeof checkpointSchema>;
-export type AuditRecord = z.infer<typeof auditRecordSchema>;
+export type AuditCheckpoint = z.infer<ReturnType<typeof checkpointSchema>>;
+export type AuditRecord = z.infer<ReturnType<typeof auditRecordSchema>>;
 
 /** The link before the first line of a log. */
 export const FIRST_LINK = '0'.repeat(64);
@@ -231,7 +258,7 @@ export function decodeLine(line: string, previous?: string): DecodedLine {
   } catch {
     return { problem: 'it is not JSON' };
   }
-  const parsed = auditRecordSchema.safeParse(value, { error: expectation });
+  const parsed = auditRecordSchema().safeParse(value, { error: expectation });
   if (!parsed.success) {
     const [first] = problemsOf(parsed.error.issues);
     return { problem: `${first!.path.join('.') || 'record'}: ${first!.message}` };

@@ -33,9 +33,9 @@ export interface RenderAuditOptions
 }
 
 const optionsSchema = z.strictObject({
-  maxPixels: dataShape.maxPixels,
-  maxBytes: dataShape.maxBytes,
-  ...workShape,
+  maxPixels: dataShape().maxPixels,
+  maxBytes: dataShape().maxBytes,
+  ...workShape(),
   images: z.custom<Images>().optional(),
   model: z.string().min(1).optional(),
   preprocessor: z.custom<ImageClassifierOptions['preprocessor']>().optional(),

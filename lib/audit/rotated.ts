@@ -3,6 +3,9 @@ import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync, rmSy
 import { basename, dirname, extname, join } from 'node:path';
 import { decodeLine, FIRST_LINK, wholeLink } from './record.js';
 
+/** Folder of the stored inputs of a log, beside it. */
+export const INPUTS = 'inputs';
+
 /** Bytes in which the header at the start of a file is expected. */
 const HEADER_BYTES = 2 ** 20;
 
@@ -40,13 +43,63 @@ export function nextRotated(path: string): string {
   }
 }
 
-/** Removes the files that a log was rotated to and whose last line was written before `time`, in milliseconds since 1970. */
-export function removeRotated(path: string, time: number): void {
+/** What is kept of the files that a log was rotated to. */
+export interface Retention {
+  /** In milliseconds since their last line; undefined: forever. */
+  readonly keep?: number | undefined;
+  /** Of all files of the log together; undefined: without limit. The newest file stays. */
+  readonly keepBytes?: number | undefined;
+  /** Folder whose logs of this name `keepBytes` counts together; undefined: this log. */
+  readonly keepWithin?: string | undefined;
+}
+
+/**
+ * Removes files that the log, and those that share its limit, were rotated to, oldest first.
+ * @returns how many
+ */
+export function removeRotated(path: string, { keep, keepBytes, keepWithin }: Retention): number {
+  let removed = keep === undefined ? 0 : removeBefore(path, Date.now() - keep);
+  if (keepBytes === undefined) return removed;
+  const logs = keepWithin === undefined ? [path] : logsWithin(keepWithin, basename(path));
+  const lists = logs.map((log) => filesOfLog(log).map((file) => ({ file, ...sizeAndTime(file) })));
+  let total = lists.flat().reduce((sum, { size }) => sum + size, 0);
+  while (total > keepBytes) {
+    const oldest = lists.filter(({ length }) => length > 1).sort(([a], [b]) => a!.time - b!.time)[0];
+    if (!oldest) break;
+    const { file, size } = oldest.shift()!;
+    rmSync(file, { force: true });
+    total -= size;
+    removed++;
+  }
+  return removed;
+}
+
+/** Those whose last line was written before `time`, in milliseconds since 1970. */
+function removeBefore(path: string, time: number): number {
+  let removed = 0;
   for (const file of rotatedFiles(path)) {
     // What is kept is the end of the chain of links.
-    if (statSync(file).mtimeMs >= time) return;
+    if (statSync(file).mtimeMs >= time) break;
     rmSync(file);
+    removed++;
   }
+  return removed;
+}
+
+function sizeAndTime(file: string): { size: number; time: number } {
+  // Another process may have removed it.
+  const found = statSync(file, { throwIfNoEntry: false });
+  return { size: found?.size ?? 0, time: found?.mtimeMs ?? 0 };
+}
+
+/** The logs of this name in a folder and those below it. */
+function logsWithin(folder: string, name: string): string[] {
+  const log = join(folder, name);
+  const own = filesOfLog(log).length > 0;
+  const folders = readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && !(own && entry.name === INPUTS))
+    .flatMap((entry) => logsWithin(join(folder, entry.name), name));
+  return own ? [log, ...folders] : folders;
 }
 
 /** Link of the last line of the file that a log was last rotated to; the first link of all if there is none. */

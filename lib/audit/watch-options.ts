@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Metric } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
 import { distributionSchema, type ScoreDistributions } from '../skip/score-distribution.js';
+import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
 import type { Drift } from './drift-monitor.js';
 
@@ -76,24 +77,26 @@ declare module '../skip/observer.js' {
   }
 }
 
-const share = z.number().gt(0).lt(1);
-const optionsSchema = z.strictObject({
-  shadow: z.number().min(0).max(1).optional(),
-  maxDisagreement: share.optional(),
-  confidence: share.optional(),
-  distinct: z.boolean().optional(),
-  onTrip: z.enum(['full', 'warn']).optional(),
-  scores: z.record(z.string(), distributionSchema).optional(),
-  exitScores: z.record(z.string(), distributionSchema).optional(),
-  window: z.int().min(50).optional(),
-  loss: z
-    .custom<CustomLoss>((value) => typeof value === 'function', { error: 'expected a function' })
-    .optional(),
-});
+const share = late(() => z.number().gt(0).lt(1));
+const optionsSchema = late(() =>
+  z.strictObject({
+    shadow: z.number().min(0).max(1).optional(),
+    maxDisagreement: share().optional(),
+    confidence: share().optional(),
+    distinct: z.boolean().optional(),
+    onTrip: z.enum(['full', 'warn']).optional(),
+    scores: z.record(z.string(), distributionSchema()).optional(),
+    exitScores: z.record(z.string(), distributionSchema()).optional(),
+    window: z.int().min(50).optional(),
+    loss: z
+      .custom<CustomLoss>((value) => typeof value === 'function', { error: 'expected a function' })
+      .optional(),
+  }),
+);
 
 /** @throws ResidualSkipError INVALID_ARGUMENT */
 export function parseWatchOptions(options: WatchOptions) {
-  const parsed = parseStrict(optionsSchema, options, { subject: 'watch options' });
+  const parsed = parseStrict(optionsSchema(), options, { subject: 'watch options' });
   const defaults = { shadow: 0.01, confidence: 0.95, distinct: false, onTrip: 'full', window: 500 } as const;
   return { ...defaults, ...parsed };
 }

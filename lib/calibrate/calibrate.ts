@@ -49,7 +49,7 @@ import type { Setting, Strategy } from './strategy.js';
 import { type Task, taskOf } from './task.js';
 import { VectorStrategy } from './vectors.js';
 
-const ALL_OPTIONS = { ...optionShape, ...dataShape, ...taskShape, ...workShape };
+const ALL_OPTIONS = { ...optionShape, ...dataShape(), ...taskShape(), ...workShape() };
 
 /**
  * Makes a policy that skips blocks, with a certified limit on how far the answers move, for a frozen residual network; see

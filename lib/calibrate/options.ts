@@ -34,7 +34,7 @@ export type Limits = readonly number[] | Readonly<Partial<Record<Metric, number>
 
 const listed = z.array(fraction).min(1, { error: 'expected at least one limit' });
 const byMetric = z
-  .record(metricSchema, fraction)
+  .record(metricSchema(), fraction)
   .refine((all) => Object.keys(all).length > 0, { error: 'expected at least one limit' });
 const limits = z.unknown().superRefine((value, context) => {
   const schema = typeof value === 'object' && !Array.isArray(value) ? byMetric : listed;
@@ -91,7 +91,7 @@ const shape = {
    * `boxes`, of sequences `tokens`, of rankings `ranking`. A number behind `@` is a tolerance, a threshold or a count.
    */
   metric: flagged(
-    metricSchema.optional(),
+    metricSchema().optional(),
     '--metric <name>',
     `what the limit is for: ${METRICS} (default: that of the task; accuracy with --labels); see docs/tasks.md`,
   ),
@@ -121,7 +121,7 @@ const shape = {
     'estimate from 300 items what would be saved, and how many items would certify it; nothing is written',
   ),
   /** Answers that are checked against the full network. */
-  guards: z.array(guardSchema).readonly().optional(),
+  guards: z.array(guardSchema()).readonly().optional(),
   /** Seed of the split into parts; 1 when left out. */
   seed: flagged(count(0).default(1), '--seed <n>', 'seed of the split', number),
   /**

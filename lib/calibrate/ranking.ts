@@ -12,6 +12,7 @@ import {
 import type { RankOptions, Reranker } from '../classify/reranker.js';
 import { ResidualSkipError } from '../errors.js';
 import { mean, median } from '../numeric/statistics.js';
+import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
 import { binomialPValue, fixedSequenceTest, itemsNeeded } from './certify/p-values.js';
 
@@ -57,18 +58,20 @@ export interface RankingCalibration {
   readonly cpuTimeSaved: number | null;
 }
 
-const fraction = z.number().gt(0).lt(1);
-const schema = z.strictObject({
-  topK: z.int().positive(),
-  maxDisagreement: fraction.default(0.01),
-  confidence: fraction.default(0.95),
-  saving: z.enum(['time', 'multiplyAdds']).default('time'),
-  seed: z.int().default(1),
-  signal: z.instanceof(AbortSignal).optional(),
-});
-const listsSchema = z
-  .array(z.strictObject({ query: z.string(), documents: z.array(z.string()).min(1) }))
-  .min(1);
+const fraction = late(() => z.number().gt(0).lt(1));
+const schema = late(() =>
+  z.strictObject({
+    topK: z.int().positive(),
+    maxDisagreement: fraction().default(0.01),
+    confidence: fraction().default(0.95),
+    saving: z.enum(['time', 'multiplyAdds']).default('time'),
+    seed: z.int().default(1),
+    signal: z.instanceof(AbortSignal).optional(),
+  }),
+);
+const listsSchema = late(() =>
+  z.array(z.strictObject({ query: z.string(), documents: z.array(z.string()).min(1) })).min(1),
+);
 
 /** Share of the lists that certify. */
 const CERTIFY = 0.8;
@@ -100,8 +103,8 @@ export async function calibrateRanking(
   lists: readonly RankingList[],
   options: RankingOptions,
 ): Promise<RankingCalibration> {
-  const { topK, maxDisagreement: limit, confidence, saving, seed, signal } = parseStrict(schema, options);
-  const given = parseStrict(listsSchema, lists, { subject: 'lists' });
+  const { topK, maxDisagreement: limit, confidence, saving, seed, signal } = parseStrict(schema(), options);
+  const given = parseStrict(listsSchema(), lists, { subject: 'lists' });
   const delta = 1 - confidence;
   const byPart = { order: [] as RankingList[], certify: [] as RankingList[] };
   const distinct = new Map(given.map((list) => [hashOf(seed, list), list]));

@@ -5,9 +5,10 @@ import type { TensorMetadata } from '../session/metadata.js';
 import type { InferenceSession } from '../session/session.js';
 import { topClasses } from '../skip/scores.js';
 import { isFloatType } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 
 /** Labels by class index, as a caller gives them. */
-export const labelsSchema = z.array(z.string()).optional();
+export const labelsSchema = late(() => z.array(z.string()).optional());
 
 /** One class of an answer. */
 export interface Prediction {

@@ -8,6 +8,7 @@ import type { SessionOptions } from '../session/options.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloatType, type Tensor } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
 import {
   resultsOf,
@@ -42,21 +43,25 @@ export interface Embedding {
   readonly trace: ItemTrace | null;
 }
 
-const flag = z.boolean().optional();
-const poolingSchema = z.looseObject({
-  pooling_mode_cls_token: flag,
-  pooling_mode_mean_tokens: flag,
-  pooling_mode_max_tokens: flag,
-  pooling_mode_mean_sqrt_len_tokens: flag,
-  pooling_mode_weightedmean_tokens: flag,
-  pooling_mode_lasttoken: flag,
-});
-const modulesSchema = z.array(z.looseObject({ type: z.string() }));
-const ownSchema = z.object({ pooling: z.enum(POOLINGS).optional(), normalize: z.boolean().optional() });
-const embedSchema = z.strictObject(textRunShape);
+const flag = late(() => z.boolean().optional());
+const poolingSchema = late(() =>
+  z.looseObject({
+    pooling_mode_cls_token: flag(),
+    pooling_mode_mean_tokens: flag(),
+    pooling_mode_max_tokens: flag(),
+    pooling_mode_mean_sqrt_len_tokens: flag(),
+    pooling_mode_weightedmean_tokens: flag(),
+    pooling_mode_lasttoken: flag(),
+  }),
+);
+const modulesSchema = late(() => z.array(z.looseObject({ type: z.string() })));
+const ownSchema = late(() =>
+  z.object({ pooling: z.enum(POOLINGS).optional(), normalize: z.boolean().optional() }),
+);
+const embedSchema = late(() => z.strictObject(textRunShape()));
 
 /** The key of 1_Pooling/config.json for each pooling. */
-const KEYS: Readonly<Record<Pooling, keyof z.infer<typeof poolingSchema> & string>> = {
+const KEYS: Readonly<Record<Pooling, keyof z.infer<ReturnType<typeof poolingSchema>> & string>> = {
   cls: 'pooling_mode_cls_token',
   mean: 'pooling_mode_mean_tokens',
   max: 'pooling_mode_max_tokens',
@@ -98,7 +103,7 @@ export class Embedder extends TextNetwork {
   static async from(path: string, options: EmbedderOptions = {}): Promise<Embedder> {
     checkOptions(options);
     const { pooling, normalize, ...sessionOptions } = options;
-    const own = parseStrict(ownSchema, { pooling, normalize });
+    const own = parseStrict(ownSchema(), { pooling, normalize });
     return TextModel.use(path, sessionOptions, (model) => Embedder.over(model, own));
   }
 
@@ -111,7 +116,7 @@ export class Embedder extends TextNetwork {
     const output = vectorOutput(session.outputMetadata, files.name);
     const pools = output.shape.length === 3;
     const found = pools && !own.pooling ? await poolingBeside(files) : undefined;
-    const modules = await readJson(join(files.folder, 'modules.json'), modulesSchema);
+    const modules = await readJson(join(files.folder, 'modules.json'), modulesSchema());
     const normalizes = own.normalize ?? modules?.some(({ type }) => type.endsWith('.Normalize')) ?? false;
     const poolings = own.pooling ? [own.pooling] : (found ?? ['mean' as const]);
     return new Embedder(model, output.name, pools ? poolings : null, normalizes);
@@ -128,7 +133,7 @@ export class Embedder extends TextNetwork {
     texts: TextInput | readonly TextInput[],
     options: EmbedOptions = {},
   ): Promise<Embedding | Embedding[]> {
-    const parsed = parseStrict(embedSchema, options);
+    const parsed = parseStrict(embedSchema(), options);
     const { list, one } = textsOf('embed', texts);
     const results = await this.model.run(list, this.output, parsed);
     const answers = results.map((result) => ({ vector: this.#pooled(result), trace: result.trace }));
@@ -174,7 +179,7 @@ function pooled({ data, dims, tokens }: TextOutput, pooling: Pooling): Float64Ar
 
 async function poolingBeside(files: ModelFiles): Promise<Pooling[] | undefined> {
   const file = join(files.folder, '1_Pooling', 'config.json');
-  const config = await readJson(file, poolingSchema);
+  const config = await readJson(file, poolingSchema());
   if (!config) return undefined;
   const asked = POOLINGS.filter((pooling) => config[KEYS[pooling]] === true);
   if (asked.length > 0) return asked;

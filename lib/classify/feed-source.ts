@@ -8,12 +8,10 @@ import type { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import {
   copyData,
-  isFloat,
   isTensorLike,
   type Tensor,
   type TensorData,
   type TensorLike,
-  toFloat32,
   toTensor,
   withData,
 } from '../tensor/tensor.js';
@@ -132,26 +130,16 @@ export class FeedReader {
   }
 
   #prepare(feeds: Feeds, name: string): Tensor {
-    const names = this.session.inputMetadata.map((input) => input.name);
-    const odd = [...Object.keys(feeds), ...names].find((input) => !names.includes(input) || !feeds[input]);
-    if (odd !== undefined) {
-      const what = names.includes(odd) ? `input '${odd}' is missing` : `the model has no input '${odd}'`;
-      throw new ResidualSkipError('INVALID_DATA', `${name}: ${what}; its inputs are ${names.join(', ')}`);
-    }
-    const tensors = Object.fromEntries(
-      names.map((input) => {
-        const tensor = toTensor(`${name}, input '${input}'`, feeds[input]);
-        return [input, isFloat(tensor) ? toFloat32(tensor) : tensor];
-      }),
-    );
     for (const { name: input, shape } of this.session.inputMetadata) {
-      const { dims } = tensors[input]!;
-      if (this.session.model.batching !== 'item' || dims[0] === 1 || dims.length !== shape.length) continue;
+      const dims = feeds[input]?.dims;
+      if (!dims || !isBatch(dims, shape) || this.session.model.batching !== 'item') continue;
       throw new ResidualSkipError(
         'INVALID_SHAPE',
         `${name}, input '${input}': it is [${dims.join(',')}]; give each item of a batch by itself, [1,${dims.slice(1).join(',')}]`,
       );
     }
+    const names = this.session.inputNames;
+    const tensors = this.#fitting(feeds, name);
     const first = tensors[names[0]!]!;
     const shapes = names.map((input) => `[${tensors[input]!.dims.join(',')}]`).join(' ');
     const known = this.#shapes.get(first.size)?.all ?? shapes;
@@ -165,7 +153,21 @@ export class FeedReader {
     FEEDS.set(first.data, tensors);
     return first;
   }
+
+  /** What the model takes of these feeds. @throws ResidualSkipError INVALID_DATA or INVALID_SHAPE, naming the item */
+  #fitting(feeds: Feeds, name: string): TensorMap {
+    try {
+      return this.session.checkedFeeds(feeds);
+    } catch (error) {
+      if (!(error instanceof ResidualSkipError)) throw error;
+      const code = error.code === 'INVALID_SHAPE' ? error.code : 'INVALID_DATA';
+      throw new ResidualSkipError(code, `${name}, ${error.message}`, { cause: error });
+    }
+  }
 }
+
+const isBatch = (dims: readonly number[], { length }: readonly unknown[]) =>
+  dims.length === length && dims[0]! > 1;
 
 const isLabelled = (given: Feeds | LabelledFeeds): given is LabelledFeeds =>
   'feeds' in given && !isTensorLike(given.feeds);

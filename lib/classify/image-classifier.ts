@@ -10,6 +10,7 @@ import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
 import { type answerOutput, classOutput, type Prediction, predictions } from './class-scores.js';
 import { checkMaxPixels, imageInput, preprocessorOf } from './image-input.js';
@@ -53,12 +54,14 @@ const PREPARED_OTHERWISE =
   'policy: the images that certified it were prepared otherwise (sizes, filter, normalisation, or the version of this package), so that ' +
   'its promise is about other tensors; prepare images as then, or calibrate again';
 
-const classifySchema = z.strictObject({
-  topK: z.int().positive().optional(),
-  trace: z.boolean().optional(),
-  policy: z.custom<PolicySource>().optional(),
-  signal: z.instanceof(AbortSignal).optional(),
-});
+const classifySchema = late(() =>
+  z.strictObject({
+    topK: z.int().positive().optional(),
+    trace: z.boolean().optional(),
+    policy: z.custom<PolicySource>().optional(),
+    signal: z.instanceof(AbortSignal).optional(),
+  }),
+);
 
 /**
  * An image classifier: a network with one image input and one score per class, its preprocessing and its labels.
@@ -162,7 +165,7 @@ export class ImageClassifier {
     images: ImageSource | readonly ImageSource[],
     options: ClassifyOptions = {},
   ): Promise<ImageClassification | ImageClassification[]> {
-    const parsed = parseStrict(classifySchema, options);
+    const parsed = parseStrict(classifySchema(), options);
     if (isImageSource(images)) return (await this.#classifyAll([images as ImageSource], parsed))[0]!;
     if (Array.isArray(images)) return this.#classifyAll(images, parsed);
     throw new ResidualSkipError('INVALID_ARGUMENT', 'classify: expected an image or an array of images');

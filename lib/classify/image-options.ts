@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { PreprocessorConfig } from '../data/preprocessor-config.js';
 import type { PreprocessorPreset } from '../data/presets.js';
 import type { SessionOptions } from '../session/options.js';
+import { late } from '../util/late.js';
 import { checkOptions, parseStrict, refuseMisspelt } from '../util/validation.js';
 import { labelsSchema } from './class-scores.js';
 import { type WorkOptions, workShape } from './work.js';
@@ -41,9 +42,9 @@ export function sessionPart(options: ImageClassifierOptions, own: readonly strin
   return rest;
 }
 
-const ownSchema = z.object({ labels: labelsSchema, onNote: workShape.onNote });
+const ownSchema = late(() => z.object({ labels: labelsSchema(), onNote: workShape().onNote }));
 
 /** @throws ResidualSkipError INVALID_ARGUMENT */
 export function checkOwn(options: Pick<ImageClassifierOptions, 'labels' | 'onNote'>): void {
-  parseStrict(ownSchema, options, { subject: 'options' });
+  parseStrict(ownSchema(), options, { subject: 'options' });
 }

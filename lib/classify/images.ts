@@ -7,6 +7,7 @@ import type { DataLimits } from '../data/limits.js';
 import { prefetch } from '../data/prefetch.js';
 import { ResidualSkipError } from '../errors.js';
 import { describeTensor, isTensorLike, Tensor, type TensorLike, toTensor } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 import type { ImageClassifier } from './image-classifier.js';
 import { type ImageSource, nameOf, toRawImage } from './image-source.js';
 import type { Unusable } from './unusable.js';
@@ -43,15 +44,15 @@ export interface DataOptions extends DataLimits {
   readonly groupsFrom?: 'folder' | (string & {}) | undefined;
 }
 
-const most = z.int({ error: 'expected a whole number above 0' }).positive().optional();
+const most = late(() => z.int({ error: 'expected a whole number above 0' }).positive().optional());
 
 /** Schema fields of DataOptions. */
-export const dataShape = {
+export const dataShape = late(() => ({
   labelsFrom: z.string().min(1).optional(),
   groupsFrom: z.string().min(1).optional(),
-  maxPixels: most,
-  maxBytes: most,
-};
+  maxPixels: most(),
+  maxBytes: most(),
+}));
 
 /** One item of a source, an image or a text, not yet read. */
 export interface Item<T extends Tensor = Tensor<'float32'>> {

@@ -7,6 +7,7 @@ import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import { partsTogether } from '../skip/parts.js';
 import { BOX_FORMS, type Boxes } from '../skip/promise.js';
+import { late } from '../util/late.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
 import { firstOutput } from './class-scores.js';
 import { ImageClassifier } from './image-classifier.js';
@@ -41,12 +42,14 @@ export interface DetectedObject {
   readonly box: { readonly x: number; readonly y: number; readonly width: number; readonly height: number };
 }
 
-const detectSchema = z.strictObject({
-  threshold: z.number().min(0).max(1).optional(),
-  policy: z.custom<PolicySource>().optional(),
-  signal: z.instanceof(AbortSignal).optional(),
-});
-const formSchema = z.enum(BOX_FORMS).optional();
+const detectSchema = late(() =>
+  z.strictObject({
+    threshold: z.number().min(0).max(1).optional(),
+    policy: z.custom<PolicySource>().optional(),
+    signal: z.instanceof(AbortSignal).optional(),
+  }),
+);
+const formSchema = late(() => z.enum(BOX_FORMS).optional());
 
 const DEFAULT_THRESHOLD = 0.5;
 /** Coordinates of which none is larger are shares of the sides: no box is as small as two pixels. */
@@ -88,7 +91,7 @@ export class ObjectDetector {
     checkOptions(options);
     const { boxes, ...rest } = options;
     const sessionOptions = sessionPart(rest, ['boxes']);
-    const form = parseStrict(formSchema, boxes, { subject: 'options.boxes' });
+    const form = parseStrict(formSchema(), boxes, { subject: 'options.boxes' });
     const files = await findModel(path);
     const session = await InferenceSession.create(path, sessionOptions);
     const images = await ImageClassifier.over(session, files, rest, firstOutput);
@@ -125,7 +128,7 @@ export class ObjectDetector {
     images: ImageSource | readonly ImageSource[],
     options: DetectOptions = {},
   ): Promise<DetectedObject[] | DetectedObject[][]> {
-    const parsed = parseStrict(detectSchema, options);
+    const parsed = parseStrict(detectSchema(), options);
     if (isImageSource(images)) return this.#detect(images as ImageSource, 0, parsed);
     if (!Array.isArray(images))
       throw new ResidualSkipError('INVALID_ARGUMENT', 'detect: expected an image or an array of images');

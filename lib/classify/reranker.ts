@@ -7,6 +7,7 @@ import { loadPolicy } from '../skip/load-policy.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloatType, type Tensor } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 import { keepRecent } from '../util/maps.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
 import { type PairScore, rankingOf, type Stage, settleList, stagesOf } from './list-stages.js';
@@ -35,15 +36,17 @@ export interface RankedDocument {
   readonly trace: ItemTrace | null;
 }
 
-const rankSchema = z
-  .strictObject({
-    topK: z.int().positive().optional(),
-    margins: z.record(z.string(), z.number().min(0)).optional(),
-    ...textRunShape,
-  })
-  .refine(({ topK, margins }) => margins === undefined || topK !== undefined, {
-    error: 'margins need topK',
-  });
+const rankSchema = late(() =>
+  z
+    .strictObject({
+      topK: z.int().positive().optional(),
+      margins: z.record(z.string(), z.number().min(0)).optional(),
+      ...textRunShape(),
+    })
+    .refine(({ topK, margins }) => margins === undefined || topK !== undefined, {
+      error: 'margins need topK',
+    }),
+);
 
 /**
  * Orders documents by how well they fit a query: a cross-encoder, which reads both together and gives a number, or scores of two classes.
@@ -89,7 +92,7 @@ export class Reranker extends TextNetwork {
     documents: readonly string[],
     options: RankOptions = {},
   ): Promise<RankedDocument[]> {
-    const { topK, margins, ...rest } = parseStrict(rankSchema, options);
+    const { topK, margins, ...rest } = parseStrict(rankSchema(), options);
     checkList(query, documents);
     const pairs = this.pairsOf(query, documents);
     const scores = margins

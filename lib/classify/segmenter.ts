@@ -7,6 +7,7 @@ import { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import { isFloat, type Tensor, toFloat32 } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { parseStrict } from '../util/validation.js';
 import { answerOutput } from './class-scores.js';
@@ -32,10 +33,12 @@ export interface SegmentedClass {
   readonly share: number;
 }
 
-const segmentSchema = z.strictObject({
-  policy: z.custom<PolicySource>().optional(),
-  signal: z.instanceof(AbortSignal).optional(),
-});
+const segmentSchema = late(() =>
+  z.strictObject({
+    policy: z.custom<PolicySource>().optional(),
+    signal: z.instanceof(AbortSignal).optional(),
+  }),
+);
 
 /** A class for each pixel of an image. */
 export class Segmentation {
@@ -126,7 +129,7 @@ export class Segmenter {
     images: ImageSource | readonly ImageSource[],
     options: SegmentOptions = {},
   ): Promise<Segmentation | Segmentation[]> {
-    const parsed = parseStrict(segmentSchema, options);
+    const parsed = parseStrict(segmentSchema(), options);
     if (isImageSource(images)) return this.#segment(images as ImageSource, 0, parsed);
     if (!Array.isArray(images))
       throw new ResidualSkipError('INVALID_ARGUMENT', 'segment: expected an image or an array of images');

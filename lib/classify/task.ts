@@ -4,6 +4,7 @@ import type { Program, Step, ValueId } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { type Metric, partsOf } from '../skip/promise.js';
 import { type ClassScores, endOf } from '../skip/scores.js';
+import { late } from '../util/late.js';
 
 export const TASKS = [
   'single-label',
@@ -31,7 +32,7 @@ export interface TaskOptions {
 }
 
 /** Schema fields of TaskOptions. */
-export const taskShape = { task: z.enum(TASKS).optional() };
+export const taskShape = late(() => ({ task: z.enum(TASKS).optional() }));
 
 /** Of each task the metrics of its own, the default first. */
 const METRICS_OF: Readonly<Record<TaskName, readonly [Metric, ...string[]]>> = {

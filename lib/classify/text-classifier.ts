@@ -3,6 +3,7 @@ import type { SessionOptions } from '../session/options.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
 import { classOutput, labelsSchema, type Prediction, predictions } from './class-scores.js';
 import {
@@ -36,7 +37,7 @@ export interface TextClassification extends Prediction {
 }
 
 const TOP_K = 5;
-const classifySchema = z.strictObject({ topK: z.int().positive().optional(), ...textRunShape });
+const classifySchema = late(() => z.strictObject({ topK: z.int().positive().optional(), ...textRunShape() }));
 
 /**
  * A text classifier: a network that takes tokens and has one score per class, its tokenizer.json and its labels. Needs the package
@@ -68,7 +69,7 @@ export class TextClassifier extends TextNetwork {
   static async from(path: string, options: TextClassifierOptions = {}): Promise<TextClassifier> {
     checkOptions(options);
     const { labels: own, ...sessionOptions } = options;
-    parseStrict(labelsSchema, own, { subject: 'options.labels' });
+    parseStrict(labelsSchema(), own, { subject: 'options.labels' });
     return TextModel.use(path, sessionOptions, async (model) => TextClassifier.over(model, own));
   }
 
@@ -95,7 +96,7 @@ export class TextClassifier extends TextNetwork {
     texts: TextInput | readonly TextInput[],
     options: ClassifyTextOptions = {},
   ): Promise<TextClassification | TextClassification[]> {
-    const { topK = TOP_K, ...rest } = parseStrict(classifySchema, options);
+    const { topK = TOP_K, ...rest } = parseStrict(classifySchema(), options);
     const { list, one } = textsOf('classify', texts);
     const answers = (await this.model.run(list, this.output, rest)).map(({ data, trace }) => {
       const top = this.predict(data, topK);

@@ -11,6 +11,7 @@ import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 import { append } from '../util/maps.js';
 
 /** A text, or a pair of them for networks that compare two. */
@@ -26,11 +27,11 @@ export interface TextRunOptions {
   signal?: AbortSignal | undefined;
 }
 
-export const textRunShape = {
+export const textRunShape = late(() => ({
   trace: z.boolean().optional(),
   policy: z.custom<PolicySource>().optional(),
   signal: z.instanceof(AbortSignal).optional(),
-};
+}));
 
 /** What a run of several texts of one length gave one of them. */
 export interface TextResult {

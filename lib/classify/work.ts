@@ -3,6 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { Progress } from '../session/progress.js';
+import { late } from '../util/late.js';
 
 /** Options of work that takes time. */
 export interface WorkOptions {
@@ -14,18 +15,20 @@ export interface WorkOptions {
   signal?: AbortSignal | null | undefined;
 }
 
-const callback = z.custom<(value: never) => void>((value) => typeof value === 'function', {
-  error: 'expected a function',
-});
+const callback = late(() =>
+  z.custom<(value: never) => void>((value) => typeof value === 'function', {
+    error: 'expected a function',
+  }),
+);
 
 /** Schema fields of WorkOptions. */
-export const workShape = {
-  onProgress: callback.optional(),
-  onNote: callback.optional(),
+export const workShape = late(() => ({
+  onProgress: callback().optional(),
+  onNote: callback().optional(),
   signal: z
     .custom<AbortSignal>((value) => value instanceof AbortSignal, { error: 'expected an AbortSignal' })
     .nullish(),
-};
+}));
 
 /** Hands a note to the caller; a process warning if he takes none. */
 export function makeNote(onNote: WorkOptions['onNote'], text: string): void {

@@ -32,6 +32,7 @@ export interface ServeOptions {
   readonly poll?: number;
   readonly audit?: string;
   readonly auditKeep?: number;
+  readonly auditSize?: number;
   readonly auditRotate?: Rotation;
   readonly auditInputs?: 'hash' | 'store' | 'none';
   readonly auditKey?: string;
@@ -74,10 +75,21 @@ export function duration(text: string): number {
   throw new InvalidArgumentError('It must be a time such as 20ms, 0.5s, 2h or 30d.');
 }
 
-function rotation(text: string): Rotation {
+/** Undefined for what is no size, such as a time. */
+function bytesIn(text: string): number | undefined {
   const [, digits, unit] = /^(\d+)(kb|mb|gb)$/i.exec(text.trim()) ?? [];
-  if (!unit) return { maxAge: duration(text) };
-  return { maxBytes: Number(digits) * BYTES[unit.toLowerCase() as keyof typeof BYTES] };
+  return unit === undefined ? undefined : Number(digits) * BYTES[unit.toLowerCase() as keyof typeof BYTES];
+}
+
+function size(text: string): number {
+  const bytes = bytesIn(text);
+  if (bytes) return bytes;
+  throw new InvalidArgumentError('It must be a size such as 500MB or 2GB.');
+}
+
+function rotation(text: string): Rotation {
+  const maxBytes = bytesIn(text);
+  return maxBytes === undefined ? { maxAge: duration(text) } : { maxBytes };
 }
 
 const TABLE: readonly Entry[] = [
@@ -187,6 +199,12 @@ const TABLE: readonly Entry[] = [
     help: 'remove records after this time, such as 30d',
     kind: 'text',
     parse: duration,
+  },
+  {
+    flags: '--audit-size <size>',
+    help: 'remove the oldest records while all of them take more than this, such as 2GB; stored inputs do not count',
+    kind: 'text',
+    parse: size,
   },
   {
     flags: '--audit-rotate <limit>',

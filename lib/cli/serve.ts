@@ -75,14 +75,17 @@ function wordServed({ name, setting: { name: policy, file, promise } }: Served):
 }
 
 /** The server's option `audit`. */
-function auditOf({ audit: folder, auditKeep, auditRotate, auditInputs, auditKey }: ServeOptions) {
+function auditOf(options: ServeOptions) {
+  const { audit: folder, auditKeep, auditSize, auditRotate, auditInputs, auditKey } = options;
   if (folder === undefined) {
-    if ([auditKeep, auditRotate, auditInputs, auditKey].every((one) => one === undefined)) return undefined;
+    const others = [auditKeep, auditSize, auditRotate, auditInputs, auditKey];
+    if (others.every((one) => one === undefined)) return undefined;
     throw new ResidualSkipError('INVALID_ARGUMENT', '--audit: it is missing; name a folder for the records');
   }
   return {
     ...{ folder, ...auditRotate },
     ...(auditKeep && { keep: auditKeep }),
+    ...(auditSize && { keepBytes: auditSize }),
     ...(auditInputs && { inputs: auditInputs }),
     ...(auditKey && { key: auditKey }),
   };

@@ -4,9 +4,10 @@ import { extname } from 'node:path';
 import Papa from 'papaparse';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { late } from '../util/late.js';
 import { readJson } from './files.js';
 
-const jsonSchema = z.record(z.string(), z.union([z.string(), z.int().transform(String)]));
+const jsonSchema = late(() => z.record(z.string(), z.union([z.string(), z.int().transform(String)])));
 
 /**
  * Reads a JSON object `{ "cats/1.jpg": "night" }`, or lines `name,value` of CSV (RFC 4180, no header).
@@ -15,7 +16,7 @@ const jsonSchema = z.record(z.string(), z.union([z.string(), z.int().transform(S
  */
 export async function readAssignments(file: string): Promise<ReadonlyMap<string, string>> {
   if (extname(file).toLowerCase() === '.json') {
-    const known = await readJson(file, jsonSchema);
+    const known = await readJson(file, jsonSchema());
     if (known === undefined) throw new ResidualSkipError('INVALID_DATA', `file ${file}: it doesn't exist`);
     return new Map(Object.entries(known));
   }

@@ -2,6 +2,7 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { type ModelLocation, requireModel } from '../model/read/file.js';
+import { late } from '../util/late.js';
 import { refuseMisspelt } from '../util/validation.js';
 import type { SoundForm } from './arrays.js';
 import { readJson } from './files.js';
@@ -22,19 +23,23 @@ export interface ModelFiles extends ModelLocation {
   readonly architecture?: string;
 }
 
-const configSchema = z.looseObject({
-  id2label: z
-    .record(z.string().regex(/^\d+$/, { error: 'expected the index of a class as the key' }), z.string())
-    .optional(),
-  problem_type: z.string().nullish(),
-  architectures: z.array(z.string()).nullish(),
-});
+const configSchema = late(() =>
+  z.looseObject({
+    id2label: z
+      .record(z.string().regex(/^\d+$/, { error: 'expected the index of a class as the key' }), z.string())
+      .optional(),
+    problem_type: z.string().nullish(),
+    architectures: z.array(z.string()).nullish(),
+  }),
+);
 
 /** What preprocessor_config.json says of networks of sounds, and of no others. */
-const soundSchema = z.looseObject({
-  sampling_rate: z.number().positive(),
-  do_normalize: z.boolean().nullish(),
-});
+const soundSchema = late(() =>
+  z.looseObject({
+    sampling_rate: z.number().positive(),
+    do_normalize: z.boolean().nullish(),
+  }),
+);
 
 /**
  * Finds a model named by its file or by its folder, see `locateModel`, and reads `preprocessor_config.json` and
@@ -47,11 +52,11 @@ export async function findModel(path: string): Promise<ModelFiles> {
   const source = join(folder, 'preprocessor_config.json');
   const configFile = join(folder, 'config.json');
   const given = await readJson(source, z.unknown());
-  const ofSounds = soundSchema.safeParse(given).data;
+  const ofSounds = soundSchema().safeParse(given).data;
   const config =
     given === undefined || ofSounds ? undefined : parsePreprocessor(given, source, 'INVALID_DATA');
-  const about = (await readJson(configFile, configSchema)) ?? {};
-  refuseMisspelt(about, Object.keys(configSchema.shape), configFile, 'INVALID_DATA');
+  const about = (await readJson(configFile, configSchema())) ?? {};
+  refuseMisspelt(about, Object.keys(configSchema().shape), configFile, 'INVALID_DATA');
   const { id2label, problem_type: problem, architectures } = about;
   return {
     ...location,

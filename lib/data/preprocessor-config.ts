@@ -1,48 +1,51 @@
 /** The configuration of how pixels are prepared. */
 import { z } from 'zod';
 import type { ErrorCode } from '../errors.js';
+import { late } from '../util/late.js';
 import { parseStrict, refuseMisspelt } from '../util/validation.js';
 import { PRESET_FIELDS, PRESETS } from './presets.js';
 
-const length = z.int().positive().max(65535);
-const rectangle = z.strictObject({ height: length, width: length });
-const perChannel = z.union([z.number(), z.array(z.number()).nonempty()]);
+const length = late(() => z.int().positive().max(65535));
+const rectangle = late(() => z.strictObject({ height: length(), width: length() }));
+const perChannel = late(() => z.union([z.number(), z.array(z.number()).nonempty()]));
 
 /**
  * The part of Hugging Face's `preprocessor_config.json` that describes what happens to the pixels. Unrelated fields are
  * ignored; fields that ask for something that isn't implemented are errors.
  */
-export const preprocessorConfigSchema = z.looseObject({
-  preset: z.enum(PRESETS).optional(),
-  image_processor_type: z.string().optional(),
-  feature_extractor_type: z.string().optional(),
-  do_resize: z.boolean().optional(),
-  size: z
-    .union([
-      length,
-      rectangle,
-      z.strictObject({ shortest_edge: length, longest_edge: length.optional() }),
-      z.strictObject({ max_height: length, max_width: length }),
-    ])
-    .optional(),
-  resample: z.int().nullish(),
-  crop_pct: z.number().positive().max(1).nullish(),
-  do_center_crop: z.boolean().nullish(),
-  crop_size: z.union([length, rectangle]).nullish(),
-  do_rescale: z.boolean().optional(),
-  rescale_factor: z.number().optional(),
-  do_normalize: z.boolean().optional(),
-  image_mean: perChannel.nullish(),
-  image_std: perChannel.nullish(),
-  do_flip_channel_order: z.boolean().optional(),
-  do_pad: z.boolean().nullish(),
-  pad_size: rectangle.nullish(),
-  pad_value: z.int().min(0).max(255).optional(),
-  pad_center: z.boolean().optional(),
-  rescale_offset: z.literal(false).nullish(),
-  include_top: z.literal(false).nullish(),
-});
-type Parsed = z.infer<typeof preprocessorConfigSchema>;
+export const preprocessorConfigSchema = late(() =>
+  z.looseObject({
+    preset: z.enum(PRESETS).optional(),
+    image_processor_type: z.string().optional(),
+    feature_extractor_type: z.string().optional(),
+    do_resize: z.boolean().optional(),
+    size: z
+      .union([
+        length(),
+        rectangle(),
+        z.strictObject({ shortest_edge: length(), longest_edge: length().optional() }),
+        z.strictObject({ max_height: length(), max_width: length() }),
+      ])
+      .optional(),
+    resample: z.int().nullish(),
+    crop_pct: z.number().positive().max(1).nullish(),
+    do_center_crop: z.boolean().nullish(),
+    crop_size: z.union([length(), rectangle()]).nullish(),
+    do_rescale: z.boolean().optional(),
+    rescale_factor: z.number().optional(),
+    do_normalize: z.boolean().optional(),
+    image_mean: perChannel().nullish(),
+    image_std: perChannel().nullish(),
+    do_flip_channel_order: z.boolean().optional(),
+    do_pad: z.boolean().nullish(),
+    pad_size: rectangle().nullish(),
+    pad_value: z.int().min(0).max(255).optional(),
+    pad_center: z.boolean().optional(),
+    rescale_offset: z.literal(false).nullish(),
+    include_top: z.literal(false).nullish(),
+  }),
+);
+type Parsed = z.infer<ReturnType<typeof preprocessorConfigSchema>>;
 /**
  * How pixels are prepared: the fields of Hugging Face's preprocessor_config.json, and `preset`, whose fields these change. Other
  * fields are ignored or refused.
@@ -55,8 +58,8 @@ export type PreprocessorConfig = { [Key in keyof Parsed as string extends Key ? 
  * @throws ResidualSkipError with `code`
  */
 export function parsePreprocessor(value: unknown, subject: string, code: ErrorCode): PreprocessorConfig {
-  const config = parseStrict(preprocessorConfigSchema, value, { code, subject });
-  refuseMisspelt(config, Object.keys(preprocessorConfigSchema.shape), subject, code);
+  const config = parseStrict(preprocessorConfigSchema(), value, { code, subject });
+  refuseMisspelt(config, Object.keys(preprocessorConfigSchema().shape), subject, code);
   return config;
 }
 

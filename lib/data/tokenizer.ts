@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { late } from '../util/late.js';
 import { requirePackage } from '../util/packages.js';
 import { readJson } from './files.js';
 
@@ -28,18 +29,22 @@ function loadLibrary(): Library {
   }
 }
 
-const specialToken = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
-const tokenizerSchema = z.looseObject({
-  model: z.looseObject({}),
-  truncation: z.looseObject({ max_length: z.int().positive() }).nullish(),
-  padding: z.looseObject({ pad_id: z.int().nonnegative() }).nullish(),
-});
-const configSchema = z.looseObject({
-  model_max_length: z.number().positive().nullish(),
-  pad_token: specialToken,
-});
-const sentenceSchema = z.looseObject({ max_seq_length: z.int().positive().nullish() });
-const modelSchema = z.looseObject({ max_position_embeddings: z.int().positive().nullish() });
+const specialToken = late(() => z.union([z.string(), z.looseObject({ content: z.string() })]).nullish());
+const tokenizerSchema = late(() =>
+  z.looseObject({
+    model: z.looseObject({}),
+    truncation: z.looseObject({ max_length: z.int().positive() }).nullish(),
+    padding: z.looseObject({ pad_id: z.int().nonnegative() }).nullish(),
+  }),
+);
+const configSchema = late(() =>
+  z.looseObject({
+    model_max_length: z.number().positive().nullish(),
+    pad_token: specialToken(),
+  }),
+);
+const sentenceSchema = late(() => z.looseObject({ max_seq_length: z.int().positive().nullish() }));
+const modelSchema = late(() => z.looseObject({ max_position_embeddings: z.int().positive().nullish() }));
 
 /** Configurations without a limit have 1e30 there. */
 const NO_LIMIT = 1e9;
@@ -49,10 +54,10 @@ export const TOKEN_INPUTS = ['input_ids', 'attention_mask', 'token_type_ids'] as
 
 /** The files beside a model that say how texts become tokens, and how many. */
 async function readConfiguration(folder: string) {
-  const json = await readJson(join(folder, 'tokenizer.json'), tokenizerSchema);
-  const config = (await readJson(join(folder, 'tokenizer_config.json'), configSchema)) ?? {};
-  const sentence = await readJson(join(folder, 'sentence_bert_config.json'), sentenceSchema);
-  const model = await readJson(join(folder, 'config.json'), modelSchema);
+  const json = await readJson(join(folder, 'tokenizer.json'), tokenizerSchema());
+  const config = (await readJson(join(folder, 'tokenizer_config.json'), configSchema())) ?? {};
+  const sentence = await readJson(join(folder, 'sentence_bert_config.json'), sentenceSchema());
+  const model = await readJson(join(folder, 'config.json'), modelSchema());
   const limits = [
     sentence?.max_seq_length,
     json?.truncation?.max_length,

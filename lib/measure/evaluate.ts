@@ -7,7 +7,7 @@ import { doubtOf, type TaskOptions, taskShape } from '../classify/task.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { takeEvenly } from '../data/dataset.js';
 import { findModel } from '../data/model-files.js';
-import type { ResidualSkipError } from '../errors.js';
+import { ResidualSkipError } from '../errors.js';
 import { argMax } from '../numeric/softmax.js';
 import { mean } from '../numeric/statistics.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
@@ -104,9 +104,9 @@ export interface EvaluatedRung {
 }
 
 const ownShape = {
-  ...dataShape,
-  ...taskShape,
-  ...workShape,
+  ...dataShape(),
+  ...taskShape(),
+  ...workShape(),
   limit: z.int({ error: 'expected a whole number above 0' }).positive().optional(),
   energy: z.boolean().optional(),
   loss: z
@@ -151,11 +151,12 @@ async function measure(
   work: Work,
 ): Promise<Evaluation> {
   const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
+  const { promise } = classifier.session.policy;
+  checkLoss(promise, options);
   const { list, count } = await classifier.model.open(data, options);
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
   const tally = new Tally();
-  const { promise } = classifier.session.policy;
   const tested = promise ? [promise, ...(promise.also ?? [])] : [];
   let lossesBy: ReturnType<TimedClassifier['lossOf']>[] | undefined;
   const losses = tested.map((): number[] => []);
@@ -206,6 +207,26 @@ async function measure(
     energy: energy ? classifier.measureEnergy(sample.taken) : null,
     unusable: classifier.unusable.problems,
   };
+}
+
+/** @throws ResidualSkipError INVALID_ARGUMENT unless a loss is given where one is needed, and only there */
+function checkLoss(
+  promise: PolicyInfo['promise'],
+  { loss, task }: Pick<EvaluateOptions, 'loss' | 'task'>,
+): void {
+  const metric = promise?.metric;
+  const why =
+    metric === 'custom'
+      ? "the policy promises the metric 'custom'"
+      : task === 'custom' && "the task is 'custom'";
+  if ((loss !== undefined) === (why !== false)) return;
+  throw new ResidualSkipError(
+    'INVALID_ARGUMENT',
+    why
+      ? `loss: ${why}, and only a function tells how far an answer is off; give evaluate() the one that \`calibrate\` had, ` +
+          "or take the policy 'full' and another task"
+      : `loss: it is for the metric 'custom', and the policy promises ${metric ? `'${metric}'` : 'nothing'}; omit it`,
+  );
 }
 
 /** At most `most` of the values that are added, spread evenly over them, however many there will be. */

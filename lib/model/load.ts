@@ -1,7 +1,7 @@
 import { dirname } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { sizeOf } from '../numeric/shapes.js';
-import { FileIdentity } from '../tensor/recall.js';
+import { FileIdentity, type WeightFile } from '../tensor/recall.js';
 import { copyData } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
@@ -59,16 +59,20 @@ export async function loadModel(
 async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOptions): Promise<Model> {
   const file = typeof source === 'string' ? await readModelFile(source, options.identified) : undefined;
   const { bytes, sha256 } = file ?? (await copied(source as Uint8Array | ArrayBuffer));
-  const { proto, opset, graph } = await decode(bytes, file);
+  const { proto, opset, graph, external } = await decode(bytes, file);
   const runnable = unsupportedOperators({ graph }).length === 0;
   if (!runnable && !options.allowUnsupported) requireSupported(graph);
-  const identity = new FileIdentity(sha256 ?? file!.file);
+  // Networks that were trained apart may differ only in what lies beside their files.
+  const alone = external.size === 0;
+  const identity = new FileIdentity((alone && sha256) || [file!.file, ...external.values()]);
+  if (sha256 !== undefined) await identity.identify();
   return {
     get sha256() {
       return identity.sha256;
     },
     identify: () => identity.identify(),
     ...(file && { location: file.location }),
+    external: [...external.keys()],
     opset,
     metadata: metadataOf(proto),
     ...(await inTurns(analysed(graph, opset, runnable))),
@@ -118,6 +122,8 @@ async function copied(source: Uint8Array | ArrayBuffer) {
 
 interface Decoded extends DecodedModel {
   readonly proto: ModelProto;
+  /** Files with weights of it. */
+  readonly external: ReadonlyMap<string, WeightFile>;
 }
 
 async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<Decoded> {
@@ -127,9 +133,9 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
     const proto = await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
     const external = await readExternalData(proto, file && dirname(file.location.model));
     const aligned = await inTurns(alignInPlace(proto, file));
-    const decoded = await inTurns(decodeModel(proto, new Map([...aligned, ...external])));
+    const decoded = await inTurns(decodeModel(proto, new Map([...aligned, ...external.data])));
     if (file) noteOffsets(decoded.graph.constants.values(), aligned, file);
-    return { proto, ...decoded };
+    return { proto, ...decoded, external: external.files };
   } catch (error) {
     if (!(error instanceof ResidualSkipError) || error.code !== 'MODEL_CORRUPT') throw error;
     const subject = file ? `model '${file.location.model}'` : 'model';

@@ -197,7 +197,7 @@ export async function readNetwork(path: string): Promise<Network> {
   // With its hash, the whole file is read; otherwise its large weights would be left out.
   const file = await readModelFile(path, () => true);
   const proto = decodeModelProto(file.bytes);
-  const external = await readExternalData(proto, dirname(file.location.model));
+  const { data: external } = await readExternalData(proto, dirname(file.location.model));
   for (const tensor of tensorsOf(proto.graph)) {
     const data = external.get(tensor);
     if (!data) continue;

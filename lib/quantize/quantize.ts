@@ -65,9 +65,9 @@ export interface Quantization extends Comparison {
 }
 
 const ownShape = {
-  maxPixels: dataShape.maxPixels,
-  maxBytes: dataShape.maxBytes,
-  ...workShape,
+  maxPixels: dataShape().maxPixels,
+  maxBytes: dataShape().maxBytes,
+  ...workShape(),
   float: z.array(z.string()).optional(),
   seed: z.int({ error: 'expected a whole number of at least 0' }).min(0).optional(),
 };

@@ -13,9 +13,9 @@ export interface TensorMetadata {
 /** Facts about a model. */
 export interface ModelInfo {
   /**
-   * Hex SHA-256 of the model file. A session without a policy for the model and without observers computes it from the file when it is
-   * first read: 0.8 ms for each MB, on the calling thread, unless `session.sha256()` was awaited before. READ_FAILED if the file has
-   * changed since.
+   * Hex SHA-256 of the model file and, behind it, of the files with its external weights. A session without a policy for the model and
+   * without observers computes it from the files when it is first read: 0.8 ms for each MB, on the calling thread, unless
+   * `session.sha256()` was awaited before. READ_FAILED if they have changed since.
    */
   readonly sha256: string;
   /** Version of ONNX's operator set. */

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { PRECISIONS, type Precision } from '../model/program/program.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemRequest, RunObserver } from '../skip/observer.js';
+import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
 import { env } from './env.js';
 import type { Progress } from './progress.js';
@@ -106,9 +107,13 @@ export interface RunOptions extends RunSyncOptions {
   terminate?: boolean | undefined;
 }
 
-const policySchema = z.custom<PolicySource>(
-  (value) => typeof value === 'string' || (typeof value === 'object' && value !== null),
-  { error: "expected 'model', 'full', a SkipPolicy or the path of a policy file" },
+const MOST_THREADS = 1024;
+const isPolicy = (value: unknown) =>
+  typeof value === 'string' || (typeof value === 'object' && value !== null);
+const policySchema = late(() =>
+  z.custom<PolicySource>(isPolicy, {
+    error: "expected 'model', 'full', a SkipPolicy or the path of a policy file",
+  }),
 );
 
 function integer(max: number) {
@@ -120,106 +125,135 @@ function oneOf<const T extends readonly string[]>(names: T) {
   return z.enum(names, { error: `expected one of ${names.map((name) => `'${name}'`).join(', ')}` });
 }
 
-const logLevel = z.literal([0, 1, 2, 3, 4], { error: 'expected an integer in 0..4' });
+const logLevel = late(() => z.literal([0, 1, 2, 3, 4], { error: 'expected an integer in 0..4' }));
 const CPU_ONLY = "this package runs on the CPU alone; expected ['cpu']";
 
-const ignoredShape = {
-  interOpNumThreads: z.int().min(0).optional(),
-  graphOptimizationLevel: oneOf(['disabled', 'basic', 'extended', 'layout', 'all']).optional(),
-  enableCpuMemArena: z.boolean().optional(),
-  enableMemPattern: z.boolean().optional(),
-  executionMode: oneOf(['sequential', 'parallel']).optional(),
-  logId: z.string().optional(),
-  logSeverityLevel: logLevel.optional(),
-  logVerbosityLevel: z.int().optional(),
-  profileFilePrefix: z.string().optional(),
-  extra: z.record(z.string(), z.unknown()).optional(),
-} satisfies Record<keyof IgnoredSessionOptions, z.ZodType>;
+const ignoredShape = late(
+  () =>
+    ({
+      interOpNumThreads: z.int().min(0).optional(),
+      graphOptimizationLevel: oneOf(['disabled', 'basic', 'extended', 'layout', 'all']).optional(),
+      enableCpuMemArena: z.boolean().optional(),
+      enableMemPattern: z.boolean().optional(),
+      executionMode: oneOf(['sequential', 'parallel']).optional(),
+      logId: z.string().optional(),
+      logSeverityLevel: logLevel().optional(),
+      logVerbosityLevel: z.int().optional(),
+      profileFilePrefix: z.string().optional(),
+      extra: z.record(z.string(), z.unknown()).optional(),
+    }) satisfies Record<keyof IgnoredSessionOptions, z.ZodType>,
+);
 
-const sessionSchema = z.strictObject({
-  ...ignoredShape,
-  intraOpNumThreads: z.int().min(0).max(1024, { error: 'expected an integer in 0..1024' }).optional(),
-  executionProviders: z
-    .array(
-      z.custom<string | { readonly name: string }>(
-        (value) => value === 'cpu' || Object(value).name === 'cpu',
-        {
-          error: ({ input }) => `'${Object(input).name ?? input}' is not available: ${CPU_ONLY}`,
-        },
-      ),
-    )
-    .optional(),
-  preferredOutputLocation: z
-    .union([z.literal('cpu'), z.record(z.string(), z.literal('cpu'))], {
-      error: "outputs are in main memory; expected 'cpu'",
-    })
-    .optional(),
-  policy: policySchema.optional(),
-  backend: oneOf(['native', 'reference']).optional(),
-  threads: integer(1024).optional(),
-  isa: oneOf(ISAS).optional(),
-  precision: oneOf(PRECISIONS).optional(),
-  maxMemory: integer(Number.MAX_SAFE_INTEGER).optional(),
-  original: z.custom<ModelSource>().optional(),
-  enableProfiling: z.boolean().optional(),
-  onProgress: z
-    .custom<(progress: Progress) => void>((value) => typeof value === 'function', {
-      error: 'expected a function',
-    })
-    .optional(),
-  freeDimensionOverrides: z.record(z.string(), integer(2 ** 31 - 1)).optional(),
-  observers: z
-    .array(
-      z.custom<RunObserver>(
+const sessionSchema = late(() =>
+  z.strictObject({
+    ...ignoredShape(),
+    intraOpNumThreads: z
+      .int()
+      .min(0)
+      .max(MOST_THREADS, { error: `expected an integer in 0..${MOST_THREADS}` })
+      .optional(),
+    executionProviders: z
+      .array(
+        z.custom<string | { readonly name: string }>(
+          (value) => value === 'cpu' || Object(value).name === 'cpu',
+          {
+            error: ({ input }) => `'${Object(input).name ?? input}' is not available: ${CPU_ONLY}`,
+          },
+        ),
+      )
+      .optional(),
+    preferredOutputLocation: z
+      .union([z.literal('cpu'), z.record(z.string(), z.literal('cpu'))], {
+        error: "outputs are in main memory; expected 'cpu'",
+      })
+      .optional(),
+    policy: policySchema().optional(),
+    backend: oneOf(['native', 'reference']).optional(),
+    threads: integer(MOST_THREADS).optional(),
+    isa: oneOf(ISAS).optional(),
+    precision: oneOf(PRECISIONS).optional(),
+    maxMemory: integer(Number.MAX_SAFE_INTEGER).optional(),
+    original: z.custom<ModelSource>().optional(),
+    enableProfiling: z.boolean().optional(),
+    onProgress: z
+      .custom<(progress: Progress) => void>((value) => typeof value === 'function', {
+        error: 'expected a function',
+      })
+      .optional(),
+    freeDimensionOverrides: z.record(z.string(), integer(2 ** 31 - 1)).optional(),
+    observers: z
+      .array(
+        z.custom<RunObserver>(
+          (value) =>
+            typeof value === 'object' &&
+            value !== null &&
+            ['function', 'undefined'].includes(typeof Reflect.get(value, 'onRun')),
+          { error: 'expected an object with a method onRun' },
+        ),
+        { error: 'expected an array of observers' },
+      )
+      .optional(),
+  }),
+);
+
+const runSyncSchema = late(() =>
+  z.strictObject({
+    policy: policySchema().optional(),
+    requests: z
+      .custom<readonly ItemRequest[]>(
         (value) =>
-          typeof value === 'object' &&
-          value !== null &&
-          ['function', 'undefined'].includes(typeof Reflect.get(value, 'onRun')),
-        { error: 'expected an object with a method onRun' },
-      ),
-      { error: 'expected an array of observers' },
-    )
-    .optional(),
-});
+          Array.isArray(value) &&
+          value.every((one) => typeof one?.caller === 'string' && typeof one.id === 'string'),
+        { error: 'expected an array of objects with caller and id' },
+      )
+      .optional(),
+    tag: z.string().optional(),
+    logSeverityLevel: logLevel().optional(),
+    logVerbosityLevel: z.int().optional(),
+    extra: z.record(z.string(), z.unknown()).optional(),
+    trace: z.undefined({ error: 'runTraced and runTracedSync return traces' }).optional(),
+  }),
+);
 
-const runSyncSchema = z.strictObject({
-  policy: policySchema.optional(),
-  requests: z
-    .custom<readonly ItemRequest[]>(
-      (value) =>
-        Array.isArray(value) &&
-        value.every((one) => typeof one?.caller === 'string' && typeof one.id === 'string'),
-      { error: 'expected an array of objects with caller and id' },
-    )
-    .optional(),
-  tag: z.string().optional(),
-  logSeverityLevel: logLevel.optional(),
-  logVerbosityLevel: z.int().optional(),
-  extra: z.record(z.string(), z.unknown()).optional(),
-  trace: z.undefined({ error: 'runTraced and runTracedSync return traces' }).optional(),
-});
-
-const runSchema = runSyncSchema.extend({
-  signal: z
-    .custom<AbortSignal>((value) => value instanceof AbortSignal, { error: 'expected an AbortSignal' })
-    .nullish(),
-  terminate: z.boolean({ error: 'expected true or false' }).optional(),
-});
+const runSchema = late(() =>
+  runSyncSchema().extend({
+    signal: z
+      .custom<AbortSignal>((value) => value instanceof AbortSignal, { error: 'expected an AbortSignal' })
+      .nullish(),
+    terminate: z.boolean({ error: 'expected true or false' }).optional(),
+  }),
+);
 
 /** Names of the options of `run`. */
-export const RUN_OPTIONS: readonly string[] = Object.keys(runSchema.shape);
+export const runOptions: () => readonly string[] = late(() => Object.keys(runSchema().shape));
 
-function parseOptions<T>(schema: z.ZodType<T>, value: unknown): T {
+/** Options that need no schema, whose library takes longer to load than a small network. Such values are what the schema accepts. */
+const PLAIN: { readonly [option: string]: (value: unknown) => boolean } = {
+  policy: isPolicy,
+  threads: (value) => Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MOST_THREADS,
+  isa: (value) => (ISAS as readonly unknown[]).includes(value),
+  precision: (value) => (PRECISIONS as readonly unknown[]).includes(value),
+};
+
+function isPlain(value: unknown): value is SessionOptions {
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype)
+    return false;
+  return Object.entries(value).every(
+    ([name, option]) => Object.hasOwn(PLAIN, name) && (option === undefined || PLAIN[name]!(option)),
+  );
+}
+
+function parseOptions<T>(schema: () => z.ZodType<T>, value: unknown): T {
   // Every run calls this, usually without options.
   if (value === undefined) return {} as T;
-  return parseStrict(schema, value ?? {});
+  return parseStrict(schema(), value ?? {});
 }
 
 const warned = new Set<string>();
 
 function warnOfIgnored(options: SessionOptions): void {
   if (env.logLevel === 'error' || env.logLevel === 'fatal') return;
-  for (const name of Object.keys(ignoredShape)) {
+  for (const name of Object.keys(ignoredShape())) {
     if (!Object.hasOwn(options, name) || warned.has(name)) continue;
     warned.add(name);
     process.emitWarning(`onnxruntime's option ${name} has no effect in residual-skip`, {
@@ -233,6 +267,7 @@ function warnOfIgnored(options: SessionOptions): void {
  * @throws ResidualSkipError INVALID_ARGUMENT naming all unknown or malformed options
  */
 export function parseSessionOptions(value: unknown): SessionOptions {
+  if (isPlain(value)) return { ...value };
   const options: SessionOptions = parseOptions(sessionSchema, value);
   warnOfIgnored(options);
   const { intraOpNumThreads, ...rest } = options;

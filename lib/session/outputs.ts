@@ -18,7 +18,7 @@ import {
   toTensor,
 } from '../tensor/tensor.js';
 import { checkNames } from './feeds.js';
-import { RUN_OPTIONS } from './options.js';
+import { runOptions } from './options.js';
 
 /** The arrays that a run fills; see RunRequest. */
 export interface Results {
@@ -101,7 +101,7 @@ function isFetches(model: Model, value: unknown): value is Fetches {
   if (typeof value !== 'object' || value === null) return false;
   return Object.entries(value).some(([name, entry]) => {
     if (entry !== null) return isTensorLike(entry);
-    return !RUN_OPTIONS.includes(name) || model.outputs.some((output) => output.name === name);
+    return !runOptions().includes(name) || model.outputs.some((output) => output.name === name);
   });
 }
 

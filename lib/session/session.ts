@@ -5,7 +5,7 @@ import { type BlockInfo, describeBlocks } from '../skip/block-info.js';
 import type { AnswerReader, RunContext, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { SkipTrace } from '../skip/trace.js';
-import type { Feeds } from './feeds.js';
+import { bindFeeds, type Feeds } from './feeds.js';
 import { describePort, type ModelInfo, type TensorMetadata } from './metadata.js';
 import { openRunner } from './open.js';
 import type { RunOptions, RunSyncOptions, SessionOptions } from './options.js';
@@ -151,6 +151,15 @@ export class InferenceSession {
    */
   get firstLayer(): FirstLayer | undefined {
     return this.#parts.model.firstLayer;
+  }
+
+  /**
+   * The tensors that a run takes of these feeds.
+   * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DTYPE or INVALID_SHAPE
+   * @internal
+   */
+  checkedFeeds(feeds: Feeds): TensorMap {
+    return bindFeeds(this.#parts.model, feeds).tensors;
   }
 
   get backend(): 'native' | 'reference' {

@@ -16,17 +16,18 @@ import {
 } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor/tensor.js';
+import { late } from '../util/late.js';
 import { Attachment } from './attach.js';
 import type { AnyExit } from './exits.js';
 import { decodeFrontExits, frontExitsSchema } from './head-codec.js';
 import { type ClassScores, classScoresOf, finishOf, finishStep, NEVER, surenessSteps } from './scores.js';
 
-const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
+const finite = late(() => z.number().refine(Number.isFinite, { error: 'expected a finite number' }));
 /** Hex SHA-256 of a file. */
-export const sha256Schema = z
-  .string()
-  .regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' });
-const length = z.int({ error: 'expected a whole number of at least 1' }).min(1);
+export const sha256Schema = late(() =>
+  z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+);
+const length = late(() => z.int({ error: 'expected a whole number of at least 1' }).min(1));
 
 /** Whether each class that isn't null is there once, and one is. */
 function isOneToOne(classes: readonly (number | null)[]): boolean {
@@ -34,34 +35,40 @@ function isOneToOne(classes: readonly (number | null)[]): boolean {
   return named.length > 0 && new Set(named).size === named.length;
 }
 
-export const frontSchema = z
-  .strictObject({
-    name: z.string().min(1).meta({ description: 'Names its exit in `heads`, and in traces.' }),
-    file: z
-      .string()
-      .regex(/^(?!\.+$)[^/\\]+$/, { error: 'expected the name of a file in the folder of the model' })
-      .meta({ description: "An ONNX file in the model's folder; the model's own for a lower resolution." }),
-    sha256: sha256Schema,
-    size: z.tuple([length, length]).optional().meta({
-      description: 'Height and width at which it runs: the image is resized to them, with antialiasing.',
-    }),
-    scale: z.array(finite).min(1).optional().meta({
-      description: "For each channel: what the network's input is multiplied by.",
-    }),
-    offset: z.array(finite).min(1).optional().meta({ description: 'For each channel: what is added then.' }),
-    classes: z
-      .array(z.int().min(0).nullable())
-      .refine(isOneToOne, { error: "expected the model's classes, each at most once, or null" })
-      .optional()
-      .meta({
-        description: "For each of its classes the network's, null if that has none; the same by default.",
+export const frontSchema = late(() =>
+  z
+    .strictObject({
+      name: z.string().min(1).meta({ description: 'Names its exit in `heads`, and in traces.' }),
+      file: z
+        .string()
+        .regex(/^(?!\.+$)[^/\\]+$/, { error: 'expected the name of a file in the folder of the model' })
+        .meta({ description: "An ONNX file in the model's folder; the model's own for a lower resolution." }),
+      sha256: sha256Schema(),
+      size: z.tuple([length(), length()]).optional().meta({
+        description: 'Height and width at which it runs: the image is resized to them, with antialiasing.',
       }),
-    exits: frontExitsSchema.optional(),
-  })
-  .meta({ description: 'A network that answers the items that it is sure of, before the model begins.' });
+      scale: z.array(finite()).min(1).optional().meta({
+        description: "For each channel: what the network's input is multiplied by.",
+      }),
+      offset: z
+        .array(finite())
+        .min(1)
+        .optional()
+        .meta({ description: 'For each channel: what is added then.' }),
+      classes: z
+        .array(z.int().min(0).nullable())
+        .refine(isOneToOne, { error: "expected the model's classes, each at most once, or null" })
+        .optional()
+        .meta({
+          description: "For each of its classes the network's, null if that has none; the same by default.",
+        }),
+      exits: frontExitsSchema().optional(),
+    })
+    .meta({ description: 'A network that answers the items that it is sure of, before the model begins.' }),
+);
 
 /** A front as a policy describes it. */
-export type FrontSpec = Readonly<z.infer<typeof frontSchema>>;
+export type FrontSpec = Readonly<z.infer<ReturnType<typeof frontSchema>>>;
 
 /** The name of a front's exit behind a block of its own. */
 export const exitInside = (front: string, block: string) => `${front}/${block}`;

@@ -3,26 +3,29 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { argMax } from '../numeric/softmax.js';
+import { late } from '../util/late.js';
 import { type Meaning, probabilities } from './scores.js';
 
-export const guardSchema = z
-  .strictObject({
-    labels: z
-      .array(z.union([z.string(), z.int().min(0)]))
-      .min(1)
-      .meta({ description: 'Classes by index, or by name where the policy has labels.' }),
-    action: z.literal('verify').optional().meta({ description: "Only 'verify'; older files have it." }),
-    margin: z.number().min(0).max(1).optional().meta({
-      description: 'Also when the class is within this probability of the best one; 0 by default.',
+export const guardSchema = late(() =>
+  z
+    .strictObject({
+      labels: z
+        .array(z.union([z.string(), z.int().min(0)]))
+        .min(1)
+        .meta({ description: 'Classes by index, or by name where the policy has labels.' }),
+      action: z.literal('verify').optional().meta({ description: "Only 'verify'; older files have it." }),
+      margin: z.number().min(0).max(1).optional().meta({
+        description: 'Also when the class is within this probability of the best one; 0 by default.',
+      }),
+    })
+    .meta({
+      description:
+        'Labels whose answers are verified: when a run that skipped blocks gives one, the item runs in full, and that answer counts.',
     }),
-  })
-  .meta({
-    description:
-      'Labels whose answers are verified: when a run that skipped blocks gives one, the item runs in full, and that answer counts.',
-  });
+);
 
 /** Answers that are verified by a run in full when a skipped run gives them. */
-export type Guard = z.infer<typeof guardSchema>;
+export type Guard = z.infer<ReturnType<typeof guardSchema>>;
 
 /** A guard with its classes as indices. */
 export interface ResolvedGuard {

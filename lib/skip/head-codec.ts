@@ -2,32 +2,37 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { holdsBfloat16 } from '../numeric/bfloat16.js';
+import { late } from '../util/late.js';
 import type { AnyExit, ExitSpec } from './exits.js';
 import { FEATURES, type Features, type Head, type Layer } from './head.js';
 
-const finite = z.number().refine(Number.isFinite, { error: 'expected a finite number' });
-const floats = z.base64().meta({ description: 'Base64 of little-endian float32.' });
-const after = z.string();
-const reads = z.string().optional().meta({
-  description:
-    "The block of an earlier exit: the input of its head's last layer is appended to the features.",
-});
-const layersSchema = z
-  .array(
-    z.strictObject({
-      dtype: z
-        .enum(['float32', 'bfloat16'])
-        .optional()
-        .meta({ description: "Of the weights; 'float32' by default." }),
-      weight: z.base64().meta({
-        description: 'outputs x inputs, row-major; base64 of little-endian numbers of the dtype.',
+const finite = late(() => z.number().refine(Number.isFinite, { error: 'expected a finite number' }));
+const floats = late(() => z.base64().meta({ description: 'Base64 of little-endian float32.' }));
+const after = late(() => z.string());
+const reads = late(() =>
+  z.string().optional().meta({
+    description:
+      "The block of an earlier exit: the input of its head's last layer is appended to the features.",
+  }),
+);
+const layersSchema = late(() =>
+  z
+    .array(
+      z.strictObject({
+        dtype: z
+          .enum(['float32', 'bfloat16'])
+          .optional()
+          .meta({ description: "Of the weights; 'float32' by default." }),
+        weight: z.base64().meta({
+          description: 'outputs x inputs, row-major; base64 of little-endian numbers of the dtype.',
+        }),
+        bias: floats(),
       }),
-      bias: floats,
-    }),
-  )
-  .min(1)
-  .meta({ description: 'In order, with a ReLU between each two.' });
-const headShape = {
+    )
+    .min(1)
+    .meta({ description: 'In order, with a ReLU between each two.' }),
+);
+const headShape = late(() => ({
   features: z.enum(FEATURES).meta({
     description:
       'mean: averages over height and width; grid: averages of the four quarters, then the maxima of the whole; ' +
@@ -36,42 +41,50 @@ const headShape = {
       'tokens: the first token, then the averages over all; ' +
       'places: each place of a map, where the layers answer with a map; classes: the same, of class scores.',
   }),
-  layers: layersSchema,
-  score: layersSchema.optional().meta({
-    description:
-      "Where `layers` answer with the network's output itself, such as a vector: layers on the same features, whose one number, through a " +
-      'sigmoid, is compared with the threshold. On places of a map, the last one reads means over all places.',
-  }),
-};
+  layers: layersSchema(),
+  score: layersSchema()
+    .optional()
+    .meta({
+      description:
+        "Where `layers` answer with the network's output itself, such as a vector: layers on the same features, whose one number, through a " +
+        'sigmoid, is compared with the threshold. On places of a map, the last one reads means over all places.',
+    }),
+}));
 
-export const headsSchema = z
-  .strictObject({
-    exits: z.array(
-      z.union([
-        z.strictObject({ after, reads, threshold: finite, ...headShape }).meta({
-          description:
-            'Behind a block; taken when the score, or without one the largest softmax probability, reaches the threshold.',
-        }),
-        z.strictObject({ after, threshold: finite }).meta({
-          description:
-            "The model's own exit behind a block, or that of a front, by its name; or a front's exit behind a block of its own, as " +
-            '`front/block`. Taken when its score reaches the threshold.',
-        }),
-      ]),
-    ),
-    gates: z
-      .array(z.never({ error: 'a policy has no gates of its own any more; calibrate makes one with exits' }))
-      .optional()
-      .meta({ description: 'Empty; older files have it.' }),
-  })
-  .meta({ description: 'Early exits that the policy adds to the model.' });
+export const headsSchema = late(() =>
+  z
+    .strictObject({
+      exits: z.array(
+        z.union([
+          z.strictObject({ after: after(), reads: reads(), threshold: finite(), ...headShape() }).meta({
+            description:
+              'Behind a block; taken when the score, or without one the largest softmax probability, reaches the threshold.',
+          }),
+          z.strictObject({ after: after(), threshold: finite() }).meta({
+            description:
+              "The model's own exit behind a block, or that of a front, by its name; or a front's exit behind a block of its own, as " +
+              '`front/block`. Taken when its score reaches the threshold.',
+          }),
+        ]),
+      ),
+      gates: z
+        .array(
+          z.never({ error: 'a policy has no gates of its own any more; calibrate makes one with exits' }),
+        )
+        .optional()
+        .meta({ description: 'Empty; older files have it.' }),
+    })
+    .meta({ description: 'Early exits that the policy adds to the model.' }),
+);
 
 /** Exits inside a front: their thresholds are among those of the policy. */
-export const frontExitsSchema = z
-  .array(z.strictObject({ after, reads, ...headShape }))
-  .meta({ description: 'Exits behind its own blocks.' });
+export const frontExitsSchema = late(() =>
+  z
+    .array(z.strictObject({ after: after(), reads: reads(), ...headShape() }))
+    .meta({ description: 'Exits behind its own blocks.' }),
+);
 
-export type EncodedHeads = z.infer<typeof headsSchema>;
+export type EncodedHeads = z.infer<ReturnType<typeof headsSchema>>;
 
 export function encodeExits(exits: readonly ExitSpec[]): EncodedHeads {
   return {
@@ -94,7 +107,7 @@ export function decodeExits({ exits }: EncodedHeads): ExitSpec[] {
   }));
 }
 
-export function encodeFrontExits(exits: readonly AnyExit[]): z.infer<typeof frontExitsSchema> {
+export function encodeFrontExits(exits: readonly AnyExit[]): z.infer<ReturnType<typeof frontExitsSchema>> {
   return exits.map(({ after, reads, head }) => ({
     after,
     ...(reads !== undefined && { reads }),
@@ -102,7 +115,7 @@ export function encodeFrontExits(exits: readonly AnyExit[]): z.infer<typeof fron
   }));
 }
 
-export function decodeFrontExits(exits: z.infer<typeof frontExitsSchema>): AnyExit[] {
+export function decodeFrontExits(exits: z.infer<ReturnType<typeof frontExitsSchema>>): AnyExit[] {
   return exits.map(({ after, reads, ...head }) => ({
     after,
     ...(reads !== undefined && { reads }),
@@ -120,7 +133,7 @@ function encodeHead({ features, layers, score }: Head) {
   return { features, layers: layers.map(encode), ...(score && { score: score.map(encode) }) };
 }
 
-type EncodedLayer = z.infer<typeof layersSchema>[number];
+type EncodedLayer = z.infer<ReturnType<typeof layersSchema>>[number];
 
 interface EncodedHead {
   readonly features: Features;

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { inspect } from 'node:util';
 import { z } from 'zod';
 import { PRECISIONS, type Precision } from '../model/program/program.js';
+import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
 import { type FrontSpec, frontSchema, sha256Schema } from './fronts.js';
 import { type Guard, guardSchema } from './guards.js';
@@ -58,72 +59,86 @@ export interface SkipPolicy {
 
 const THRESHOLD = 'expected a finite number that a float32 can hold';
 
-const thresholdSchema = z
-  .number({ error: THRESHOLD })
-  .refine((value) => Number.isFinite(Math.fround(value)), { error: THRESHOLD })
-  .meta({ description: "Compared with the score of the block's gate, by the gate's own comparison." });
+const thresholdSchema = late(() =>
+  z
+    .number({ error: THRESHOLD })
+    .refine((value) => Number.isFinite(Math.fround(value)), { error: THRESHOLD })
+    .meta({ description: "Compared with the score of the block's gate, by the gate's own comparison." }),
+);
 
-const actionSchema = z
-  .union([z.enum(['run', 'skip', 'gate']), z.strictObject({ threshold: thresholdSchema })], {
-    error: ({ input }) => explainAction(input),
-  })
-  .meta({
-    description:
-      "'run': always run; 'skip': never run; 'gate': the block's gate decides; { threshold }: the gate decides with this threshold.",
-  });
-
-const fileSchema = z.strictObject({
-  sha256: sha256Schema,
-});
-
-const oneSchema = z.strictObject({
-  $schema: z.string().optional().meta({ description: 'For editors; ignored.' }),
-  version: z.literal(1).optional(),
-  model: fileSchema
-    .optional()
-    .meta({ description: 'The model that the policy was made for; other models are refused.' }),
-  reference: fileSchema.optional().meta({
-    description:
-      'Another network, whose answers are promised and with which guards verify: the float form of an 8-bit model.',
-  }),
-  precision: z.enum(PRECISIONS).optional().meta({
-    description: 'The precision that the model runs in, which the promise is about; float32 by default.',
-  }),
-  preprocessing: z
-    .string()
-    .regex(/^[0-9a-f]{16}$/, { error: 'expected 16 hexadecimal digits in lower case' })
-    .optional()
-    .meta({ description: 'What made tensors of the images that certified the policy.' }),
-  default: actionSchema.optional().meta({
-    description: "For every block that 'blocks' doesn't name and that can do it; 'gate' by default.",
-  }),
-  blocks: z
-    .record(z.string(), actionSchema)
-    .default({})
-    .meta({ description: 'By the name or the index of a block.' }),
-  fronts: z
-    .array(frontSchema)
-    .min(1)
-    .refine((fronts) => new Set(fronts.map(({ name }) => name)).size === fronts.length, {
-      error: 'expected fronts of different names',
+const actionSchema = late(() =>
+  z
+    .union([z.enum(['run', 'skip', 'gate']), z.strictObject({ threshold: thresholdSchema() })], {
+      error: ({ input }) => explainAction(input),
     })
-    .optional()
-    .meta({ description: 'Networks that are asked before the model, in order; `heads` has their exits.' }),
-  heads: headsSchema.optional(),
-  guards: z.array(guardSchema).optional(),
-  labels: z.array(z.string()).optional().meta({ description: 'Names of the classes, which guards may use.' }),
-  promise: promiseSchema.optional(),
-  expected: expectedSchema.optional(),
-});
-
-export const policySchema = oneSchema
-  .extend({
-    settings: z.array(oneSchema).optional().meta({
+    .meta({
       description:
-        'Bolder settings of the same model, in order; a server chooses between them as the load demands.',
+        "'run': always run; 'skip': never run; 'gate': the block's gate decides; { threshold }: the gate decides with this threshold.",
     }),
-  })
-  .meta({ title: 'SkipPolicy of residual-skip' }) satisfies z.ZodType<SkipPolicy>;
+);
+
+const fileSchema = late(() =>
+  z.strictObject({
+    sha256: sha256Schema(),
+  }),
+);
+
+const oneSchema = late(() =>
+  z.strictObject({
+    $schema: z.string().optional().meta({ description: 'For editors; ignored.' }),
+    version: z.literal(1).optional(),
+    model: fileSchema()
+      .optional()
+      .meta({ description: 'The model that the policy was made for; other models are refused.' }),
+    reference: fileSchema().optional().meta({
+      description:
+        'Another network, whose answers are promised and with which guards verify: the float form of an 8-bit model.',
+    }),
+    precision: z.enum(PRECISIONS).optional().meta({
+      description: 'The precision that the model runs in, which the promise is about; float32 by default.',
+    }),
+    preprocessing: z
+      .string()
+      .regex(/^[0-9a-f]{16}$/, { error: 'expected 16 hexadecimal digits in lower case' })
+      .optional()
+      .meta({ description: 'What made tensors of the images that certified the policy.' }),
+    default: actionSchema().optional().meta({
+      description: "For every block that 'blocks' doesn't name and that can do it; 'gate' by default.",
+    }),
+    blocks: z
+      .record(z.string(), actionSchema())
+      .default({})
+      .meta({ description: 'By the name or the index of a block.' }),
+    fronts: z
+      .array(frontSchema())
+      .min(1)
+      .refine((fronts) => new Set(fronts.map(({ name }) => name)).size === fronts.length, {
+        error: 'expected fronts of different names',
+      })
+      .optional()
+      .meta({ description: 'Networks that are asked before the model, in order; `heads` has their exits.' }),
+    heads: headsSchema().optional(),
+    guards: z.array(guardSchema()).optional(),
+    labels: z
+      .array(z.string())
+      .optional()
+      .meta({ description: 'Names of the classes, which guards may use.' }),
+    promise: promiseSchema().optional(),
+    expected: expectedSchema().optional(),
+  }),
+);
+
+export const policySchema = late(
+  () =>
+    oneSchema()
+      .extend({
+        settings: z.array(oneSchema()).optional().meta({
+          description:
+            'Bolder settings of the same model, in order; a server chooses between them as the load demands.',
+        }),
+      })
+      .meta({ title: 'SkipPolicy of residual-skip' }) satisfies z.ZodType<SkipPolicy>,
+);
 
 /** Not String(): it throws for objects without a method that converts them to text. */
 function shown(value: unknown): string {
@@ -146,7 +161,7 @@ function explainAction(input: unknown): string {
  * @throws ResidualSkipError INVALID_POLICY naming every unknown or malformed key
  */
 export function parsePolicy(value: unknown, subject = 'policy'): SkipPolicy {
-  const { $schema: _, ...policy } = parseStrict(policySchema, value, { code: 'INVALID_POLICY', subject });
+  const { $schema: _, ...policy } = parseStrict(policySchema(), value, { code: 'INVALID_POLICY', subject });
   return policy;
 }
 

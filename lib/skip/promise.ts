@@ -1,9 +1,10 @@
 /** What a calibrated policy promises, and on what evidence; see lib/calibrate. */
 import { z } from 'zod';
+import { late } from '../util/late.js';
 import { nearNames } from '../util/suggest.js';
 import { distributionSchema } from './score-distribution.js';
 
-const fraction = z.number().min(0).max(1);
+const fraction = late(() => z.number().min(0).max(1));
 
 /** Metrics of networks whose answer is one class. */
 export const CLASS_METRICS = ['disagreement', 'accuracy', 'probability', 'ordinal'] as const;
@@ -88,11 +89,12 @@ function metricProblem(given: string): string {
   return `expected one of ${METRICS}, received '${given}'${hint}`;
 }
 
-export const metricSchema = z
-  .string()
-  .regex(new RegExp(`^(?:${[...CLASS_METRICS, ...patterns].join('|')})$`), {
-    error: ({ input }) => metricProblem(String(input)),
-  }) as unknown as z.ZodType<Metric, Metric>;
+export const metricSchema = late(
+  () =>
+    z.string().regex(new RegExp(`^(?:${[...CLASS_METRICS, ...patterns].join('|')})$`), {
+      error: ({ input }) => metricProblem(String(input)),
+    }) as unknown as z.ZodType<Metric, Metric>,
+);
 
 /** The name of a metric, and its parameter; undefined where it has none. */
 export function partsOf(metric: Metric): { name: Named | (typeof CLASS_METRICS)[number]; at?: number } {
@@ -143,10 +145,10 @@ export function maxLoss(metric: Metric): number {
 }
 
 /** Cosine distances reach 2. */
-const loss = z.number().min(0).max(2);
+const loss = late(() => z.number().min(0).max(2));
 
-const testedShape = {
-  limit: loss.meta({ description: 'The rate, or the mean loss, is at most this.' }),
+const testedShape = late(() => ({
+  limit: loss().meta({ description: 'The rate, or the mean loss, is at most this.' }),
   items: z.int().min(0).meta({ description: 'Items that certified it.' }),
   events: z.int().min(0).meta({ description: 'Of these, how many had any loss.' }),
   gained: z
@@ -161,162 +163,176 @@ const testedShape = {
   risk: z.number().min(-1).max(2).meta({
     description: 'Their mean loss; below 0 where more answers were gained than lost.',
   }),
-  pValue: fraction,
-  upperBound: loss.meta({
+  pValue: fraction(),
+  upperBound: loss().meta({
     description:
       'One-sided upper bound of the rate or mean loss at the same confidence, for a setting that was not selected on these ' +
       'items. Settings are selected on them, so that only the limit is certified; with a budget the limit is this bound.',
   }),
-};
+}));
 
-const groupSchema = z.strictObject({
-  kind: z.enum(['class', 'group']),
-  name: z.string(),
-  promised: z.boolean().meta({ description: 'False when the group is too small for a promise.' }),
-  ...testedShape,
-});
+const groupSchema = late(() =>
+  z.strictObject({
+    kind: z.enum(['class', 'group']),
+    name: z.string(),
+    promised: z.boolean().meta({ description: 'False when the group is too small for a promise.' }),
+    ...testedShape(),
+  }),
+);
 
 /** How outputs hold boxes; see the schema. */
 export const BOX_FORMS = ['corners', 'centres', 'detr', 'yolo', 'yolov5'] as const;
-const boxesSchema = z.strictObject({
-  form: z.enum(BOX_FORMS).meta({
-    description:
-      'corners: x1, y1, x2, y2; centres: x, y of the centre, width, height; detr: centres, with logits whose last class is no box; yolo: one output of ' +
-      'columns, centres and then the scores of the classes, of which non-maximum suppression leaves some; yolov5: one output of rows, centres, ' +
-      'then the score of there being an object, which the scores of the classes are multiplied by, and suppression too.',
+const boxesSchema = late(() =>
+  z.strictObject({
+    form: z.enum(BOX_FORMS).meta({
+      description:
+        'corners: x1, y1, x2, y2; centres: x, y of the centre, width, height; detr: centres, with logits whose last class is no box; yolo: one output of ' +
+        'columns, centres and then the scores of the classes, of which non-maximum suppression leaves some; yolov5: one output of rows, centres, ' +
+        'then the score of there being an object, which the scores of the classes are multiplied by, and suppression too.',
+    }),
+    score: z.number().meta({ description: 'Boxes with a higher score count.' }),
   }),
-  score: z.number().meta({ description: 'Boxes with a higher score count.' }),
-});
-export type Boxes = z.infer<typeof boxesSchema>;
+);
+export type Boxes = z.infer<ReturnType<typeof boxesSchema>>;
 export const DEFAULT_BOXES: Boxes = { form: 'corners', score: 0.5 };
 
-const alsoSchema = z.strictObject({
-  metric: metricSchema,
-  ...testedShape,
-  groups: z.array(groupSchema).optional(),
-});
+const alsoSchema = late(() =>
+  z.strictObject({
+    metric: metricSchema(),
+    ...testedShape(),
+    groups: z.array(groupSchema()).optional(),
+  }),
+);
 
-export const promiseSchema = z
-  .strictObject({
-    metric: metricSchema.meta({
-      description:
-        "disagreement: answers other than the full network's; accuracy: the fall of the accuracy, which is the share of answers that are " +
-        'right in the full network and wrong with skipping, less that of the reverse; probability: how far the class probabilities move (total variation distance); ' +
-        'ordinal: how far the class moves, as a share of the scale. Of other answers, ' +
-        "against the full network's: cosine: 1 - cos of their angle; relative: |difference| / |full|, at most 1; relative@t: whether that is above t; " +
-        'absolute@t: whether any number is off by more than t; excess@t: how far beyond t the largest error is, as a share of t, at most 1; ' +
-        'recall@k: the share of the k nearest neighbours that are others, among vectors of the full network of the items that order settings; ' +
-        'labels@t: whether the set of labels above the threshold t is another; missed@t and added@t: whether a label is missing from it, or is new; ' +
-        'pixels@t: the share of the pixels that change their class (t is for maps of one channel); miou@t: 1 - the mean over the classes of the intersection over the union; ' +
-        'boxes@t: the share of the boxes without a partner of the same class whose IoU is t at least; tokens: the share of the tokens that change; ' +
-        'ctc@b: errors of the sequence, b being the blank; ranking: the share of the pairs whose order changes; custom: the loss of a function.',
-    }),
-    outputs: z.array(z.string()).min(1).optional().meta({
-      description: "Names of the outputs that the promise is about; the network's only one when absent.",
-    }),
-    notPromised: z
-      .array(z.string())
-      .min(1)
-      .optional()
-      .meta({ description: 'Names of the other outputs, about which nothing is promised.' }),
-    boxes: boxesSchema.optional().meta({ description: 'How boxes are read, for the metric boxes.' }),
-    confidence: fraction.meta({
-      description: 'Everything here holds with at least this probability over the draw of the data.',
-    }),
-    joint: z
-      .strictObject({ promises: z.int().min(2), confidence: fraction })
-      .optional()
-      .meta({
+export const promiseSchema = late(() =>
+  z
+    .strictObject({
+      metric: metricSchema().meta({
         description:
-          'For a policy with several settings: this many promises, including those of limits without a setting of their own, hold ' +
-          'together with this confidence.',
+          "disagreement: answers other than the full network's; accuracy: the fall of the accuracy, which is the share of answers that are " +
+          'right in the full network and wrong with skipping, less that of the reverse; probability: how far the class probabilities move (total variation distance); ' +
+          'ordinal: how far the class moves, as a share of the scale. Of other answers, ' +
+          "against the full network's: cosine: 1 - cos of their angle; relative: |difference| / |full|, at most 1; relative@t: whether that is above t; " +
+          'absolute@t: whether any number is off by more than t; excess@t: how far beyond t the largest error is, as a share of t, at most 1; ' +
+          'recall@k: the share of the k nearest neighbours that are others, among vectors of the full network of the items that order settings; ' +
+          'labels@t: whether the set of labels above the threshold t is another; missed@t and added@t: whether a label is missing from it, or is new; ' +
+          'pixels@t: the share of the pixels that change their class (t is for maps of one channel); miou@t: 1 - the mean over the classes of the intersection over the union; ' +
+          'boxes@t: the share of the boxes without a partner of the same class whose IoU is t at least; tokens: the share of the tokens that change; ' +
+          'ctc@b: errors of the sequence, b being the blank; ranking: the share of the pairs whose order changes; custom: the loss of a function.',
       }),
-    ladders: z
-      .int()
-      .min(2)
-      .optional()
-      .meta({
-        description:
-          'How many ladders were certified, of which the fastest that passed was taken: each was tested at an equal share of the error, so that ' +
-          'this promise holds with `confidence` whichever it is. `pValue` and `upperBound` are those of a test at that share.',
+      outputs: z.array(z.string()).min(1).optional().meta({
+        description: "Names of the outputs that the promise is about; the network's only one when absent.",
       }),
-    ...testedShape,
-    groups: z.array(groupSchema).optional().meta({
-      description: 'Limits that also hold for each class or group; each is tested at the full level.',
-    }),
-    also: z
-      .array(alsoSchema)
-      .min(1)
-      .optional()
-      .meta({
-        description:
-          'Limits by other metrics, which hold together with the first one at this confidence: a setting passes only if it passes all of ' +
-          'their tests, so each is tested at the full level.',
+      notPromised: z
+        .array(z.string())
+        .min(1)
+        .optional()
+        .meta({ description: 'Names of the other outputs, about which nothing is promised.' }),
+      boxes: boxesSchema().optional().meta({ description: 'How boxes are read, for the metric boxes.' }),
+      confidence: fraction().meta({
+        description: 'Everything here holds with at least this probability over the draw of the data.',
       }),
-    data: z.strictObject({
-      sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
-      seed: z.int(),
-      fit: z.int(),
-      order: z.int(),
-      certify: z.int(),
-      uses: z
+      joint: z
+        .strictObject({ promises: z.int().min(2), confidence: fraction() })
+        .optional()
+        .meta({
+          description:
+            'For a policy with several settings: this many promises, including those of limits without a setting of their own, hold ' +
+            'together with this confidence.',
+        }),
+      ladders: z
         .int()
+        .min(2)
+        .optional()
+        .meta({
+          description:
+            'How many ladders were certified, of which the fastest that passed was taken: each was tested at an equal share of the error, so that ' +
+            'this promise holds with `confidence` whichever it is. `pValue` and `upperBound` are those of a test at that share.',
+        }),
+      ...testedShape(),
+      groups: z.array(groupSchema()).optional().meta({
+        description: 'Limits that also hold for each class or group; each is tested at the full level.',
+      }),
+      also: z
+        .array(alsoSchema())
         .min(1)
         .optional()
         .meta({
           description:
-            'How many different calibrations have read these images, or others of a set that overlaps much, to certify on this ' +
-            'machine, including this one, whether or not they made a policy. Choosing among them by their results voids the promise.',
+            'Limits by other metrics, which hold together with the first one at this confidence: a setting passes only if it passes all of ' +
+            'their tests, so each is tested at the full level.',
         }),
+      data: z.strictObject({
+        sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
+        seed: z.int(),
+        fit: z.int(),
+        order: z.int(),
+        certify: z.int(),
+        uses: z
+          .int()
+          .min(1)
+          .optional()
+          .meta({
+            description:
+              'How many different calibrations have read these images, or others of a set that overlaps much, to certify on this ' +
+              'machine, including this one, whether or not they made a policy. Choosing among them by their results voids the promise.',
+          }),
+      }),
+    })
+    .meta({
+      description: 'The promise, certified by fixed-sequence testing on data that was used for no choice.',
     }),
-  })
-  .meta({
-    description: 'The promise, certified by fixed-sequence testing on data that was used for no choice.',
-  });
+);
 
-export type Promised = z.infer<typeof promiseSchema>;
+export type Promised = z.infer<ReturnType<typeof promiseSchema>>;
 /** The result of one test on some items. */
 export type Tested = Omit<TestedGroup, 'kind' | 'name' | 'promised'>;
-export type TestedGroup = z.infer<typeof groupSchema>;
+export type TestedGroup = z.infer<ReturnType<typeof groupSchema>>;
 
-const milliseconds = z.strictObject({
-  p50: z.number().positive(),
-  mean: z.number().positive(),
-  p95: z.number().positive().optional(),
-});
+const milliseconds = late(() =>
+  z.strictObject({
+    p50: z.number().positive(),
+    mean: z.number().positive(),
+    p95: z.number().positive().optional(),
+  }),
+);
 
-export const latencySchema = z
-  .strictObject({
-    fullMs: milliseconds,
-    policyMs: milliseconds,
-    items: z.int().min(1),
-    isa: z.string(),
-    threads: z.int().min(1),
-  })
-  .meta({
-    description:
-      'Milliseconds of one item at batch 1, alternately in full and with the policy, on the machine that calibrated.',
-  });
-
-export type Latency = z.infer<typeof latencySchema>;
-
-export const expectedSchema = z
-  .strictObject({
-    multiplyAddsSkipped: fraction,
-    blocksSkipped: fraction,
-    latencyReduction: z
-      .number()
-      .nullable()
-      .meta({ description: '1 - median with the policy / median in full.' }),
-    latency: latencySchema.optional(),
-    scores: z.record(z.string(), distributionSchema).optional().meta({
-      description: "Of each block's gate, by the block's name; watch() compares later scores with them.",
-    }),
-    exits: z.record(z.string(), distributionSchema).optional().meta({
+export const latencySchema = late(() =>
+  z
+    .strictObject({
+      fullMs: milliseconds(),
+      policyMs: milliseconds(),
+      items: z.int().min(1),
+      isa: z.string(),
+      threads: z.int().min(1),
+    })
+    .meta({
       description:
-        "Likewise the confidences at each exit, by the exit's block; skipRate is the fraction that left of the items that reached it.",
+        'Milliseconds of one item at batch 1, alternately in full and with the policy, on the machine that calibrated.',
     }),
-  })
-  .meta({ description: 'Measured on the items that certified the policy.' });
+);
 
-export type Expected = z.infer<typeof expectedSchema>;
+export type Latency = z.infer<ReturnType<typeof latencySchema>>;
+
+export const expectedSchema = late(() =>
+  z
+    .strictObject({
+      multiplyAddsSkipped: fraction(),
+      blocksSkipped: fraction(),
+      latencyReduction: z
+        .number()
+        .nullable()
+        .meta({ description: '1 - median with the policy / median in full.' }),
+      latency: latencySchema().optional(),
+      scores: z.record(z.string(), distributionSchema()).optional().meta({
+        description: "Of each block's gate, by the block's name; watch() compares later scores with them.",
+      }),
+      exits: z.record(z.string(), distributionSchema()).optional().meta({
+        description:
+          "Likewise the confidences at each exit, by the exit's block; skipRate is the fraction that left of the items that reached it.",
+      }),
+    })
+    .meta({ description: 'Measured on the items that certified the policy.' }),
+);
+
+export type Expected = z.infer<ReturnType<typeof expectedSchema>>;

@@ -1,30 +1,33 @@
 /** The distribution of gates' scores on some data: quantile bins, to compare later scores with. */
 import { z } from 'zod';
+import { late } from '../util/late.js';
 
 /** Of equal frequency in the reference. */
 const BINS = 10;
 
-const fraction = z.number().min(0).max(1);
+const fraction = late(() => z.number().min(0).max(1));
 
-export const distributionSchema = z
-  .strictObject({
-    edges: z
-      .array(z.number())
-      .meta({ description: 'Increasing cut points: deciles, fewer where scores repeat.' }),
-    shares: z.array(fraction).meta({ description: 'Of the items, per bin; one more than edges.' }),
-    skipRate: fraction.meta({
-      description: 'Of the items whose gate was evaluated, those that skipped the block.',
+export const distributionSchema = late(() =>
+  z
+    .strictObject({
+      edges: z
+        .array(z.number())
+        .meta({ description: 'Increasing cut points: deciles, fewer where scores repeat.' }),
+      shares: z.array(fraction()).meta({ description: 'Of the items, per bin; one more than edges.' }),
+      skipRate: fraction().meta({
+        description: 'Of the items whose gate was evaluated, those that skipped the block.',
+      }),
+    })
+    .refine(({ edges, shares }) => shares.length === edges.length + 1, {
+      error: 'expected one share more than edges',
     }),
-  })
-  .refine(({ edges, shares }) => shares.length === edges.length + 1, {
-    error: 'expected one share more than edges',
-  });
+);
 
 /**
  * The distribution of a block's scores when the policy was calibrated.
  * @interface
  */
-export type ScoreDistribution = z.infer<typeof distributionSchema>;
+export type ScoreDistribution = z.infer<ReturnType<typeof distributionSchema>>;
 /** By the names of blocks. */
 export type ScoreDistributions = { readonly [block: string]: ScoreDistribution };
 

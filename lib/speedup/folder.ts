@@ -1,13 +1,12 @@
 /** The folder of a ladder: its networks, its policy, and what lay beside the network. */
 import { copyFile, mkdir, readdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { findModel } from '../data/model-files.js';
 import { codeOfWriting, ResidualSkipError } from '../errors.js';
 import type { Speedup } from './speedup.js';
 
-/** Files that belong to a network: its weights, preprocessing, labels, tokenizer and licence. */
-const BESIDE =
-  /^(preprocessor_config|config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^LICENSE|\.onnx[._]data$/;
+/** Files that belong to a network: preprocessing, labels, tokenizer and licence. */
+const BESIDE = /^(preprocessor_config|config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^LICENSE/;
 
 /**
  * Writes the folder, which `InferenceSession.create`, the classifiers and all commands open. `policy.json` is written last.
@@ -29,7 +28,10 @@ export async function writeLadder(
   const { folder: own } = await findModel(model);
   try {
     await mkdir(folder, { recursive: true });
-    for (const [name, bytes] of files) await writeFile(join(folder, name), await bytes());
+    for (const [name, bytes] of files) {
+      await mkdir(join(folder, dirname(name)), { recursive: true });
+      await writeFile(join(folder, name), await bytes());
+    }
     for (const name of await readdir(own))
       if (BESIDE.test(name)) await copyFile(join(own, name), join(folder, name));
     await writeFile(join(folder, 'policy.json'), `${JSON.stringify(calibration.policy, null, 2)}\n`);

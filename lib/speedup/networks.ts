@@ -23,6 +23,8 @@ export interface Network {
   readonly model: Model;
   /** The ONNX file. */
   bytes(): Promise<Uint8Array>;
+  /** Files with weights of it, by their paths beside the ONNX file. */
+  readonly external?: ReadonlyMap<string, () => Promise<Uint8Array>>;
   readonly precision: 'float' | 'bfloat16' | 'int8';
 }
 
@@ -41,7 +43,9 @@ const nameOfInt8 = (name: string) => `${name}-int8`;
 export const ownNames = ({ name }: Network) => [name, nameOfInt8(name)];
 
 export async function floatNetwork(file: string): Promise<Network> {
-  return { name: 'model', model: await loadModel(file), bytes: () => readFile(file), precision: 'float' };
+  const model = await loadModel(file);
+  const external = new Map(model.external.map((path) => [path, () => readFile(join(dirname(file), path))]));
+  return { name: 'model', model, bytes: () => readFile(file), external, precision: 'float' };
 }
 
 /** The same file, which runs in bfloat16. */
@@ -83,7 +87,8 @@ const STRIDE = 8;
 const MIN_SIDE = 16;
 
 /** The network itself at lower resolutions: for images of a fixed size. */
-export function lowerResolutions({ model, name, precision, bytes }: Network): Candidate[] {
+export function lowerResolutions(network: Network): Candidate[] {
+  const { model, name } = network;
   const [input, another] = model.inputs;
   const [, , height, width] = input?.shape ?? [];
   if (another || typeof height !== 'number' || typeof width !== 'number') return [];
@@ -94,7 +99,7 @@ export function lowerResolutions({ model, name, precision, bytes }: Network): Ca
     .filter((size) => size.every((side) => side >= MIN_SIDE))
     .filter((size, i, all) => size.join() !== all[i - 1]?.join())
     .map((size) => ({
-      network: { name, model, precision, bytes },
+      network,
       spec: specOf(`${name}-${size.join('x')}`, name, model, { size: size as [number, number] }),
       lower: true,
     }));
@@ -145,6 +150,13 @@ export class GivenFront {
     const { model: file, name: given, folder, labels } = await findModel(path);
     const name = unusedName(basename(given, '.onnx'), taken);
     const model = await loadModel(file);
+    if (model.external.length > 0) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        `front ${path}: its weights lie in other files (${model.external[0]}), which may be called as those of the model; store them in ` +
+          'the ONNX file: onnx.save(onnx.load(file), file)',
+      );
+    }
     const network: Network = { name, model, bytes: () => readFile(file), precision: 'float' };
     if (!opened.images) {
       await checkTokenizer(path, folder, opened);

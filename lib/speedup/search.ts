@@ -179,10 +179,12 @@ export class Search {
       return { ...NOTHING, ladder };
     }
     const kept = new Set(calibration.policy.fronts?.map(({ file }) => file));
-    const files = new Map([['model.onnx', network.bytes]]);
+    const files = new Map([['model.onnx', network.bytes], ...(network.external ?? [])]);
     for (const [i, { candidate }] of used.entries()) {
       const { file } = specs[i]!;
-      if (kept.has(file) && file !== 'model.onnx') files.set(file, candidate.network.bytes);
+      if (!kept.has(file) || file === 'model.onnx') continue;
+      files.set(file, candidate.network.bytes);
+      for (const [path, bytes] of candidate.network.external ?? []) files.set(path, bytes);
     }
     // Without any exit, an 8-bit network is tested first.
     const setting = settings[calibration.chosen - (calibration.settings.length - settings.length)];

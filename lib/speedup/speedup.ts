@@ -26,7 +26,7 @@ export interface Speedup extends Found {
   readonly minutes: number;
 }
 
-const ALL_OPTIONS = { ...speedupShape, ...dataShape, ...taskShape, ...workShape };
+const ALL_OPTIONS = { ...speedupShape, ...dataShape(), ...taskShape(), ...workShape() };
 
 /**
  * Makes a ladder that is faster than the network, with a certified limit on changed answers; see docs/ladders.md.

@@ -1,6 +1,7 @@
 /** Pixels of an image as the elements of a tensor: the arithmetic of `Tensor.fromImage`. */
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
 
 /** Pixels as a canvas holds them: 8-bit samples, row-major, channels interleaved; RGBA where `channels` is left out. */
@@ -32,28 +33,29 @@ export interface FromImageOptions {
     | undefined;
 }
 
-const perChannel = z.union(
-  [z.number(), z.array(z.number()).min(3).max(4)],
-  'expected a number, or a list of 3 or 4 numbers',
+const perChannel = late(() =>
+  z.union([z.number(), z.array(z.number()).min(3).max(4)], 'expected a number, or a list of 3 or 4 numbers'),
 );
-const resized = z
-  .undefined('is not done here: resize the image before, with sharp or a Preprocessor')
-  .optional();
-const optionsSchema = z.strictObject({
-  tensorFormat: z.enum(['RGB', 'RGBA', 'BGR', 'RBG']).optional(),
-  dataType: z.enum(['float32', 'uint8']).optional(),
-  tensorLayout: z.enum(['NCHW', 'NHWC']).optional(),
-  norm: z
-    .strictObject({
-      mean: perChannel
-        .refine((mean) => ![mean].flat().includes(0), 'expected numbers other than 0')
-        .optional(),
-      bias: perChannel.optional(),
-    })
-    .optional(),
-  resizedHeight: resized,
-  resizedWidth: resized,
-});
+const resized = late(() =>
+  z.undefined('is not done here: resize the image before, with sharp or a Preprocessor').optional(),
+);
+const optionsSchema = late(() =>
+  z.strictObject({
+    tensorFormat: z.enum(['RGB', 'RGBA', 'BGR', 'RBG']).optional(),
+    dataType: z.enum(['float32', 'uint8']).optional(),
+    tensorLayout: z.enum(['NCHW', 'NHWC']).optional(),
+    norm: z
+      .strictObject({
+        mean: perChannel()
+          .refine((mean) => ![mean].flat().includes(0), 'expected numbers other than 0')
+          .optional(),
+        bias: perChannel().optional(),
+      })
+      .optional(),
+    resizedHeight: resized(),
+    resizedWidth: resized(),
+  }),
+);
 
 const [MEAN, BIAS, OPAQUE] = [255, 0, 255];
 const CHANNELS = 'RGBA';
@@ -103,7 +105,7 @@ export function tensorPartsOf(
       'fromImage: expected pixels, { width, height, data }; ImageClassifier.prepare takes files, URLs and encoded images',
     );
   }
-  const parsed = parseStrict(optionsSchema, options);
+  const parsed = parseStrict(optionsSchema(), options);
   const { tensorFormat = 'RGB', dataType: type = 'float32', tensorLayout = 'NCHW', norm } = parsed;
   if (type === 'uint8' && norm) {
     throw new ResidualSkipError(

@@ -2,7 +2,7 @@
  * What can be read later of a model's file: its hash, and its weights. A backend packs copies of those, and reads them from the file for that:
  * large ones take no memory before, and give it back after. Who reads elements of a constant that may be large calls `recalled` before.
  */
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { ResidualSkipError } from '../errors.js';
 import { atOnce, inTurns, type Sliced } from '../util/slices.js';
@@ -67,11 +67,10 @@ export class WeightFile {
   }
 
   /**
-   * Hex SHA-256 of the file.
+   * Adds the file's bytes to a hash.
    * @throws ResidualSkipError READ_FAILED when it has changed
    */
-  *hashing(): Sliced<string> {
-    const hash = createHash('sha256');
+  *addTo(hash: Hash): Sliced<void> {
     const size = Number(this.stamp.size);
     const bytes = new Uint8Array(Math.min(CHUNK, size));
     for (let at = 0; at < size; at += CHUNK) {
@@ -81,7 +80,6 @@ export class WeightFile {
       yield;
     }
     this.requireSame();
-    return hash.digest('hex');
   }
 
   #fill(bytes: Uint8Array, offset: number): void {
@@ -101,14 +99,16 @@ export class WeightFile {
   }
 }
 
-/** The SHA-256 of a model's file: known from the start, or computed when it is first asked for. */
+/** The SHA-256 of a model's files: known from the start, or computed when it is first asked for. */
 export class FileIdentity {
+  readonly #files: readonly WeightFile[] = [];
   #known: string | undefined;
   #computing: Promise<string> | undefined;
 
-  /** @param source the hash itself, or the file that is hashed */
-  constructor(private readonly source: string | WeightFile) {
+  /** @param source the hash itself, or the files that are hashed, one behind the other */
+  constructor(source: string | readonly WeightFile[]) {
     if (typeof source === 'string') this.#known = source;
+    else this.#files = source;
   }
 
   /**
@@ -116,18 +116,24 @@ export class FileIdentity {
    * @throws ResidualSkipError READ_FAILED when the file has changed
    */
   get sha256(): string {
-    this.#known ??= atOnce((this.source as WeightFile).hashing());
+    this.#known ??= atOnce(hashing(this.#files));
     return this.#known;
   }
 
   /** The same, computed in turns with the event loop. */
   async identify(): Promise<string> {
     if (this.#known === undefined) {
-      this.#computing ??= inTurns((this.source as WeightFile).hashing());
+      this.#computing ??= inTurns(hashing(this.#files));
       this.#known = await this.#computing;
     }
     return this.#known;
   }
+}
+
+function* hashing(files: readonly WeightFile[]): Sliced<string> {
+  const hash = createHash('sha256');
+  for (const file of files) yield* file.addTo(hash);
+  return hash.digest('hex');
 }
 
 /** Where the elements of an array are in a file. */

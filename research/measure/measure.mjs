@@ -127,7 +127,9 @@ async function timeAll(dataset, runs, ladders, images, progress) {
   const peer = onnxruntime();
   for (const run of peer ? own.filter(({ role }) => role === 'twin' || role === 'gated') : [])
     runners.push({ name: `onnxruntime ${run.role}`, ...(await openOnnxruntime(peer, run.folder, feedsOf)) });
-  for (const ladder of peer ? ladders.filter((one) => one.seed === first && one.model.role === 'twin') : []) {
+  for (const ladder of peer
+    ? ladders.filter((one) => one.seed === first && one.models[0].role === 'twin')
+    : []) {
     const cascade = await openOnnxruntimeCascade(peer, ladder, feedsOf);
     if (cascade) runners.push({ name: `onnxruntime ${ladder.name}`, ...cascade });
   }

@@ -1,6 +1,13 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type AuditLog, auditLog, type Checkpoint, type RunEvent, type RunObserver } from 'residual-skip';
+import {
+  type AuditLog,
+  type AuditLogStats,
+  auditLog,
+  type Checkpoint,
+  type RunEvent,
+  type RunObserver,
+} from 'residual-skip';
 import { ServerError } from './errors.js';
 import type { ParsedOptions } from './options.js';
 import type { GroupedRequest } from './promise-monitor.js';
@@ -43,12 +50,16 @@ export class AuditLogs {
 
   /** Items and inputs that couldn't be written. */
   lost(): number {
-    let lost = 0;
-    for (const log of this.#logs.values()) {
-      const { auditLog: stats } = log.stats();
-      lost += stats.lost + stats.inputsLost;
-    }
-    return lost;
+    return this.#sum(({ lost, inputsLost }) => lost + inputsLost);
+  }
+
+  /** Rotated files that were removed, by age or size. */
+  removed(): number {
+    return this.#sum(({ removed }) => removed);
+  }
+
+  #sum(count: (stats: AuditLogStats) => number): number {
+    return [...this.#logs.values()].reduce((sum, log) => sum + count(log.stats().auditLog), 0);
   }
 
   #logOf(model: string, version: string): AuditLog {
@@ -61,6 +72,7 @@ export class AuditLogs {
       const log = auditLog({
         ...options,
         path: join(own, FILE),
+        keepWithin: folder,
         onCheckpoint: ({ time, link, signature }: Checkpoint) =>
           this.#log?.({
             event: 'checkpoint',

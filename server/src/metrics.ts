@@ -137,16 +137,20 @@ export class Metrics {
         busy.inc(performance.eventLoopUtilization().active / 1000);
       },
     });
-    if (audits) {
-      const lost: Counter = new Counter({
-        name: 'residual_skip_audit_lost_total',
-        help: 'Items and inputs that could not be recorded.',
-        registers: [registry],
+    const ofAudit = (name: string, help: string, value: () => number) => {
+      const counter: Counter = new Counter({
+        ...{ name: `residual_skip_audit_${name}_total`, help, registers: [registry] },
         collect: () => {
-          lost.reset();
-          lost.inc(audits.lost());
+          counter.reset();
+          counter.inc(value());
         },
       });
+    };
+    if (audits) {
+      ofAudit('lost', 'Items and inputs that could not be recorded.', () => audits.lost());
+      ofAudit('removed', 'Rotated files of records that were removed, by age or size.', () =>
+        audits.removed(),
+      );
     }
     const labels = ({ name, version }: ServedModel) => ({ model: name, version });
     const perModel = (name: string, help: string, value: (model: ServedModel) => number) => {

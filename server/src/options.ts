@@ -89,16 +89,15 @@ export const serverOptionsSchema = z.strictObject({
       folder: file,
       /** Milliseconds after which rotated files and stored inputs are removed; by default they are kept. */
       keep: z.number().positive().optional(),
+      /** Bytes of the logs of all models together: rotated files are removed, oldest first, while it is exceeded; by default there is no limit. */
+      keepBytes: z.int().positive().optional(),
       /** Milliseconds after which a file is rotated. */
       maxAge: z
         .number()
         .positive()
         .default(24 * 60 * 60 * 1000),
-      /** Bytes at which a file is rotated too. */
-      maxBytes: z
-        .int()
-        .min(4096)
-        .default(64 << 20),
+      /** Bytes at which a file is rotated too; by default 64 MiB, or a quarter of `keepBytes` if that is less. */
+      maxBytes: z.int().min(4096).optional(),
       /** Of each input, its hash, or also the input itself, for replay without other data. */
       inputs: z.enum(['hash', 'store', 'none']).default('hash'),
       /** PEM file of an Ed25519 private key that signs the logs. */

@@ -17,6 +17,7 @@ export function fakeModel(rest: Partial<Model> = {}): Model {
   return {
     sha256: 'a'.repeat(64),
     identify: async () => 'a'.repeat(64),
+    external: [],
     opset: 17,
     metadata: NO_METADATA,
     inputs: [input('x')],

@@ -31,7 +31,7 @@ export class Network {
 
   /** The preprocessed images of `items` as one batch. */
   async images(): Promise<Tensor<'float32'>> {
-    const config = preprocessorConfigSchema.parse(this.#json('preprocessor_config.json'));
+    const config = preprocessorConfigSchema().parse(this.#json('preprocessor_config.json'));
     const preprocessor = new Preprocessor(config, { channels: 3, height: 32, width: 32 }, this.folder);
     const pixels = new Float32Array(this.items.length * 3 * 32 * 32);
     for (const [index, { file }] of this.items.entries()) {

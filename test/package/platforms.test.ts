@@ -54,7 +54,7 @@ describe('what require loads', () => {
       (sum, file) => sum + statSync(join(installed.folder, 'node_modules', file)).size,
       0,
     );
-    expect(bytes).toBeLessThan(450_000);
+    expect(bytes).toBeLessThan(320_000);
   });
 
   it.each([
@@ -67,10 +67,19 @@ describe('what require loads', () => {
     ['evaluate', "evaluate('missing', 'missing').catch(() => {})"],
     ['render', "renderAudit('missing').catch(() => {})"],
     ['replay', "replayAudit('missing', 'missing').catch(() => {})"],
+    ['schemas', "InferenceSession.create('node_modules/residual-skip/demo', { backend: 'native' })"],
   ])('has no %s before its function is called', (chunk, call) => {
     const file = `residual-skip/dist/chunks/${chunk}.js`;
     expect(loaded("require('residual-skip')")).not.toContain(file);
     expect(loaded(`await require('residual-skip').${call}`)).toContain(file);
+  });
+
+  it('has no schemas for a session with the options that most have', () => {
+    const files = loaded(
+      "await require('residual-skip').InferenceSession.create('node_modules/residual-skip/demo', { threads: 1 })",
+    );
+    expect(files).toContain('residual-skip/dist/chunks/open.js');
+    expect(files).not.toContain('residual-skip/dist/chunks/schemas.js');
   });
 
   it('says whose code it has in its bundle', () => {

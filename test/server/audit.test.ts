@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { credentials, Metadata } from '@grpc/grpc-js';
 import { InferenceSession, readAudit, replayAudit, storedInputs } from 'residual-skip';
@@ -114,6 +114,21 @@ test('a log goes on while its model is loaded again, with the policy of each ite
   expect(code).toBe(0);
   const named = await cli('replay', log, '--data', 'examples/images', '--json');
   expect(JSON.parse(named.out)).toMatchObject({ replayed: 24, identical: 24 });
+});
+
+test('the logs of all models stay below a size together, and a metric counts the files that were removed', async () => {
+  const folder = folderOf({});
+  const { server, log } = await serving({ audit: { folder, keepBytes: 16_384 } });
+  for (let i = 0; i < 20; i++) await send(server.url, IMAGES);
+  const removed = async () => {
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    return Number(/^residual_skip_audit_removed_total (\d+)/m.exec(metrics)![1]);
+  };
+  while ((await removed()) === 0) await new Promise((wait) => setTimeout(wait, 50));
+  await server.close();
+  const sizes = readdirSync(log).map((name) => statSync(join(log, name)).size);
+  expect(sizes.reduce((a, b) => a + b)).toBeLessThan(16_384 + 2 * 4096);
+  expect(await readAudit(log)).toMatchObject({ problems: [], hadEarlier: true });
 });
 
 test('a folder or a key that cannot be used is an error at the start', async () => {

@@ -36,7 +36,7 @@ async function saysOf(action: () => unknown): Promise<string> {
 }
 
 const configured = (config: object) => () =>
-  parseStrict(preprocessorConfigSchema, config, { code: 'INVALID_DATA', subject: 'p.json' });
+  parseStrict(preprocessorConfigSchema(), config, { code: 'INVALID_DATA', subject: 'p.json' });
 const beside = (config: object) => () =>
   ImageClassifier.from(folderOf({ 'model.onnx': foreign(), 'config.json': JSON.stringify(config) }));
 const calibrated = (options: object) => () => calibrate(MODEL, [], options);

@@ -2,14 +2,22 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { isAbsolute, resolve, sep } from 'node:path';
 import { codeOfReading, ResidualSkipError } from '../../errors.js';
+import { WeightFile } from '../../tensor/recall.js';
 import { allocate } from '../../tensor/tensor.js';
 import type { GraphProto, ModelProto, TensorProto } from './proto.js';
 import { byteLengthOf } from './tensor-proto.js';
 
 const EXTERNAL = 1;
 
-/** The bytes of tensors that are stored in files beside the model. */
+/** The bytes of tensors that are stored elsewhere than in the decoded model. */
 export type ExternalData = ReadonlyMap<TensorProto, Uint8Array>;
+
+/** What is stored in files beside the model. */
+export interface External {
+  readonly data: ExternalData;
+  /** By their paths in the model's folder, in the order in which the model first names them. */
+  readonly files: ReadonlyMap<string, WeightFile>;
+}
 
 /**
  * Reads the external tensor data of `model`. Files must lie in `folder`, the model's own; so must the targets of
@@ -17,7 +25,7 @@ export type ExternalData = ReadonlyMap<TensorProto, Uint8Array>;
  * @param folder undefined when the model was given as bytes
  * @throws ResidualSkipError EXTERNAL_DATA or READ_FAILED, naming tensor and file
  */
-export async function readExternalData(model: ModelProto, folder: string | undefined): Promise<ExternalData> {
+export async function readExternalData(model: ModelProto, folder: string | undefined): Promise<External> {
   const data = new Map<TensorProto, Uint8Array>();
   const files = new Map<string, OpenFile>();
   try {
@@ -26,14 +34,23 @@ export async function readExternalData(model: ModelProto, folder: string | undef
       const length = data.has(tensor) ? undefined : byteLengthOf(tensor);
       if (length !== undefined) data.set(tensor, await readTensor(tensor, length, folder, files));
     }
+    for (const [location, { file }] of files) requireWhole(location, file);
+    return { data, files: new Map([...files].map(([location, { file }]) => [location, file])) };
   } finally {
     await Promise.all([...files.values()].map(({ handle }) => handle.close()));
   }
-  return data;
+}
+
+/** What was read is one state of the file. */
+function requireWhole(location: string, file: WeightFile): void {
+  if (file.isSame()) return;
+  const problem = 'it changed while it was read; wait until it is written, and load the model again';
+  throw new ResidualSkipError('READ_FAILED', `external data '${location}': ${problem}`);
 }
 
 interface OpenFile {
   readonly handle: FileHandle;
+  readonly file: WeightFile;
   readonly size: number;
   /** What was read of it, by offset and length: several tensors may be the same part. */
   readonly parts: Map<string, Uint8Array>;
@@ -136,9 +153,10 @@ async function openInside(
     if (!within(base, path)) fail(tensor, outside);
     // Non-blocking, so that a named pipe can't stop the load.
     handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stat = await handle.stat();
+    const stat = await handle.stat({ bigint: true });
     if (!stat.isFile()) fail(tensor, `'${location}' is not a regular file`);
-    const file = { handle, size: stat.size, parts: new Map(), read: 0 };
+    const opened = { handle, file: new WeightFile(path, stat) };
+    const file = { ...opened, size: Number(stat.size), parts: new Map(), read: 0 };
     files.set(location, file);
     return file;
   } catch (error) {

@@ -62,7 +62,7 @@ export async function locateModel(path: string): Promise<ModelLocation | undefin
  * @throws ResidualSkipError MODEL_NOT_FOUND, READ_FAILED, INVALID_ARGUMENT for what is no path
  */
 export async function requireModel(path: string): Promise<ModelLocation> {
-  parseStrict(z.string(), path, { subject: 'model' });
+  if (typeof path !== 'string') parseStrict(z.string(), path, { subject: 'model' });
   const found = await locateModel(path);
   if (found) return found;
   const isFolder = (await kindOf(path)) === 'folder';

@@ -22,12 +22,14 @@ export interface ModelOutput extends ModelPort {
 
 /** A decoded model, independent of concrete shapes. Immutable; shared by all programs made from it. */
 export interface Model {
-  /** Hex SHA-256 of the model file's bytes. It may be computed, from the file, when it is first read. */
+  /** Hex SHA-256 of the model file's bytes, and of those of its external files behind them. It may be computed, from the file, when it is first read. */
   readonly sha256: string;
   /** The same; what must be computed is computed in turns with the event loop. */
   identify(): Promise<string>;
   /** Where it was read from; absent if it was given as bytes. */
   readonly location?: ModelLocation;
+  /** Files with weights of it, as it names them: paths in its folder. */
+  readonly external: readonly string[];
   readonly opset: number;
   readonly metadata: ModelMetadata;
   readonly inputs: readonly ModelInput[];

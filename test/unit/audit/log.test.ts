@@ -5,7 +5,9 @@ import fs, {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
+  statSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -62,7 +64,7 @@ test('an item is read back as it was written', async () => {
   expect(record.output).toBe(hashItem(event.outputs, 1, 2));
   expect(record.top.map(([index]) => index).sort()).toEqual([0, 1]);
   expect(log.stats().auditLog).toEqual({
-    ...{ written: 2, lost: 0, inputsLost: 0, errors: 0, lastError: null },
+    ...{ written: 2, lost: 0, inputsLost: 0, errors: 0, removed: 0, lastError: null },
   });
 });
 
@@ -73,7 +75,7 @@ test('every line follows the published schema', async () => {
   await log.timeFull({});
   await log.onRelease();
   const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
-  expect(lines.map((line) => auditLineSchema.parse(JSON.parse(line)).type)).toEqual([
+  expect(lines.map((line) => auditLineSchema().parse(JSON.parse(line)).type)).toEqual([
     'header',
     'item',
     'full',
@@ -128,7 +130,7 @@ test('a measurement of energy is read back; one of another policy does not stand
   const types = readFileSync(path, 'utf8')
     .trimEnd()
     .split('\n')
-    .map((line) => auditLineSchema.parse(JSON.parse(line)).type);
+    .map((line) => auditLineSchema().parse(JSON.parse(line)).type);
   expect(types).toEqual(['header', 'item', 'energy', 'header', 'item', 'end']);
 
   const other = auditLog({ path });
@@ -416,6 +418,63 @@ test('files are rotated by age and removed by age, and numbers are not used agai
   } finally {
     clock.mockRestore();
   }
+});
+
+test('whole rotated files are removed by size, oldest first; the newest stays, and the reader knows of the gap', async () => {
+  const options = { path, keepBytes: 4 * 8192 };
+  const log = await write(300, options);
+  const sizes = () => readdirSync(folder).map((name) => statSync(join(folder, name)).size);
+  const kept = await readAudit(folder);
+  expect([kept.problems, kept.hadEarlier]).toEqual([[], true]);
+  expect(kept.entries.at(-1)!.record.run).toBe(299);
+  expect(kept.entries.length).toBeLessThan(300);
+  // Files of a quarter of the limit, each of which may exceed it by some lines.
+  expect(sizes().length).toBeGreaterThanOrEqual(4);
+  expect(Math.max(...sizes())).toBeLessThan(8192 + 2048);
+  expect(sizes().reduce((a, b) => a + b)).toBeLessThan(4 * 8192 + 8192 + 2048);
+  const numbers = readdirSync(folder).flatMap((name) => /^trace\.(\d+)\.ndjson$/.exec(name)?.slice(1) ?? []);
+  const all = Math.max(...numbers.map(Number));
+  expect(log.stats().auditLog).toMatchObject({ written: 300, removed: all - numbers.length, errors: 0 });
+  // Less than the newest file has: it stays, as the end of the chain.
+  await write(1, { path, maxBytes: 4096, keepBytes: 4 * 4096 }, 300);
+  expect((await readAudit(folder)).entries.at(-1)!.record.run).toBe(0);
+  expect(() => auditLog({ path, maxBytes: 65_536, keepBytes: 32_768 })).toThrow(
+    /^keepBytes: it is 32768, but a file has up to 65536 bytes/,
+  );
+});
+
+test('logs of a folder share a limit of their size, and nothing else in it is removed', async () => {
+  const other = join(folder, 'model/1');
+  mkdirSync(join(other, 'inputs/2026-01-01'), { recursive: true });
+  const bystanders = ['inputs/2026-01-01/trace.1.ndjson', 'other.1.ndjson', 'trace.x.ndjson'];
+  for (const name of bystanders) writeFileSync(join(other, name), 'x'.repeat(50_000));
+  await write(150, { path: join(other, 'trace.ndjson'), maxBytes: 8192 });
+  for (const name of readdirSync(other)) utimesSync(join(other, name), 1, 1);
+  const before = readdirSync(other).length;
+  await write(150, { path, keepBytes: 98_304, keepWithin: folder, maxBytes: 8192 });
+  const rotated = (at: string) => readdirSync(at).filter((name) => /^trace\.\d+\./.test(name));
+  expect(readdirSync(other).length).toBeLessThan(before);
+  expect(readdirSync(other)).toEqual(expect.arrayContaining(['trace.ndjson', ...bystanders.slice(1)]));
+  expect(readdirSync(join(other, 'inputs/2026-01-01'))).toEqual(['trace.1.ndjson']);
+  const logs = [folder, other].flatMap((at) =>
+    [...rotated(at), 'trace.ndjson'].map((name) => join(at, name)),
+  );
+  const total = logs.reduce((sum, name) => sum + statSync(name).size, 0);
+  expect(total).toBeLessThan(98_304 + 8192 + 2048);
+  // The older files were those of the other log.
+  expect(rotated(folder)).toContain('trace.1.ndjson');
+  const [own, cut] = [await readAudit(path), await readAudit(join(other, 'trace.ndjson'))];
+  expect([own.problems, cut.problems]).toEqual([[], []]);
+});
+
+test('a log whose files were all too old goes on where they ended', async () => {
+  await write(40, { maxBytes: 4096 });
+  // As if it had been rotated last.
+  renameSync(path, join(folder, 'trace.99.ndjson'));
+  for (const name of readdirSync(folder)) utimesSync(join(folder, name), 0, 0);
+  await write(1, { keep: DAY }, 40);
+  expect(readdirSync(folder)).toEqual(['trace.ndjson']);
+  expect(await readAudit(folder)).toMatchObject({ problems: [], hadEarlier: true });
 });
 
 test('a process that ends without closing the log is named, with the last item that it wrote', async () => {

@@ -29,7 +29,7 @@ describe('misses and false alarms of a network of six labels', () => {
   let figures: ReturnType<typeof figuresOf>;
   beforeAll(async () => {
     const result = await calibrate(path, taskItems('labels', 1200, 3), { ...QUICK, limits: LIMITS });
-    policy = policySchema.parse(JSON.parse(JSON.stringify(result.policy)));
+    policy = policySchema().parse(JSON.parse(JSON.stringify(result.policy)));
     const chosen = result.settings[result.chosen]!;
     expect(chosen.also).toHaveLength(1);
     figures = figuresOf(result);

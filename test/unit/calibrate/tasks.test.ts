@@ -4,7 +4,7 @@ import { calibrate } from 'lib/calibrate/calibrate.js';
 import type { CalibrateOptions } from 'lib/calibrate/options.js';
 import { TASKS } from 'lib/classify/task.js';
 import { type Data, type Feeds, InferenceSession, Tensor, type TensorMap, watch } from 'lib/index.js';
-import { evaluate } from 'lib/measure/evaluate.js';
+import { type EvaluateOptions, evaluate } from 'lib/measure/evaluate.js';
 import '../../helpers/few-timed.js';
 import '../../helpers/short-training.js';
 import { bytesOf, stacked, zip } from '../../helpers/arrays.js';
@@ -238,6 +238,24 @@ test('a monitor without the function of the promise says that it checks nothing'
   warned.mockRestore();
 });
 
+test("an evaluation takes the function of a promise, where there is one, and isn't silent without it", async () => {
+  const path = pathOf('numbers');
+  const asked = { ...QUICK, ...byVectors, maxDisagreement: 0.1 };
+  const { policy } = await calibrate(path, taskItems('numbers', 400, 3), asked);
+  const items = taskItems('numbers', 3);
+  const refused = (options: EvaluateOptions, message: RegExp) =>
+    expect(evaluate(path, items, { ...QUICK, ...options })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringMatching(message),
+    });
+  await refused({ policy }, /^loss: the policy promises the metric 'custom', .*; give evaluate\(\) the one/);
+  await refused({ task: 'custom' }, /^loss: the task is 'custom', .*; give evaluate\(\) the one/);
+  await refused(
+    { loss: () => 0 },
+    /^loss: it is for the metric 'custom', and the policy promises nothing; omit it/,
+  );
+});
+
 /** A network and its data in each form; all are maps but texts, whose tokens have classes, and sounds. */
 const SOURCES: Readonly<
   Record<string, () => Promise<[model: string, data: Data, options?: CalibrateOptions]>>
@@ -298,9 +316,9 @@ test('items are refused by name', async () => {
     [
       { picture },
       'INVALID_DATA',
-      /^1 feed can't be used: data\[0\]: input 'depth' is missing; its inputs are picture, depth/,
+      /^1 feed can't be used: data\[0\], feeds: input 'depth' \(float32\[n,1,10,10\]\) is missing/,
     ],
-    [{ picture, depth, other: depth }, 'INVALID_DATA', /data\[0\]: the model has no input 'other'/],
+    [{ picture, depth, other: depth }, 'INVALID_DATA', /data\[0\], feeds: the model has no input 'other'/],
     [
       { picture: batch, depth },
       'INVALID_SHAPE',
@@ -314,6 +332,54 @@ test('items are refused by name', async () => {
       message: expect.stringMatching(message),
     });
   }
+});
+
+describe('an item that the network cannot take is named, however little data there is', () => {
+  const [item] = taskItems('pair', 1);
+  const [picture, depth] = [item!.picture as Tensor<'float32'>, item!.depth as Tensor<'float32'>];
+  const as = ({ data }: Tensor<'float32'>, dims: number[]) => new Tensor('float32', data, dims);
+  const wide = new Tensor('float32', [...picture.data, ...depth.data], [1, 4, 10, 10]);
+  const rounded = new Tensor('int32', Int32Array.from(picture.data), [1, 3, 10, 10]);
+  test.each<[string, Feeds, string, RegExp]>([
+    ['a missing input', { picture }, 'INVALID_DATA', /feeds: input 'depth' .* is missing/],
+    [
+      'too many channels',
+      { picture: wide, depth },
+      'INVALID_SHAPE',
+      /input 'picture': expected .*, received float32\[1,4,10,10\]/,
+    ],
+    [
+      'another rank',
+      { picture, depth: as(depth, [1, 100]) },
+      'INVALID_SHAPE',
+      /input 'depth': expected .*, received float32\[1,100\]/,
+    ],
+    [
+      'another size',
+      { picture, depth: new Tensor('float32', [...depth.data.subarray(64)], [1, 1, 6, 6]) },
+      'INVALID_SHAPE',
+      /input 'depth'/,
+    ],
+    [
+      'another type',
+      { picture: rounded, depth },
+      'INVALID_DATA',
+      /input 'picture': expected .*, received int32\[1,3,10,10\]/,
+    ],
+  ])('%s', async (_, odd, code, message) => {
+    for (const at of [0, 2]) {
+      const items = taskItems('pair', 3).with(at, odd);
+      const named = (before: string) => ({
+        code,
+        message: expect.stringMatching(new RegExp(`^${before}data\\[${at}\\], ${message.source}`)),
+      });
+      await expect(calibrate(pathOf('pair'), items, QUICK)).rejects.toMatchObject(
+        named("1 feed can't be used: "),
+      );
+      const { items: used, unusable } = await evaluate(pathOf('pair'), items, QUICK);
+      expect([used, unusable]).toEqual([2, [expect.objectContaining(named(''))]]);
+    }
+  });
 });
 
 describe('docs/tasks.md', () => {

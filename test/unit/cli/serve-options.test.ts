@@ -43,12 +43,13 @@ test('values of the environment and the file are read like those of the command 
     RESIDUAL_SKIP_INSECURE: 'false',
     RESIDUAL_SKIP_AUDIT_KEEP: '30d',
     RESIDUAL_SKIP_AUDIT_ROTATE: '2MB',
+    RESIDUAL_SKIP_AUDIT_SIZE: '1GB',
   };
   const { folders, options } = complete([], environment);
   expect(folders).toEqual(['a', 'b']);
   expect(options).toMatchObject({
     ...{ policy: ['p.json', 'full'], insecure: false, auditKeep: 30 * 24 * 60 * 60 * 1000 },
-    auditRotate: { maxBytes: 2 * 2 ** 20 },
+    ...{ auditRotate: { maxBytes: 2 * 2 ** 20 }, auditSize: 2 ** 30 },
   });
   expect(complete(['a'], {}, { auditRotate: '12h' }).options.auditRotate).toEqual({
     maxAge: 12 * 60 * 60 * 1000,
@@ -56,6 +57,12 @@ test('values of the environment and the file are read like those of the command 
 });
 
 test.each<[string, Record<string, string>, unknown, RegExp]>([
+  [
+    'a size without a unit',
+    { RESIDUAL_SKIP_AUDIT_SIZE: '5' },
+    undefined,
+    /RESIDUAL_SKIP_AUDIT_SIZE: it must be a size such as/i,
+  ],
   ['an unknown key, with the near one', {}, { grpcport: 1 }, /unknown key 'grpcport'.*grpcPort/],
   ['a value of another type', {}, { port: 'x' }, /port: /],
   ['a port out of range', {}, { port: 70000 }, /port: it must be a port/i],

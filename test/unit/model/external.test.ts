@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { ResidualSkipError } from 'lib/errors.js';
+import { InferenceSession } from 'lib/index.js';
 import { loadModel } from 'lib/model/load.js';
 import type { KeyValueProto } from 'lib/model/read/proto.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
@@ -140,4 +142,40 @@ test('a named pipe does not stop the load', async () => {
 test('bytes lead to no folder', async () => {
   const error = await loadModel(model({ location: 'weights/w.bin' })).catch((reason) => reason);
   expect([error.code, error.message]).toEqual(['EXTERNAL_DATA', expect.stringMatching(/by its path/)]);
+});
+
+/** Weights of two networks that were trained apart, whose ONNX files are alike. */
+function trainedApart(): [string, string] {
+  const entries = { location: 'weights/w.bin' };
+  const folder = folderWith(entries);
+  const other = folderOf({
+    'model.onnx': model(entries),
+    'weights/w.bin': new Uint8Array(WEIGHTS.map((weight) => -weight).buffer),
+  });
+  return [folder, other];
+}
+
+test('the hash of a model is that of its file and of those with its weights, one behind the other', async () => {
+  const [folder, other] = trainedApart();
+  const expected = createHash('sha256');
+  for (const name of ['model.onnx', 'weights/w.bin']) expected.update(readFileSync(join(folder, name)));
+  const hashes = [await loadModel(folder), await loadModel(folder, { identified: () => false })].map(
+    ({ sha256 }) => sha256,
+  );
+  expect(new Set(hashes)).toEqual(new Set([expected.digest('hex')]));
+  expect((await loadModel(other)).sha256).not.toBe(hashes[0]);
+});
+
+test('a policy for other weights is refused', async () => {
+  const [folder, other] = trainedApart();
+  const policy = { default: 'run' as const, model: { sha256: (await loadModel(folder)).sha256 } };
+  await (await InferenceSession.create(folder, { policy })).release();
+  await expect(InferenceSession.create(other, { policy })).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
+});
+
+test('weights that change between loading and hashing are an error', async () => {
+  const [folder] = trainedApart();
+  const loaded = await loadModel(folder, { identified: () => false });
+  writeFileSync(join(folder, 'weights/w.bin'), new Uint8Array(24));
+  expect(() => loaded.sha256).toThrow(expect.objectContaining({ code: 'READ_FAILED' }));
 });

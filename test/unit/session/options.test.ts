@@ -17,6 +17,16 @@ describe('session options', () => {
     expect(parseSessionOptions(undefined)).toEqual({});
   });
 
+  it.each([
+    { threads: 1024, isa: 'scalar', precision: 'bfloat16', policy: { blocks: {} } },
+    { threads: undefined },
+    Object.create({ threads: 2 }),
+  ])('checks the usual ones without a schema, and takes what the schema takes: %p', (options) => {
+    const { threads, ...rest } = options;
+    const further = { ...rest, ...(threads && { threads }), logId: 'the schema checks it' };
+    expect({ ...parseSessionOptions(options), logId: further.logId }).toEqual(parseSessionOptions(further));
+  });
+
   it.each<[unknown, string]>([
     [{ polcy: 'full' }, "options: unknown key 'polcy'; did you mean 'policy'?"],
     [{ reference: 'float.onnx' }, "options: unknown key 'reference'; it is called 'original' now"],

@@ -113,7 +113,7 @@ describe('the hash of a file', () => {
   });
 
   it('is not computed where nobody asks for it, and awaited by a run whose policy names the model', async () => {
-    const hashing = jest.spyOn(WeightFile.prototype, 'hashing');
+    const hashing = jest.spyOn(WeightFile.prototype, 'addTo');
     const file = fileOf(openConvolution());
     const session = await InferenceSession.create(file, { freeDimensionOverrides: { height: 8, width: 8 } });
     const { classScores } = session.context;

@@ -174,9 +174,9 @@ test('metrics have their parameters', () => {
     'tokens@2',
   ];
   for (const metric of valid)
-    expect([metric, metricSchema.safeParse(metric).success]).toEqual([metric, true]);
+    expect([metric, metricSchema().safeParse(metric).success]).toEqual([metric, true]);
   for (const metric of invalid)
-    expect([metric, metricSchema.safeParse(metric).success]).toEqual([metric, false]);
+    expect([metric, metricSchema().safeParse(metric).success]).toEqual([metric, false]);
   expect(partsOf('absolute@1e-3')).toEqual({ name: 'absolute', at: 0.001 });
   expect(
     (['labels', 'missed@0.2', 'boxes', 'ctc', 'relative', 'cosine'] as const).map((metric) =>

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { contentHash } from 'lib/calibrate/split.js';
 import { openDataModel } from 'lib/classify/data-model.js';
 import { InferenceSession, type Progress, type Tensor } from 'lib/index.js';
+import { decodeModelProto, encodeModelProto } from 'lib/model/read/proto.js';
 import { hashPolicy } from 'lib/skip/policy.js';
 import { checkFolder, writeLadder } from 'lib/speedup/folder.js';
 import { GivenFront } from 'lib/speedup/networks.js';
@@ -320,6 +321,41 @@ describe('names of fronts', () => {
     });
     const rungs = new Set(tried.flatMap((one) => one.rungs.slice(0, -1)));
     expect([...rungs]).toEqual(expect.arrayContaining(['model-2', 'model-3']));
+  });
+});
+
+/** The files of a network whose weights lie in another one. */
+function apart(bytes: Uint8Array, location: string): Record<string, Uint8Array> {
+  const network = decodeModelProto(bytes);
+  const parts: Uint8Array[] = [];
+  let offset = 0;
+  for (const constant of network.graph!.initializer!) {
+    const { rawData } = constant;
+    if (!rawData) continue;
+    parts.push(rawData);
+    delete constant.rawData;
+    const values = { location, offset: `${offset}`, length: `${rawData.length}` };
+    constant.dataLocation = 1;
+    constant.externalData = Object.entries(values).map(([key, value]) => ({ key, value }));
+    offset += rawData.length;
+  }
+  return { 'model.onnx': encodeModelProto(network), [location]: Buffer.concat(parts) };
+}
+
+test('weights that lie beside the network come with the ladder; those of a front would be taken for them', async () => {
+  const network = folderOf(apart(MODEL, 'weights/of_the_network.bin'));
+  const result = await speedup(network, items, { ...QUICK, int8: false, front: [front] });
+  const folder = join(folderOf({}), 'ladder');
+  await writeLadder(result, network, folder);
+  expect(await changedIn(folder, result.calibration!, network)).toBe(
+    result.calibration!.policy.promise!.events,
+  );
+  const other = folderOf(apart(FRONT, 'weights/of_the_network.bin'));
+  await expect(speedup(network, items, { ...QUICK, front: [other] })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(
+      /^front .*: its weights lie in other files .*; store them in the ONNX file/,
+    ),
   });
 });
 
