@@ -40,20 +40,8 @@ export function conv(
   const source = padding ? paddedScratch.atLeast(channels * plane) : floats(x);
   if (padding) source.fill(0, 0, channels * plane);
 
-  const weights = floats(w);
-  const packedGroup = packedLength(groupOut, depth);
-  const weightsPacked = depthwise
-    ? weights
-    : packed(
-        weights,
-        w.constant === true,
-        `conv ${group} ${groupOut} ${depth}`,
-        packedGroup * group,
-        (to) => {
-          for (let g = 0; g < group; g++)
-            packWeights(weights, g * groupOut * depth, groupOut, depth, depth, 1, to, g * packedGroup);
-        },
-      );
+  const weights = depthwise ? floats(w) : packedGroups(w, group, groupOut, depth);
+  const weightsOfGroup = depthwise ? taps : packedLength(groupOut, depth);
 
   for (let item = 0; item < items; item++) {
     if (padding) copyPadded(floats(x), item * channels * inPlane, channels, geo, extent, source);
@@ -66,8 +54,8 @@ export function conv(
         bases,
         columns,
         offsets,
-        weights: weightsPacked,
-        weightsStart: g * (depthwise ? taps : packedGroup),
+        weights,
+        weightsStart: g * weightsOfGroup,
         rows: groupOut,
         depth,
         y: floats(y),
@@ -83,6 +71,17 @@ export function conv(
     }
   }
   if (attrs.act.kind !== 'none') activate(floats(y), floats(y), sizeOf(y.shape), attrs.act);
+}
+
+/** The weights of each group in the order in which `dot` reads them. */
+function packedGroups(w: KernelTensor, group: number, groupOut: number, depth: number): Float32Array {
+  const weights = floats(w);
+  const size = packedLength(groupOut, depth);
+  const key = `conv ${group} ${groupOut} ${depth}`;
+  return packed(weights, w.constant === true, key, size * group, (to) => {
+    for (let g = 0; g < group; g++)
+      packWeights(weights, g * groupOut * depth, groupOut, depth, depth, 1, to, g * size);
+  });
 }
 
 /** Extent of the input, counted from the first padded element, that the windows cover. */

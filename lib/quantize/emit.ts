@@ -54,28 +54,8 @@ export function emit(
     }
     add(undefined, ...nodes);
   }
-  for (const [name, { scale, zero }] of quantisationOf) {
-    const own = network.unusedName(`${name}_uint8`);
-    const [scaleName, zeroName, back] = [`${own}_scale`, `${own}_zero`, `${own}_float`];
-    network.setTensor(tensorProto(scaleName, Float32Array.of(scale)));
-    network.setTensor(tensorProto(zeroName, Uint8Array.of(zero)));
-    for (const reader of network.consumers(name)) rename(reader, name, back);
-    const parameters = [scaleName, zeroName];
-    add(
-      network.producer(name),
-      {
-        name: `${own}_QuantizeLinear`,
-        opType: 'QuantizeLinear',
-        input: [name, ...parameters],
-        output: [own],
-      },
-      {
-        name: `${own}_DequantizeLinear`,
-        opType: 'DequantizeLinear',
-        input: [own, ...parameters],
-        output: [back],
-      },
-    );
+  for (const [name, quantisation] of quantisationOf) {
+    add(network.producer(name), ...throughBytes(network, name, quantisation));
   }
   network.nodes = [
     ...(added.get(undefined) ?? []),
@@ -83,6 +63,20 @@ export function emit(
   ];
   network.index();
   return network.build();
+}
+
+/** Has all readers of a value read it through bytes, and returns the nodes that make these. */
+function throughBytes(network: Network, name: string, { scale, zero }: Quantisation): NodeProto[] {
+  const own = network.unusedName(`${name}_uint8`);
+  const [scaleName, zeroName, back] = [`${own}_scale`, `${own}_zero`, `${own}_float`];
+  network.setTensor(tensorProto(scaleName, Float32Array.of(scale)));
+  network.setTensor(tensorProto(zeroName, Uint8Array.of(zero)));
+  for (const reader of network.consumers(name)) rename(reader, name, back);
+  const node = (opType: string, input: string, output: string) => ({
+    ...{ name: `${own}_${opType}`, opType },
+    ...{ input: [input, scaleName, zeroName], output: [output] },
+  });
+  return [node('QuantizeLinear', name, own), node('DequantizeLinear', own, back)];
 }
 
 /** Adds integers with a scale for each channel along `axis`, and returns the node that makes them numbers. */

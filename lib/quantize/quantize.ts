@@ -115,7 +115,6 @@ async function quantizeWith(
   work: Work,
 ): Promise<Quantization> {
   const engine = { backend, isa, threads };
-  const { name, output, labels, labelsKnown } = classifier;
   const network = await readNetwork(classifier.file);
   simplify(network);
   const parts = await partsOf(classifier, images, own, work);
@@ -140,44 +139,51 @@ async function quantizeWith(
   const { choices, model, loss } = await choose(build, draft.pairs > 0, work);
   const { layers } = draft.plan(choices.inFloat);
   const session = await InferenceSession.create(model, engine);
-  try {
-    const comparing = new Comparing(classifier, session);
-    const unusable = new Unusable([...parts.unusable]);
-    let done = 0;
-    for await (const { tensor } of work.each(prepareItems<Item>(parts.compared, unusable))) {
-      if (tensor) comparing.add(tensor);
-      work.report('comparing', ++done, parts.compared.length);
-    }
-    const { problem } = await findModel(classifier.file);
-    const answers = { name, output, labels, labelsKnown, problem };
-    const doubt = doubtOf(answers, classifier.session.context.classScores, false);
-    if (doubt)
-      work.note(`an answer is the position of the largest score, which need be no class: ${doubt.reason}`);
-    const leftOut = unusable.describe();
-    if (leftOut !== undefined) work.note(`${leftOut}; they are left out`);
-    const compared = comparing.result();
-    const inPlan = new Set(layers.map(({ node }) => node));
-    return {
-      model,
-      sha256: createHash('sha256').update(model).digest('hex'),
-      floatSha256: await classifier.session.sha256(),
-      bytes: { float: (await stat(classifier.file)).size, int8: model.byteLength },
-      layers: {
-        int8: layers.length,
-        float: layersOf(network).flatMap(({ node }) =>
-          inPlan.has(node) ? [] : [node.name || node.output![0]!],
-        ),
-      },
-      range: choices.range,
-      biasCorrected: choices.biasCorrected,
-      equalised: choices.equalised,
-      loss,
-      images: { ranges: parts.ranges.length, choice: parts.choice.length },
-      ...compared,
-    };
-  } finally {
-    await session.release();
+  const compared = await compare(classifier, session, parts, work).finally(() => session.release());
+  const inPlan = new Set(layers.map(({ node }) => node));
+  return {
+    model,
+    sha256: createHash('sha256').update(model).digest('hex'),
+    floatSha256: await classifier.session.sha256(),
+    bytes: { float: (await stat(classifier.file)).size, int8: model.byteLength },
+    layers: {
+      int8: layers.length,
+      float: layersOf(network).flatMap(({ node }) =>
+        inPlan.has(node) ? [] : [node.name || node.output![0]!],
+      ),
+    },
+    range: choices.range,
+    biasCorrected: choices.biasCorrected,
+    equalised: choices.equalised,
+    loss,
+    images: { ranges: parts.ranges.length, choice: parts.choice.length },
+    ...compared,
+  };
+}
+
+/** Both networks on images that chose nothing. */
+async function compare(
+  classifier: ImageClassifier,
+  session: InferenceSession,
+  { compared, unusable: before }: Parts,
+  work: Work,
+): Promise<Comparison> {
+  const comparing = new Comparing(classifier, session);
+  const unusable = new Unusable([...before]);
+  let done = 0;
+  for await (const { tensor } of work.each(prepareItems<Item>(compared, unusable))) {
+    if (tensor) comparing.add(tensor);
+    work.report('comparing', ++done, compared.length);
   }
+  const { name, output, labels, labelsKnown } = classifier;
+  const { problem } = await findModel(classifier.file);
+  const answers = { name, output, labels, labelsKnown, problem };
+  const doubt = doubtOf(answers, classifier.session.context.classScores, false);
+  if (doubt)
+    work.note(`an answer is the position of the largest score, which need be no class: ${doubt.reason}`);
+  const leftOut = unusable.describe();
+  if (leftOut !== undefined) work.note(`${leftOut}; they are left out`);
+  return comparing.result();
 }
 
 interface Candidate {

@@ -28,6 +28,60 @@ std::shared_ptr<const ProductDraft8> addable(int32_t zero, int additions,
 
 }  // namespace
 
+bool ProductInputs::suit(const Lowering& plan) const {
+  if (!is_bytes(plan, x) || !plan.is_constant(w) || plan.value(w).dtype != DType::kInt8 || !scale) return false;
+  return (!bias || plan.is_constant(bias)) && (!w_zero || plan.is_constant(w_zero));
+}
+
+WeightCache::Key ProductInputs::key(const Lowering& plan, WeightCache::Key more) const {
+  for (ValueId id : {w_zero, x_zero, scale, bias, w}) {
+    more.insert(more.begin(), plan.is_constant(id) ? plan.constant_key(id) : -1);
+  }
+  return more;
+}
+
+Product8::Product8(Lowering& plan, const Step& step)
+    : in(step),
+      to_float(plan.value(step.outputs[0]).dtype == DType::kFloat32),
+      scales(scales_of(plan, in.scale)),
+      weight_zeros(in.w_zero ? scales_of(plan, in.w_zero) : 0),
+      rounding_(rounding_of(step.requant)),
+      act_(step.act),
+      is_conv_(step.op == Op::kQconv) {
+  const bool shifted = in.bias && plan.value(in.bias).dtype == DType::kFloat32;
+  if (!shifted) start = in.bias;
+  if (plan.is_constant(in.scale)) fixed_scale = in.scale;
+  const bool has_zero = in.x_zero && !plan.is_constant(in.x_zero);
+  if (!has_zero) zero = plan.scalar<uint8_t>(in.x_zero);
+  if (!fixed_scale) factor_ = plan.request(in.scale, Form::kDense);
+  if (has_zero) centre_ = plan.request(in.x_zero, Form::kDense);
+  if (shifted) shift_ = plan.request(in.bias, Form::kDense);
+}
+
+Draft Product8::draft(NodeId from, NodeId to) const {
+  Draft draft{.reads = {from}, .write = to};
+  for (NodeId more : {shift_, factor_, centre_}) {
+    if (more) draft.reads.push_back(more);
+  }
+  return draft;
+}
+
+GemmOperands8 Product8::operands(const Emitter& e) const {
+  GemmOperands8 o;
+  o.to_float = to_float;
+  o.has_shift = static_cast<bool>(shift_);
+  if (o.has_shift) o.shift = e.place(shift_);
+  o.rounds_product = is_conv_;
+  o.has_scale = static_cast<bool>(factor_);
+  if (o.has_scale) o.scale = e.place(factor_);
+  o.scales = scales;
+  o.has_zero = static_cast<bool>(centre_);
+  if (o.has_zero) o.zero = e.place(centre_);
+  o.rounding = rounding_;
+  o.act = act_;
+  return o;
+}
+
 void draft_gemm8(Lowering& plan, const Step& step, const GemmShape8& shape) {
   const NodeId from = plan.request(step.inputs[0], Form::kDense);
   const Product8 product(plan, step);
