@@ -2,6 +2,7 @@
 // only some programs use is in chunks of its own, which load when it is called.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
 import { parseAst } from 'rolldown/parseAst';
 import { z } from 'zod';
@@ -61,8 +62,10 @@ const schemas = {
     return source === 'zod' && importer.startsWith(LIB) ? LATE_PREFIX + source : null;
   },
   load(id) {
-    if (id === SCHEMAS)
-      return `import { z as all } from 'zod';\nexport const z = { ${usedOfZod().map((name) => `${name}: all.${name}`)} };`;
+    if (id === SCHEMAS) {
+      const zod = JSON.stringify(fileURLToPath(import.meta.resolve('zod')));
+      return `import { z as all } from ${zod};\nexport const z = { ${usedOfZod().map((name) => `${name}: all.${name}`)} };`;
+    }
     if (id !== `${LATE_PREFIX}zod`) return null;
     return `export const z = new Proxy({}, { get: (_, name) => require('./schemas.js').z[name] });`;
   },

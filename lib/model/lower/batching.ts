@@ -8,7 +8,7 @@ import { decidingInputs } from './bound.js';
 import { foldCacheOf, LoweringBudget } from './fold.js';
 import type { LoweredGraph } from './lowering.js';
 import { findOperator } from './operators/index.js';
-import { lowerGraph } from './specialize.js';
+import { keepLowered, lowerGraph } from './specialize.js';
 
 type Batching = Pick<Model, 'inputs' | 'outputs' | 'batching' | 'batchingReason' | 'loweredItems'>;
 
@@ -81,9 +81,11 @@ function* analyse({ graph, opset, runnable, mixes }: Given, bound: ReadonlySet<s
   let failed: Batching | undefined;
   const budget = new LoweringBudget(foldCacheOf(graph), MAX_LOWERINGS);
   for (const length of open ? TRIAL_LENGTHS : [1]) {
-    const lower = (items: number) => {
+    const lower = function* (items: number) {
       const binding = trialBinding(graph.inputs, batch, items, length);
-      return attempt(lowerGraph(graph, opset, binding, 'MODEL_INVALID', { budget, items }));
+      const lowered = yield* attempt(lowerGraph(graph, opset, binding, 'MODEL_INVALID', { budget, items }));
+      if (items === 1 && !open && 'ops' in lowered) keepLowered(graph, binding, lowered);
+      return lowered;
     };
     const result = yield* tryBatches({ graph, inputs, batch, open, mixes, lower });
     if (result instanceof ResidualSkipError) {

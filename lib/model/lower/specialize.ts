@@ -1,4 +1,5 @@
 import { ResidualSkipError } from '../../errors.js';
+import { sameShape } from '../../numeric/shapes.js';
 import { atOnce, isDue, type Sliced } from '../../util/slices.js';
 import type { IrBranch, IrOp, LoweredIr } from '../program/ir.js';
 import type { Port, Value, ValueId } from '../program/program.js';
@@ -51,13 +52,32 @@ function outputsOf({ outputs, graph, stages }: Model): readonly ModelOutput[] {
   return stages ? graph.outputs.map((port) => ({ ...port, batched: false })) : outputs;
 }
 
+/** What was lowered to analyse a graph, until its first program takes it: that is most often for the same shapes. */
+const analysed = new WeakMap<Graph, { readonly binding: Binding; readonly lowered: LoweredGraph }>();
+
+/** @param lowered the graph for one item, which nothing changes from now on */
+export function keepLowered(graph: Graph, binding: Binding, lowered: LoweredGraph): void {
+  analysed.set(graph, { binding, lowered });
+}
+
+function takeLowered(graph: Graph, binding: Binding): LoweredGraph | undefined {
+  const kept = analysed.get(graph);
+  analysed.delete(graph);
+  const isSame = ([name, { shape, dtype, data }]: [string, InputBinding]) => {
+    const other = kept!.binding.get(name);
+    return other !== undefined && dtype === undefined && data === undefined && sameShape(shape, other.shape);
+  };
+  return kept?.binding.size === binding.size && [...binding].every(isSame) ? kept.lowered : undefined;
+}
+
 /** The graph as one item sees it. */
 function* lowerForOne(
   { graph, opset, inputs, loweredItems }: Model,
   binding: Binding,
   shapeError: Lowering['shapeError'],
 ): Sliced<LoweredGraph> {
-  if (loweredItems === undefined) return yield* lowerGraph(graph, opset, binding, shapeError);
+  if (loweredItems === undefined)
+    return takeLowered(graph, binding) ?? (yield* lowerGraph(graph, opset, binding, shapeError));
   const carriers = new Set(inputs.filter(({ batched }) => batched).map(({ name }) => name));
   const several = new Map(
     [...binding].map(([name, bound]) => {

@@ -30,22 +30,23 @@ void pack_direct(const int8_t* weight, PackedConv8& packed) {
   packed.weights.zero();
   for (size_t b = 0; b < packed.blocks.size(); ++b) {
     const ConvBlock& block = packed.blocks[b];
-    int8_t* out = packed.weights.data() + block.offset;
-    for (size_t tap = 0; tap < taps; ++tap) {
-      for (int i = 0; i < block.blocks; ++i) {
-        const int channels = i + 1 == block.blocks ? block.last_channels : kLanes;
-        for (int c = 0; c < channels; ++c) {
-          int8_t* group = out + c / kQuad * kFactorBytes;
-          const int channel = (block.first_block + i) * kLanes + c;
-          each_lane(static_cast<int>(b), s.out_channels, [&](int m, int lane) {
-            const int in_group = channel - m / group_out * group_in;
-            if (in_group < 0 || in_group >= group_in) return;
-            group[at(lane, c)] = weight[(static_cast<size_t>(m) * group_in + in_group) * taps + tap];
-          });
+    // Channel by channel, whose weights are in a row.
+    each_lane(static_cast<int>(b), s.out_channels, [&](int m, int lane) {
+      const int8_t* const own = weight + static_cast<size_t>(m) * group_in * taps;
+      const int from = m / group_out * group_in;
+      int8_t* out = packed.weights.data() + block.offset;
+      for (size_t tap = 0; tap < taps; ++tap) {
+        for (int i = 0; i < block.blocks; ++i) {
+          const int channels = i + 1 == block.blocks ? block.last_channels : kLanes;
+          const int first = (block.first_block + i) * kLanes - from;
+          const int end = std::min(channels, group_in - first);
+          for (int c = std::max(0, -first); c < end; ++c) {
+            out[c / kQuad * kFactorBytes + at(lane, c)] = own[static_cast<size_t>(first + c) * taps + tap];
+          }
+          out += quads(channels) * kFactorBytes;
         }
-        out += quads(channels) * kFactorBytes;
       }
-    }
+    });
   }
 }
 

@@ -20,7 +20,13 @@ std::shared_ptr<const PackedGemm8> pack_gemm8(int k, int n, const int8_t* b, boo
   packed->columns = Aligned<int32_t>(static_cast<size_t>(whole_blocks(n)));
   packed->columns.zero();
   int32_t* const columns = packed->columns.data();
-  for (int j = 0; j < n; ++j) columns[j] = sum_of(b + j * column, k, row);
+  // In the order in which the numbers lie in memory.
+  for (int j = 0; j < n && trans_b; ++j) columns[j] = sum_of(b + j * column, k, row);
+  for (int i = 0; i < k && !trans_b; ++i) {
+    for (int j = 0; j < n; ++j) {
+      columns[j] = static_cast<int32_t>(static_cast<uint32_t>(columns[j]) + static_cast<uint32_t>(b[i * row + j]));
+    }
+  }
   packed->bias = packed_bias8(n, bias, input_zero, [&](int j) { return columns[j]; }, sum_of_zeros);
   if (std::any_of(weight_zero, weight_zero + weight_zeros, [](int8_t zero) { return zero != 0; })) {
     packed->weight_zero = Aligned<int32_t>(static_cast<size_t>(whole_blocks(n)));
@@ -36,9 +42,15 @@ std::shared_ptr<const PackedGemm8> pack_gemm8(int k, int n, const int8_t* b, boo
   packed->weights.zero();
   for (int block = 0; block < packed->blocks(); ++block) {
     int8_t* out = packed->weights.data() + block * block_size;
-    for (int i = 0; i < k; ++i) {
-      int8_t* group = out + static_cast<size_t>(i / 4) * 4 * kLanes + i % 4;
-      each_lane(block, n, [&](int j, int lane) { group[lane * 4] = b[i * row + j * column]; });
+    const auto put = [&](int i, int j, int lane) {
+      out[static_cast<size_t>(i / 4) * 4 * kLanes + lane * 4 + i % 4] = b[i * row + j * column];
+    };
+    if (trans_b) {
+      each_lane(block, n, [&](int j, int lane) {
+        for (int i = 0; i < k; ++i) put(i, j, lane);
+      });
+    } else {
+      for (int i = 0; i < k; ++i) each_lane(block, n, [&](int j, int lane) { put(i, j, lane); });
     }
   }
   return packed;
