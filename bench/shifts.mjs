@@ -2,8 +2,8 @@
 // (Hendrycks and Dietterich 2019, arXiv 1903.12261; its constants for images of 32 x 32 pixels). Build first.
 //   node bench/shifts.mjs --data DIR [--items N] [--kinds KIND,...] [--seeds N] MODEL...
 // Each MODEL is a folder with a policy. DIR has a folder of images for each class, named as the model's labels. Prints a table for each.
-// A seed gives the noise and the order of the items; of several seeds, means with the least and the largest value are printed, and of
-// alarms the median item and how many seeds had one.
+// A seed gives the noise and the order of the items; of several seeds, means with the least and the largest value are printed where these
+// differ, and of alarms the median item and how many seeds had one.
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -129,9 +129,8 @@ async function measure(model, shift, images) {
 
 /** A share of each seed's items. */
 function percents(shares, digits) {
-  if (shares.length === 1) return percent(shares[0], digits);
-  const [least, most] = [Math.min(...shares), Math.max(...shares)];
-  return `${percent(mean(shares), digits)} (${percent(least, digits)} to ${percent(most, digits)})`;
+  const [least, most] = [Math.min(...shares), Math.max(...shares)].map((end) => percent(end, digits));
+  return least === most ? least : `${percent(mean(shares), digits)} (${least} to ${most})`;
 }
 
 /** The item of each seed at which the monitor spoke, if it did. */
