@@ -204,7 +204,6 @@ describe('calibrate', () => {
     ],
     [['--budget', '0.5', '--max-disagreement', '0.1'], 2, /INVALID_ARGUMENT/],
     [['--budget', '0.5', '--per-class'], 2, /INVALID_ARGUMENT/],
-    [['--budget-ms', '1.5'], 2, /--budget-ms.*removed.*give budget, a share of the multiply-adds/],
     [['--seed', ''], 2, /--seed.*Expected a whole number of at least 0/],
     [['--max-disagreement', '1.5'], 2, /between 0 and 1/],
     [['--metric', 'speed'], 2, /disagreement, accuracy, probability/],
