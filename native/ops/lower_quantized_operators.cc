@@ -85,17 +85,33 @@ bool lower_im2col8(Lowering& plan, const Step& step, const ConvShape& shape, int
   return true;
 }
 
-// Between floats and bytes with one scale, both constants, by `make`.
+// Scale and zero point between floats and bytes, where there is one of each and both are constants.
+struct Scaling {
+  float scale;
+  uint8_t zero;
+};
+std::optional<Scaling> scaling_of(Lowering& plan, const Step& step) {
+  const ValueId scale = step.inputs[1], zero = step.inputs[2];
+  if (!plan.is_constant(scale) || plan.value(scale).elements != 1 || (zero && !plan.is_constant(zero))) return std::nullopt;
+  return Scaling{plan.scalar<float>(scale), plan.scalar<uint8_t>(zero)};
+}
+
 template <class Make>
-bool lower_scaling(Lowering& plan, const Step& step, Make* make) {
-  const ValueId x = step.inputs[0], scale = step.inputs[1], zero = step.inputs[2];
-  if (!plan.is_constant(scale) || plan.value(scale).elements != 1 || (zero && !plan.is_constant(zero))) return false;
-  const float factor = plan.scalar<float>(scale);
-  const uint8_t shift = plan.scalar<uint8_t>(zero);
-  const NodeId from = plan.request(x, Form::kDense);
-  const NodeId to = plan.target(step.outputs[0], Form::kDense);
-  plan.compute({.reads = {from}, .write = to, .make = [=, n = plan.value(x).elements](const Emitter& e) {
-                  return make(e.table(), e.place(from), e.place(to), n, factor, shift);
+bool lower_scaling(Lowering& plan, const Step& step, Make* make, const Scaling& by) {
+  const NodeId from = plan.request(step.inputs[0], Form::kDense), to = plan.target(step.outputs[0], Form::kDense);
+  plan.compute({.reads = {from}, .write = to, .make = [=, n = plan.value(step.inputs[0]).elements](const Emitter& e) {
+                  return make(e.table(), e.place(from), e.place(to), n, by.scale, by.zero);
+                }});
+  return true;
+}
+
+// Maps of floats in blocks of channels become bytes in such blocks.
+bool lower_blocked_quantize(Lowering& plan, const Step& step, int images, const Scaling& by) {
+  const NodeId from = plan.request(step.inputs[0], Form::kBlocked), to = plan.target(step.outputs[0], Form::kBlocked);
+  plan.compute({.reads = {from}, .write = to, .make = [=](const Emitter& e) {
+                  return for_images(images, [&](int n) {
+                    return make_quantize8(e.table(), e.blocked(from, n), e.blocked8(to, n), by.scale, by.zero);
+                  });
                 }});
   return true;
 }
@@ -103,11 +119,19 @@ bool lower_scaling(Lowering& plan, const Step& step, Make* make) {
 }  // namespace
 
 bool lower_quantize(Lowering& plan, const Step& step) {
-  return plan.value(step.outputs[0]).dtype == kBytes && lower_scaling(plan, step, make_quantize8);
+  const auto by = scaling_of(plan, step);
+  if (!by || plan.value(step.outputs[0]).dtype != kBytes) return false;
+  Image image;
+  if (plan.blocked_at_home(step.inputs[0]) && as_image(plan.value(step.inputs[0]), &image)) {
+    return lower_blocked_quantize(plan, step, image.n, *by);
+  }
+  using Dense = InstructionPtr(const KernelTable&, Place, Place, int64_t, float, int32_t);
+  return lower_scaling<Dense>(plan, step, make_quantize8, *by);
 }
 
 bool lower_dequantize(Lowering& plan, const Step& step) {
-  return is_bytes(plan, step.inputs[0]) && lower_scaling(plan, step, make_dequantize8);
+  const auto by = scaling_of(plan, step);
+  return by && is_bytes(plan, step.inputs[0]) && lower_scaling(plan, step, make_dequantize8, *by);
 }
 
 bool lower_dynamic_quantize(Lowering& plan, const Step& step) {

@@ -134,6 +134,19 @@ InstructionPtr make_quantize8(const KernelTable& table, Place x, Place y, int64_
   });
 }
 
+InstructionPtr make_quantize8(const KernelTable& table, BlockedOperand x, BlockedOperand8 y, float scale, int32_t zero) {
+  return simple(move_work(y.view), [kernel = table.quantize8, x, y, scale, zero](Frame& frame, int part, int parts) {
+    const BlockedView from = resolve(frame, x);
+    const BlockedView8 to = resolve(frame, y);
+    const auto [begin, end] = share_of(int64_t{to.blocks()} * to.height, part, parts);
+    for (int64_t at = begin; at < end; ++at) {
+      const int64_t block = at / to.height, row = at % to.height;
+      kernel({from.data + block * from.block_stride + row * from.row_stride, to.data + block * to.block_stride + row * to.row_stride,
+              static_cast<size_t>(to.width) * kLanes, scale, zero});
+    }
+  });
+}
+
 // One thread's work: what follows needs the range of all.
 InstructionPtr make_dynamic_quantize8(const KernelTable& table, Place x, Place y, Place scale, Place zero, int64_t n) {
   return simple(0, [kernel = table.dynamic_quantize8, x, y, scale, zero, n](Frame& frame, int part, int) {

@@ -99,6 +99,7 @@ InstructionPtr make_binary8(const KernelTable& table, BlockedOperand8 a, Blocked
                             const BinaryArgs8& args);
 InstructionPtr make_lookup8(const KernelTable& table, BlockedOperand8 x, Place lookup, BlockedOperand8 y);
 InstructionPtr make_quantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero);
+InstructionPtr make_quantize8(const KernelTable& table, BlockedOperand x, BlockedOperand8 y, float scale, int32_t zero);
 InstructionPtr make_dynamic_quantize8(const KernelTable& table, Place x, Place y, Place scale, Place zero, int64_t n);
 InstructionPtr make_dynamic_quantize8(const KernelTable& table, BlockedOperand x, BlockedOperand8 y, Place scale, Place zero);
 InstructionPtr make_dequantize8(const KernelTable& table, Place x, Place y, int64_t n, float scale, int32_t zero);

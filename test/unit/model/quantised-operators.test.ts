@@ -267,3 +267,39 @@ describe.each(['reference', 'native'] as const)('on the %s backend', (backend) =
     expect([...(y!.data as Uint8Array)]).toEqual([16, 33, 13, 63, 110, 40, 30, 50, 18]);
   });
 });
+
+test('a map that floats have computed becomes bytes in its blocks of channels: other sizes, several items', async () => {
+  const [items, inputs, channels, filters, height, width] = [2, 3, 20, 5, 9, 7];
+  const g = new GraphBuilder();
+  const x = g.input('x', [items, inputs, height, width]);
+  // Sums of these are exact: both backends have the same floats.
+  const eighths = (count: number, seed: number) =>
+    Float32Array.from(randomFloats(count, seed), (v) => Math.round(8 * v) / 8);
+  const weights = g.constant(tensor(eighths(channels * inputs * 9, 2), [channels, inputs, 3, 3]));
+  const map = g.node('Relu', [g.node('Conv', [x, weights], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] })]);
+  const scale = g.constant(tensor(Float32Array.of(0.0625), []));
+  const zero = g.constant(tensor(Uint8Array.of(3), []));
+  const bytes = g.node('QuantizeLinear', [map, scale, zero]);
+  const seven = Int8Array.from(randomFloats(filters * channels, 3), (v) => Math.round(7 * v));
+  const operands = [
+    ...[bytes, scale, zero, g.constant(tensor(seven, [filters, channels, 1, 1]))],
+    ...[scale, g.constant(tensor(Int8Array.of(0), [])), scale, zero],
+  ];
+  g.output(
+    g.node('DequantizeLinear', [g.node('QLinearConv', operands, { kernel_shape: [1, 1] }), scale, zero]),
+  );
+  g.output(g.node('DequantizeLinear', [bytes, scale, zero]));
+  const file = modelBytes(g);
+  const feeds = {
+    x: new Tensor('float32', eighths(items * inputs * height * width, 4), [items, inputs, height, width]),
+  };
+  const [native, reference] = await Promise.all(
+    (['native', 'reference'] as const).map((backend) =>
+      withSession(file, { backend }, async (session) =>
+        Object.values(await session.run(feeds)).map(({ data }) => [...(data as Float32Array)]),
+      ),
+    ),
+  );
+  expect(native).toEqual(reference);
+  expect(new Set(native!.flat()).size).toBeGreaterThan(20);
+});
