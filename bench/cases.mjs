@@ -131,10 +131,6 @@ async function audit(model, { threads, policy = 'model' }) {
   return { variants, close };
 }
 
-/**
- * `open(model, options)` gives the variants, and `close()`, which may return a note. `turns` are those of takeTurns. A case is
- * opened `times` times where the placement of sessions in memory changes times. What has no variants gives its own lines by `measure`.
- */
 /** What three sessions take of a core after some runs, in ten seconds of nothing; the first milliseconds show how long workers spin. */
 async function idle(model) {
   const sessions = await Promise.all([1, 2, 3].map(() => InferenceSession.create(model, { policy: 'full' })));
@@ -153,6 +149,10 @@ async function idle(model) {
   ];
 }
 
+/**
+ * `open(model, options)` gives the variants, and `close()`, which may return a note. `turns` are those of takeTurns. A case is
+ * opened `times` times where the placement of sessions in memory changes times. What has no variants gives its own lines by `measure`.
+ */
 const CASES = {
   skipping: {
     about: 'time against multiply-adds as blocks are skipped; cost of the gates',

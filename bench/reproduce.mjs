@@ -61,11 +61,13 @@ const valid = positionals.every((name) => Object.hasOwn(SETS, name));
 if (!valid || (limit !== undefined && !(Number.isInteger(limit) && limit > 0))) refuse(USAGE);
 
 const share = (flags) => mean(flags.map(Number));
+const INT8 = 'model.int8.onnx';
 
 /** The networks of a data set, by what they are called in the report, with a policy each. */
 function runsOf({ plain, skipping }) {
   const policy = join(skipping, 'policy.json');
-  const [small, smallPolicy] = ['model.int8.onnx', 'policy.int8.json'].map((file) => join(skipping, file));
+  const [small, smallPolicy] = [INT8, 'policy.int8.json'].map((file) => join(skipping, file));
+  const smallPlain = join(plain, INT8);
   const runs = {
     plain: { title: 'the plain twin', model: plain, policy: 'full' },
     full: { title: 'the network in full', model: skipping, policy: 'full' },
@@ -81,6 +83,8 @@ function runsOf({ plain, skipping }) {
       model: small,
       policy: existsSync(smallPolicy) ? smallPolicy : 'model',
     };
+  if (existsSync(smallPlain))
+    runs.plainInt8 = { title: 'the plain twin in 8 bits', model: smallPlain, policy: 'full' };
   return runs;
 }
 
