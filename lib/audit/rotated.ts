@@ -60,8 +60,8 @@ export interface Retention {
 export function removeRotated(path: string, { keep, keepBytes, keepWithin }: Retention): number {
   let removed = keep === undefined ? 0 : removeBefore(path, Date.now() - keep);
   if (keepBytes === undefined) return removed;
-  const logs = keepWithin === undefined ? [path] : logsWithin(keepWithin, basename(path));
-  const lists = logs.map((log) => filesOfLog(log).map((file) => ({ file, ...sizeAndTime(file) })));
+  const logs = keepWithin === undefined ? [filesOfLog(path)] : logsWithin(keepWithin, basename(path));
+  const lists = logs.map((files) => files.map((file) => ({ file, ...sizeAndTime(file) })));
   let total = lists.flat().reduce((sum, { size }) => sum + size, 0);
   while (total > keepBytes) {
     const oldest = lists.filter(({ length }) => length > 1).sort(([a], [b]) => a!.time - b!.time)[0];
@@ -79,8 +79,8 @@ function removeBefore(path: string, time: number): number {
   let removed = 0;
   for (const file of rotatedFiles(path)) {
     // What is kept is the end of the chain of links.
-    if (statSync(file).mtimeMs >= time) break;
-    rmSync(file);
+    if (sizeAndTime(file).time >= time) break;
+    rmSync(file, { force: true });
     removed++;
   }
   return removed;
@@ -92,14 +92,14 @@ function sizeAndTime(file: string): { size: number; time: number } {
   return { size: found?.size ?? 0, time: found?.mtimeMs ?? 0 };
 }
 
-/** The logs of this name in a folder and those below it. */
-function logsWithin(folder: string, name: string): string[] {
-  const log = join(folder, name);
-  const own = filesOfLog(log).length > 0;
-  const folders = readdirSync(folder, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory() && !(own && entry.name === INPUTS))
+/** The files of each log of this name in a folder and those below it, oldest first. */
+function logsWithin(folder: string, name: string): string[][] {
+  const own = filesOfLog(join(folder, name));
+  const isLog = own.length > 0;
+  const below = readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && !(isLog && entry.name === INPUTS))
     .flatMap((entry) => logsWithin(join(folder, entry.name), name));
-  return own ? [log, ...folders] : folders;
+  return isLog ? [own, ...below] : below;
 }
 
 /** Link of the last line of the file that a log was last rotated to; the first link of all if there is none. */

@@ -2,6 +2,7 @@
 import { ResidualSkipError } from '../errors.js';
 import { loadPolicy, type PolicySource } from '../skip/load-policy.js';
 import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
+import { late } from '../util/late.js';
 
 /** Which policy a session has, and what it promises. */
 export interface PolicyInfo {
@@ -24,13 +25,12 @@ export interface OwnPolicy {
 export function ownPolicy(source: PolicySource): OwnPolicy {
   const policy = loadPolicy(source);
   const { promise = null, preprocessing } = policy;
-  let sha256: string | undefined;
+  // Few ask for it.
+  const sha256 = late(() => hashPolicy(policy));
   const info = {
     source: typeof source === 'string' ? source : null,
-    // Few ask for it.
     get sha256() {
-      sha256 ??= hashPolicy(policy);
-      return sha256;
+      return sha256();
     },
     promise,
     ...(preprocessing && { preprocessing }),

@@ -32,9 +32,10 @@ function planned(runs) {
   const smaller = plain.filter((run) => run !== twin);
   if (!twin) return pairs;
   const last = [twin, ...runs.filter(({ role }) => role === 'gated')];
-  const behindAll = (name, int8, exits) => ({
-    ...{ name, models: exits ? last : [twin], fronts: smaller, int8, exits },
-  });
+  const behindAll = (name, int8, exits) => {
+    const models = exits ? last : [twin];
+    return { name, models, fronts: smaller, int8, exits };
+  };
   return [
     ...pairs,
     behindAll(OURS.float, false, true),

@@ -21,10 +21,13 @@ std::shared_ptr<const PackedGemm8> pack_gemm8(int k, int n, const int8_t* b, boo
   packed->columns.zero();
   int32_t* const columns = packed->columns.data();
   // In the order in which the numbers lie in memory.
-  for (int j = 0; j < n && trans_b; ++j) columns[j] = sum_of(b + j * column, k, row);
-  for (int i = 0; i < k && !trans_b; ++i) {
-    for (int j = 0; j < n; ++j) {
-      columns[j] = static_cast<int32_t>(static_cast<uint32_t>(columns[j]) + static_cast<uint32_t>(b[i * row + j]));
+  if (trans_b) {
+    for (int j = 0; j < n; ++j) columns[j] = sum_of(b + j * column, k, row);
+  } else {
+    for (int i = 0; i < k; ++i) {
+      for (int j = 0; j < n; ++j) {
+        columns[j] = static_cast<int32_t>(static_cast<uint32_t>(columns[j]) + static_cast<uint32_t>(b[i * row + j]));
+      }
     }
   }
   packed->bias = packed_bias8(n, bias, input_zero, [&](int j) { return columns[j]; }, sum_of_zeros);
