@@ -20,7 +20,15 @@ import { late } from '../util/late.js';
 import { Attachment } from './attach.js';
 import type { AnyExit } from './exits.js';
 import { decodeFrontExits, frontExitsSchema } from './head-codec.js';
-import { type ClassScores, classScoresOf, finishOf, finishStep, NEVER, surenessSteps } from './scores.js';
+import {
+  type ClassScores,
+  CONFIDENCES,
+  classScoresOf,
+  finishOf,
+  finishStep,
+  NEVER,
+  surenessSteps,
+} from './scores.js';
 
 const finite = late(() => z.number().refine(Number.isFinite, { error: 'expected a finite number' }));
 /** Hex SHA-256 of a file. */
@@ -62,6 +70,10 @@ export const frontSchema = late(() =>
         .meta({
           description: "For each of its classes the network's, null if that has none; the same by default.",
         }),
+      confidence: z.enum(CONFIDENCES).optional().meta({
+        description:
+          "The score of its answer: the largest 'probability', which is the default, or the 'margin', its share in the two largest.",
+      }),
       exits: frontExitsSchema().optional(),
     })
     .meta({ description: 'A network that answers the items that it is sure of, before the model begins.' }),
@@ -237,18 +249,19 @@ class Joining {
     }
   }
 
-  /** The largest probability of a class of the network, [1, 1]. */
+  /** How sure it is of a class of the network, [1, 1]. */
   #scoreOf(scores: ValueId, { meaning }: ClassScores): ValueId {
-    const { name, classes } = this.front.spec;
+    const { name, classes, confidence } = this.front.spec;
     // Where it is sure of a class that the network doesn't have, it has no answer.
     const shared = classes?.includes(null)
       ? Int32Array.from(classes.keys()).filter((own) => classes[own] !== null)
       : undefined;
     const { steps, result } = surenessSteps(
-      (what, shape) => this.#add({ name: `${name}/${what}`, dtype: 'float32', shape }),
+      (what, shape, dtype = 'float32') => this.#add({ name: `${name}/${what}`, dtype, shape }),
       scores,
       [1, sizeOf(this.#valueOf(scores).shape)],
       meaning,
+      confidence,
       shared && { indices: this.#constant('int32', [shared.length], shared), count: shared.length },
     );
     this.#steps.push(...steps);

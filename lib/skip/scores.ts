@@ -1,8 +1,15 @@
 /** Class scores: which output of a network holds them, what they mean, and the classes they rank. */
 
-import type { Activation, Program, Step, ValueId } from '../model/program/program.js';
+import {
+  type Activation,
+  NO_ACTIVATION,
+  type Program,
+  type Step,
+  type ValueId,
+} from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { softmax } from '../numeric/softmax.js';
+import type { ValueType } from '../tensor/tensor.js';
 
 /**
  * `logits`: a softmax turns them (or logarithms of probabilities) into probabilities. `probabilities`: the network
@@ -38,19 +45,28 @@ export function classScoresOf(program: Program): ClassScores | null {
 /** Every item passes an exit with this threshold: no probability reaches it. */
 export const NEVER = 2;
 
+/** The ways to say how sure class scores are. */
+export const CONFIDENCES = ['probability', 'margin'] as const;
+/**
+ * `probability`: the largest probability. `margin`: its share in the two largest, which is the sigmoid of the difference between their logits. An answer changes
+ * where another class is near, however likely both are: of many classes, the margin orders answers better.
+ */
+export type Confidence = (typeof CONFIDENCES)[number];
+
 /** A step's result, by what it is called and its shape. */
-type AddFloats = (name: string, shape: readonly number[]) => ValueId;
+type AddValue = (name: string, shape: readonly number[], dtype?: ValueType) => ValueId;
 
 /**
- * Steps that compute how sure class scores are, [N, 1]: the largest probability.
+ * Steps that compute how sure class scores are, [N, 1], in [0, 1]; NaN if a score is.
  * @param scores [N, classes]
  * @param some only these classes may be the answer
  */
 export function surenessSteps(
-  add: AddFloats,
+  add: AddValue,
   scores: ValueId,
   [items, classes]: readonly [number, number],
   meaning: Meaning,
+  confidence: Confidence = 'probability',
   some?: { readonly indices: ValueId; readonly count: number },
 ): { readonly steps: readonly Step[]; readonly result: ValueId } {
   const steps: Step[] = [];
@@ -59,17 +75,25 @@ export function surenessSteps(
     likely = add('probabilities', [items, classes]);
     steps.push({ op: 'softmax', inputs: [scores], outputs: [likely], attrs: { axis: 1, log: false } });
   }
+  const all = likely;
   const count = some?.count ?? classes;
   if (some) {
-    const from = likely;
     likely = add('shared', [items, count]);
-    steps.push({ op: 'gather', inputs: [from, some.indices], outputs: [likely], attrs: { axis: 1 } });
+    steps.push({ op: 'gather', inputs: [all, some.indices], outputs: [likely], attrs: { axis: 1 } });
   }
   const spread = add('spread', [items, 1, count]);
-  const result = add('score', [items, 1]);
+  const largest = add('largest', [items, 1]);
   steps.push(
     { op: 'reshape', inputs: [likely], outputs: [spread], attrs: {} },
-    { op: 'globalPool', inputs: [spread], outputs: [result], attrs: { kind: 'max' } },
+    { op: 'globalPool', inputs: [spread], outputs: [largest], attrs: { kind: 'max' } },
+  );
+  if (confidence === 'probability') return { steps, result: largest };
+  const [two, places] = [add('two', [items, 2]), add('places', [items, 2], 'int64')];
+  const [sum, result] = [add('sum', [items, 1]), add('score', [items, 1])];
+  steps.push(
+    { op: 'topK', inputs: [all], outputs: [two, places], attrs: { axis: 1, largest: true } },
+    { op: 'reduce', inputs: [two], outputs: [sum], attrs: { kind: 'sum', axes: [1] } },
+    { op: 'binary', inputs: [largest, sum], outputs: [result], attrs: { kind: 'div', act: NO_ACTIVATION } },
   );
   return { steps, result };
 }

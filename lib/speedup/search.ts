@@ -23,7 +23,7 @@ import {
   settingsToTest,
   type TimedLadder,
 } from './choose.js';
-import { type Candidate, inBfloat16, lowerResolutions, type Network, specOf } from './networks.js';
+import { type Candidate, inBfloat16, lowerResolutions, type Network, sameNetwork } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import type { Pool } from './pool.js';
 import { type Engine, type Joined, PoolMaker, type Setup, usedBy } from './pool-maker.js';
@@ -62,9 +62,7 @@ export class Search {
     const bytes = int8 ? await maker.int8(given, engine) : undefined;
     const inFloat = [...given.map((one) => one.candidate()), ...lowerResolutions(float)];
     const inBytes = bytes ? [...bytes.given, ...(bytes.own ? lowerResolutions(bytes.own) : [])] : [];
-    const whole = bytes?.own
-      ? [{ network: bytes.own, spec: specOf(bytes.own.name, bytes.own.name, bytes.own.model) }]
-      : [];
+    const whole = bytes?.own ? [sameNetwork(bytes.own)] : [];
     await maker.add(float, [...inFloat, ...inBytes, ...whole]);
     const hasInstructions = engine.isa === undefined && nativeInfo().bfloat16;
     if (bfloat16 && hasInstructions && !maker.isLate())

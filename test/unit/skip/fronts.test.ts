@@ -1,5 +1,6 @@
 /** A front's answer is what the network would say: its classes, and its kind of scores. */
 
+import { Tensor } from 'lib/index.js';
 import { removeFolders } from '../../helpers/files.js';
 import { foreign } from '../../helpers/foreign-network.js';
 import type { Rung } from '../../helpers/ladders.js';
@@ -107,21 +108,27 @@ describe('a map of classes', () => {
     }
   });
 
-  test.each(ENDS)(
-    'of a front with more classes: it is never sure of one that the network lacks, %s',
-    async (end) => {
+  test.each(
+    ENDS.flatMap((end) => [undefined, 'margin' as const].map((confidence) => [end, confidence] as const)),
+  )(
+    'of a front with more classes: it is never sure of one that the network lacks, %s, %s',
+    async (end, confidence) => {
       const form = end && { end };
       const small = foreign({ seed: 50, blocks: 2, channels: 4, classes: 8, ...form });
       const classes = [null, 2, null, 0, 1, 4, null, 3];
       const { rows: alone } = await run(small, picture);
       const probabilities =
         end === 'Softmax' || end === 'Sigmoid' ? alone : alone.map((row) => softmaxOf(row));
-      const scores = probabilities.map((row) => Math.max(...row.filter((_, own) => classes[own] !== null)));
+      const scores = probabilities.map((row) => {
+        const shared = Math.max(...row.filter((_, own) => classes[own] !== null));
+        const [first, second] = row.toSorted((a, b) => b - a);
+        return confidence ? shared / (first! + second!) : shared;
+      });
       const threshold = between(scores);
       const model = foreign(form);
       const full = await run(model, picture);
       const { rows, trace } = await run(
-        ladder(model, [{ name: 'small', bytes: small, threshold, classes }]),
+        ladder(model, [{ name: 'small', bytes: small, threshold, classes, confidence }]),
         picture,
       );
       // Of some items its best class is none of the network's.
@@ -136,4 +143,38 @@ describe('a map of classes', () => {
       }
     },
   );
+});
+
+describe('the margin', () => {
+  const small = foreign({ seed: 50, blocks: 2, channels: 4 });
+  const folder = (some: Uint8Array) =>
+    ladder(foreign(), [{ name: 'small', bytes: some, threshold: 0.5, confidence: 'margin' }]);
+
+  test('is the share of the likeliest class in the two likeliest, with the same bits on every instruction set', async () => {
+    const { rows: alone } = await run(small, picture);
+    const { trace } = await run(folder(small), picture);
+    for (const [i, { exits }] of trace.items.entries()) {
+      const [first, second] = alone[i]!.toSorted((a, b) => b - a);
+      expect(exits[0]!.score).toBeCloseTo(sigmoid(first! - second!), 5);
+      expect(exits[0]!.taken).toBe(true);
+    }
+    const scoresOf = ({ items }: typeof trace) => items.map(({ exits }) => exits[0]!.score);
+    for (const options of [{ isa: 'scalar' }, { threads: 2 }] as const) {
+      const other = await run(folder(small), picture, options);
+      expect(scoresOf(other.trace)).toEqual(scoresOf(trace));
+    }
+    const oracle = await run(folder(small), picture, { backend: 'reference' });
+    for (const [i, score] of scoresOf(oracle.trace).entries())
+      expect(score).toBeCloseTo(trace.items[i]!.exits[0]!.score, 5);
+  });
+
+  test('of NaN reaches no threshold', async () => {
+    const broken = new Tensor(
+      'float32',
+      picture.data.map(() => Number.NaN),
+      picture.dims,
+    );
+    const { trace } = await run(folder(small), broken);
+    for (const { exits } of trace.items) expect(exits.some(({ taken }) => taken)).toBe(false);
+  });
 });
