@@ -163,6 +163,19 @@ test('folders are looked at again: what is new or changed is loaded, what is gon
   await server.close();
 });
 
+test('a model is loaded again when a file in a folder of its folder, or beside its file, changes', async () => {
+  const folder = folderOf({ 'own/onnx/model.onnx': network('Neg'), 'own/onnx/weights/w.bin': 'before' });
+  symlinkSync('..', join(folder, 'own/onnx/up'));
+  for (const path of [folder, join(folder, 'own/onnx/model.onnx')]) {
+    const server = await createServer({ ...ports, folders: [path], poll: 100 });
+    const { repository } = server;
+    const [before] = repository.loaded();
+    writeFileSync(join(folder, 'own/onnx/weights/w.bin'), `after ${path}`);
+    while (repository.find(before!.name) === before) await new Promise((done) => setTimeout(done, 20));
+    await server.close();
+  }
+});
+
 test('each request is logged with its id, its caller and how it was answered, over REST and gRPC', async () => {
   const folder = folderOf({ 'own/model.onnx': network('Neg'), tokens: 'aaa name=camera-7' });
   const log: Readonly<Record<string, unknown>>[] = [];
