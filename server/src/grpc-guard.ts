@@ -11,12 +11,15 @@ import { type Bodies, crumbled, isCrumbled } from './bodies.js';
 import { isEncoding } from './encoding.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
+import { structureBytes } from './grpc-structure.js';
 import type { ParsedOptions } from './options.js';
 
 export interface GuardOptions {
   readonly bodies: Bodies;
   /** Maximum size of an unpacked message of a method in bytes. */
   readonly limitOf: (path: string) => number;
+  /** Maximum size of what isn't data in binary form. */
+  readonly jsonLimit: number;
   readonly authenticate: Authenticate;
   /** Milliseconds a client has to send its request. */
   readonly requestTimeout: number;
@@ -45,6 +48,7 @@ const FLUSH_MS = 100;
 export function guard({
   bodies,
   limitOf,
+  jsonLimit,
   authenticate,
   requestTimeout,
   open,
@@ -104,14 +108,20 @@ export function guard({
     });
     const own = call as unknown as Unpacking;
     const { decompressMessage } = own;
-    own.decompressMessage = async (message, encoding) => {
+    const unpack = async (message: Uint8Array, encoding: string) => {
       if (!isEncoding(encoding)) return decompressMessage.call(own, message, encoding);
+      const bytes = await bodies.unpack(caller, message.subarray(HEAD_BYTES), encoding, limitOf(path));
+      count(bytes.length);
+      return bytes;
+    };
+    own.decompressMessage = async (message, encoding) => {
       try {
-        const bytes = await bodies.unpack(caller, message.subarray(HEAD_BYTES), encoding, limitOf(path));
-        count(bytes.length);
+        const bytes = await unpack(message, encoding);
+        const turn = bodies.turn(caller, Math.min(structureBytes(bytes, path, jsonLimit), jsonLimit));
+        if (turn) await turn;
         return bytes;
       } catch (error) {
-        refuse(error);
+        if (error instanceof ServerError) refuse(error);
         throw error;
       }
     };

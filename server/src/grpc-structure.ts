@@ -3,21 +3,37 @@ interface DataFields {
   readonly [field: number]: true | DataFields;
 }
 
-/** Of ModelInferRequest: raw_input_contents, and bytes_contents in the contents of an input. */
-export const INFER_DATA: DataFields = { 7: true, 5: { 5: { 8: true } } };
+/** Of ModelInferRequest: raw_input_contents, and bytes_contents in the contents of an input. Of the others, the fields in them count. */
+const INFER_DATA: DataFields = { 7: true, 5: { 4: {}, 5: { 8: true } }, 6: {} };
 
-/**
- * Bytes of an encoded protobuf message apart from data. Each of them may become an object of a hundred bytes when the message is
- * decoded, whereas data stays as it is.
- * @param limit counting may end above it
- */
-export function structureBytes(message: Uint8Array, fields: DataFields, limit: number): number {
-  return count(new Reader(message, 0, message.length), fields, limit);
+/** Methods whose messages have data. */
+const INFERENCE = /\bModel(Stream)?Infer$/;
+
+/** @param method its name or path */
+export function hasData(method: string): boolean {
+  return INFERENCE.test(method);
 }
 
-function count(reader: Reader, fields: DataFields, limit: number): number {
+/** Fields of a message and of those in it; some take two bytes, and become objects of hundreds. */
+export const MAX_FIELDS = 1 << 14;
+
+/**
+ * Bytes of an encoded protobuf message apart from data. They may become many numbers and objects when the message is decoded, whereas data
+ * stays as it is.
+ * @param method its name or path
+ * @param limit counting may end above it
+ * @returns infinity for a message with too many fields
+ */
+export function structureBytes(message: Uint8Array, method: string, limit: number): number {
+  const left = { fields: MAX_FIELDS };
+  const data = hasData(method) ? INFER_DATA : {};
+  const bytes = count(new Reader(message, 0, message.length), data, limit, left);
+  return left.fields < 0 ? Number.POSITIVE_INFINITY : bytes;
+}
+
+function count(reader: Reader, fields: DataFields, limit: number, left: { fields: number }): number {
   let bytes = 0;
-  while (!reader.atEnd && bytes <= limit) {
+  while (!reader.atEnd && bytes <= limit && --left.fields >= 0) {
     const start = reader.at;
     const tag = reader.varint();
     const type = tag & 7;
@@ -32,7 +48,7 @@ function count(reader: Reader, fields: DataFields, limit: number): number {
     const inner = fields[tag >>> 3];
     const end = Math.min(reader.at + rest, reader.end);
     if (inner === undefined) bytes += rest;
-    else if (inner !== true) bytes += count(reader.until(end), inner, limit - bytes);
+    else if (inner !== true) bytes += count(reader.until(end), inner, limit - bytes, left);
     reader.at = end;
   }
   return bytes;
