@@ -1,10 +1,15 @@
-/** Fields of a message that hold data (`true`), or messages with such fields. */
+/** Fields of a message that hold data (`true`), messages with such fields, or numbers, of which each byte counts as several. */
 interface DataFields {
-  readonly [field: number]: true | DataFields;
+  readonly [field: number]: true | number | DataFields;
 }
 
-/** Of ModelInferRequest: raw_input_contents, and bytes_contents in the contents of an input. Of the others, the fields in them count. */
-const INFER_DATA: DataFields = { 7: true, 5: { 4: {}, 5: { 8: true } }, 6: {} };
+/** Of typed contents: a byte may become a number, which takes longer than one of JSON. */
+const WHOLE_NUMBER = 4;
+/** Shapes are short. */
+const LENGTH = 64;
+const CONTENTS = Object.fromEntries([1, 2, 3, 4, 5].map((field) => [field, WHOLE_NUMBER]));
+/** Of ModelInferRequest: raw_input_contents, and bytes_contents in the contents of an input. Of other messages in it, the fields count. */
+const INFER_DATA: DataFields = { 7: true, 5: { 3: LENGTH, 4: {}, 5: { ...CONTENTS, 8: true } }, 6: {} };
 
 /** Methods whose messages have data. */
 const INFERENCE = /\bModel(Stream)?Infer$/;
@@ -48,6 +53,7 @@ function count(reader: Reader, fields: DataFields, limit: number, left: { fields
     const inner = fields[tag >>> 3];
     const end = Math.min(reader.at + rest, reader.end);
     if (inner === undefined) bytes += rest;
+    else if (typeof inner === 'number') bytes += inner * rest;
     else if (inner !== true) bytes += count(reader.until(end), inner, limit - bytes, left);
     reader.at = end;
   }

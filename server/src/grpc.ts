@@ -15,6 +15,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { type Access, type Authenticate, checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
+import type { Connections } from './connections.js';
 import type { ControlPlane } from './control.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
@@ -42,6 +43,7 @@ interface ControlRequest {
 
 export interface GrpcContext {
   readonly bodies: Bodies;
+  readonly connections: Connections;
   readonly repository: ModelRepository;
   readonly inference: Inference;
   readonly version: string;
@@ -93,6 +95,7 @@ export function createGrpcServer(context: GrpcContext): Server {
     interceptors: [
       guard({
         bodies,
+        connections: context.connections,
         jsonLimit: context.jsonLimit,
         limitOf: (path) => (hasData(path) ? context.bodyLimit : context.jsonLimit),
         authenticate,

@@ -1,5 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect as connectHttp2,
+  constants,
+} from 'node:http2';
 import { resolve } from 'node:path';
 import { deflateSync, gzipSync } from 'node:zlib';
 import { status } from '@grpc/grpc-js';
@@ -170,6 +175,36 @@ test('calls whose messages never end have a common limit in bytes: the oldest en
   expect(unfinished.most).toBeLessThan(8 * MIB + 65_537);
 });
 
+test('a client has so long to read an answer, and one that reads later has no part of it', async () => {
+  const impatient = await createServer({ ...options, requestTimeout: 300 });
+  const unfinished = watchUnfinished();
+  const session = connectHttp2(`http://${impatient.grpcAddress}`, { settings: { initialWindowSize: 0 } });
+  sessions.push(session);
+  const { stream } = begin(session);
+  stream.end(honest);
+  await new Promise((done) => stream.once('close', done));
+  expect(stream.rstCode).toBe(constants.NGHTTP2_CANCEL);
+  expect(unfinished.last).toBe(0);
+  await expectCallServed(impatient);
+  await impatient.close();
+});
+
+test('streams that rest have a common limit, as if each had 32 KiB', async () => {
+  const unfinished = watchUnfinished();
+  const calls = Array.from({ length: 20 }, () => begin(open(), {}, '/grpc.health.v1.Health/Watch'));
+  for (const { stream } of calls) stream.end(Buffer.alloc(5));
+  await Promise.all(calls.map(({ stream }) => new Promise((done) => stream.once('response', done))));
+  while (unfinished.last < 20 * 32 * 1024) await new Promise((done) => setTimeout(done, 10));
+  for (const { stream } of calls) stream.close();
+  while (unfinished.last > 0) await new Promise((done) => setTimeout(done, 10));
+});
+
+test('a message for which there is no data has the limit of JSON before it is complete', async () => {
+  const { stream, ended } = begin(open(), {}, '/grpc.health.v1.Health/Check');
+  stream.write(beginning(3 * MIB, 2 * MIB));
+  expect(await ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+});
+
 test('a message in many frames of a byte is refused', async () => {
   const { stream, ended } = begin(open());
   stream.write(beginning(100_000, 0));
@@ -291,7 +326,9 @@ describe('what a message holds beside data in binary form has the limit of JSON'
     ['parameters of an input', within(5, fields(4, [0x0a, 0]))],
     ['parameters of an output', within(6, fields(2, [0x0a, 0]))],
     ['files', within(5, within(5, fields(8)))],
-    ['axes', encode({ inputs: [{ shape: Array(2 * MIB).fill(1) }] })],
+    ['axes', encode({ inputs: [{ shape: Array(MIB / 32).fill(1) }] })],
+    ['whole numbers', encode({ inputs: [{ contents: { int_contents: Array(MIB / 2).fill(1) } }] })],
+    ['booleans', encode({ inputs: [{ contents: { bool_contents: Array(MIB / 2).fill(true) } }] })],
     ['typed contents', encode({ inputs: [{ contents: { fp32_contents: Array(MIB / 2).fill(1) } }] })],
   ])('too many %s', async (_what, bytes) => {
     expect(await send(bytes)).toEqual(tooLarge);
