@@ -82,7 +82,13 @@ export interface Encoded {
   readonly types: readonly number[];
 }
 
+/** Any text. */
+const WORD = 'word';
+
 export class TextTokenizer {
+  /** Numbers of special tokens: those before a text, and all. */
+  #around: { readonly before: number; readonly count: number; readonly known: boolean } | undefined;
+
   private constructor(
     private readonly tokenizer: Tokenizer,
     /** Most tokens of a text, special ones included; undefined if there is no limit. */
@@ -125,7 +131,7 @@ export class TextTokenizer {
     const options = { text_pair: pair ?? null, return_token_type_ids: true } as const;
     const { ids, token_type_ids: types }: Encoding = this.tokenizer.encode(text, options);
     if (limit === undefined || ids.length <= limit) return { ids, types };
-    const places = this.#placesOf(pair === undefined ? [text] : [text, pair], ids);
+    const places = pair === undefined ? [this.#placeIn(text, ids)] : this.#placesOf([text, pair], ids);
     const kept = places.map(({ length }) => length);
     for (let excess = ids.length - limit; excess > 0 && Math.max(...kept) > 0; excess--) {
       kept[kept.lastIndexOf(Math.max(...kept))]!--;
@@ -133,6 +139,17 @@ export class TextTokenizer {
     const isKept = (_: number, i: number) =>
       places.every(({ at, length }, k) => i < at + kept[k]! || i >= at + length);
     return { ids: ids.filter(isKept), types: types.filter(isKept) };
+  }
+
+  /** Where those of a single text are, without splitting it again: the special tokens are the same around every text. */
+  #placeIn(text: string, ids: readonly number[]) {
+    if (!this.#around) {
+      const { ids: word }: Pick<Encoding, 'ids'> = this.tokenizer.encode(WORD);
+      const [{ at, length }] = this.#placesOf([WORD], word) as [{ at: number; length: number }];
+      this.#around = { before: at, count: word.length - length, known: length > 0 };
+    }
+    const { before, count, known } = this.#around;
+    return known ? { at: before, length: ids.length - count } : this.#placesOf([text], ids)[0]!;
   }
 
   /** Where the texts' own tokens are among those with special tokens. */

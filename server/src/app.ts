@@ -1,9 +1,10 @@
-import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import { type Access, type Authenticate, EVERYTHING } from './auth.js';
 import { awaitingContinue } from './bodies.js';
+import { requestIdOf } from './caller.js';
+import { Connections } from './connections.js';
 import type { ControlPlane } from './control.js';
 import { asServerError, ServerError, type ServerErrorCode } from './errors.js';
 import type { ReportFailure } from './failures.js';
@@ -49,8 +50,8 @@ export function createApp(
   const app = fastify({
     bodyLimit,
     requestTimeout,
-    requestIdHeader: 'x-request-id',
-    genReqId: () => randomUUID(),
+    requestIdHeader: false,
+    genReqId: ({ headers }: IncomingMessage) => requestIdOf(headers['x-request-id']),
     // The hook below answers instead, as JSON and with Retry-After.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
@@ -63,7 +64,8 @@ export function createApp(
     },
   } as object) as unknown as FastifyInstance;
   app.server.headersTimeout = requestTimeout;
-  app.server.maxConnections = maxConnections;
+  const connections = new Connections(maxConnections);
+  connections.watch(app.server);
   // Otherwise Node.js would ask for every body, before it is known whether the request is refused.
   app.server.on('checkContinue', (request, response) => {
     // A client that is refused doesn't send the body, so that the next request could be taken for it.
@@ -77,7 +79,7 @@ export function createApp(
   // Node.js would answer any other expectation with 417; it may as well be ignored (RFC 9110, 10.1.1).
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response));
   app.decorateRequest('access');
-  app.decorate('closeSilent', silentConnections(app));
+  app.decorate('closeSilent', () => connections.closeSilent());
   /** Who sends a request, if it may be answered; throws ServerError. */
   const admit = (request: IncomingMessage, response: ServerResponse): Access | undefined => {
     if (draining()) response.setHeader('connection', 'close');
@@ -136,6 +138,10 @@ export function createApp(
   const framework = app.server.listeners('request') as RequestListener[];
   app.server.removeAllListeners('request');
   app.server.on('request', (request, response) => {
+    response.once(
+      'close',
+      connections.begin(request.socket, () => request.complete),
+    );
     let id = '';
     const fail = (error: unknown) => {
       if (response.headersSent || response.destroyed) return;
@@ -151,8 +157,7 @@ export function createApp(
         for (const listener of framework) listener(request, response);
         return;
       }
-      const asked = request.headers['x-request-id'];
-      id = typeof asked === 'string' && asked !== '' ? asked : randomUUID();
+      id = requestIdOf(request.headers['x-request-id']);
       let access: Access | undefined;
       if (accessLog) {
         const began = performance.now();
@@ -190,28 +195,6 @@ function answerUnread(reportFailure: ReportFailure) {
     const lines = [`HTTP/1.1 ${status}`, ...head, 'connection: close', '', body];
     if (socket.writable) socket.write(lines.join('\r\n'));
     socket.destroy();
-  };
-}
-
-/** Node.js itself takes a connection that never sent a request for one that is busy. */
-function silentConnections({ server }: FastifyInstance): () => void {
-  const requests = new Map<Socket, number>();
-  const count = (socket: Socket, by: number) => {
-    if (requests.has(socket)) requests.set(socket, requests.get(socket)! + by);
-  };
-  // The same socket for requests, whether or not they are encrypted.
-  for (const event of ['connection', 'secureConnection']) {
-    server.on(event, (socket: Socket) => {
-      requests.set(socket, 0);
-      socket.once('close', () => requests.delete(socket));
-    });
-  }
-  server.on('request', ({ socket }, response) => {
-    count(socket, 1);
-    response.once('close', () => count(socket, -1));
-  });
-  return () => {
-    for (const [socket, running] of requests) if (running === 0) socket.destroy();
   };
 }
 

@@ -42,6 +42,8 @@ export interface BodyLimits {
   readonly bodyLimit: number;
   /** Maximum size of its JSON. */
   readonly jsonLimit: number;
+  /** Milliseconds a client has to read its answer. */
+  readonly requestTimeout: number;
 }
 
 /** A body to read. */
@@ -56,7 +58,7 @@ interface Expected {
   readonly checkHead?: (json: Uint8Array) => void;
 }
 
-/** A body that is being received, or whose JSON waits for its turn. */
+/** A body that is being received, or whose JSON waits for its turn; or an answer that is being sent. */
 interface Unfinished {
   readonly client: string;
   bytes: number;
@@ -80,7 +82,7 @@ export class Bodies {
     this.#limits = limits;
   }
 
-  /** Bytes of the bodies that are being received. */
+  /** Bytes of the bodies that are being received, and of the answers that are being sent. */
   get unfinishedBytes(): number {
     return this.#unfinishedBytes;
   }
@@ -113,6 +115,24 @@ export class Bodies {
       }
     };
     return { add, end: () => this.#end(body) };
+  }
+
+  /**
+   * Counts an answer of so many bytes until its client has read it, which it has to in time. Otherwise answers would be kept for clients that
+   * don't read.
+   * @returns ends this
+   */
+  answer(client: string, bytes: number, drop: () => void): () => void {
+    const { add, end } = this.begin(client, drop);
+    const timer = setTimeout(() => {
+      end();
+      drop();
+    }, this.#limits.requestTimeout).unref();
+    add(bytes);
+    return () => {
+      clearTimeout(timer);
+      end();
+    };
   }
 
   /** Resolves when JSON of so many bytes may be parsed; undefined for short JSON, at once. Throws BUSY. */

@@ -1,5 +1,15 @@
+import { randomUUID } from 'node:crypto';
 import type { Access } from './auth.js';
 import { ServerError } from './errors.js';
+
+/** Characters of an id that a client chooses: logs and records repeat it. */
+export const MAX_ID = 256;
+
+/** The id that a client gives its request, or a new one. */
+export function requestIdOf(asked: unknown): string {
+  const isId = typeof asked === 'string' && asked !== '' && asked.length <= MAX_ID;
+  return isId ? asked : randomUUID();
+}
 
 const NOBODY: Access = { client: '', group: '', rights: new Set() };
 

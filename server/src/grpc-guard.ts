@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { constants, type ServerHttp2Stream } from 'node:http2';
 import {
   Metadata,
@@ -8,15 +7,21 @@ import {
 } from '@grpc/grpc-js';
 import type { Authenticate } from './auth.js';
 import { type Bodies, crumbled, isCrumbled } from './bodies.js';
+import { requestIdOf } from './caller.js';
+import type { Connections } from './connections.js';
 import { isEncoding } from './encoding.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
+import { structureBytes } from './grpc-structure.js';
 import type { ParsedOptions } from './options.js';
 
 export interface GuardOptions {
   readonly bodies: Bodies;
+  readonly connections: Connections;
   /** Maximum size of an unpacked message of a method in bytes. */
   readonly limitOf: (path: string) => number;
+  /** Maximum size of what isn't data in binary form. */
+  readonly jsonLimit: number;
   readonly authenticate: Authenticate;
   /** Milliseconds a client has to send its request. */
   readonly requestTimeout: number;
@@ -44,7 +49,9 @@ const FLUSH_MS = 100;
  */
 export function guard({
   bodies,
+  connections,
   limitOf,
+  jsonLimit,
   authenticate,
   requestTimeout,
   open,
@@ -52,7 +59,7 @@ export function guard({
   active,
   accessLog,
 }: GuardOptions): ServerInterceptor {
-  return ({ path, requestStream }, call) => {
+  return ({ path, requestStream, responseStream }, call) => {
     const stream = streamOf(call);
     const started = performance.now();
     let id = '';
@@ -98,27 +105,46 @@ export function guard({
       count(Math.max(length, FRAME_BYTES));
       frames++;
       received += length;
+      if (!requestStream && status === undefined && received > limitOf(path) + HEAD_BYTES)
+        refuse(new ServerError('TOO_LARGE', `request: it has more than ${limitOf(path)} bytes`));
       // Messages of a stream may be small.
       if (!requestStream && status === undefined && isCrumbled(frames, received))
         refuse(crumbled(frames, received));
     });
     const own = call as unknown as Unpacking;
     const { decompressMessage } = own;
-    own.decompressMessage = async (message, encoding) => {
+    const unpack = async (message: Uint8Array, encoding: string) => {
       if (!isEncoding(encoding)) return decompressMessage.call(own, message, encoding);
+      const bytes = await bodies.unpack(caller, message.subarray(HEAD_BYTES), encoding, limitOf(path));
+      count(bytes.length);
+      return bytes;
+    };
+    own.decompressMessage = async (message, encoding) => {
       try {
-        const bytes = await bodies.unpack(caller, message.subarray(HEAD_BYTES), encoding, limitOf(path));
-        count(bytes.length);
+        const bytes = await unpack(message, encoding);
+        const turn = bodies.turn(caller, Math.min(structureBytes(bytes, path, jsonLimit), jsonLimit));
+        if (turn) await turn;
         return bytes;
       } catch (error) {
-        refuse(error);
+        if (error instanceof ServerError) refuse(error);
         throw error;
       }
     };
+    /** End the count of the call itself, and of its answer while the client reads it. */
+    let ended: (() => void) | undefined;
+    let read: (() => void) | undefined;
+    const drop = () => {
+      if (stream.writableLength > 0) stream.close(constants.NGHTTP2_CANCEL);
+    };
+    stream.on('drain', () => read?.());
     active.calls++;
+    const leave = connections.begin(stream.session!.socket, () => stream.readableEnded);
     stream.once('close', () => {
       active.calls--;
+      leave();
       done();
+      ended?.();
+      read?.();
       const ms = Number((performance.now() - started).toFixed(3));
       // Without a status, the client has left.
       accessLog?.({ event: 'access', protocol: 'grpc', id, caller, path, status: status ?? null, ms });
@@ -128,8 +154,8 @@ export function guard({
         next({
           onReceiveMetadata: (metadata, receive) => {
             try {
-              if (metadata.get(REQUEST_ID).length === 0) metadata.set(REQUEST_ID, randomUUID());
-              id = metadata.get(REQUEST_ID)[0]!.toString();
+              id = requestIdOf(metadata.get(REQUEST_ID)[0]);
+              metadata.set(REQUEST_ID, id);
               if (!open.has(path))
                 caller = authenticate(metadata.get('authorization')[0]?.toString(), address).client;
             } catch (error) {
@@ -137,6 +163,12 @@ export function guard({
               return;
             }
             count(CALL_BYTES);
+            if (requestStream || responseStream) {
+              // It may rest for as long as its client likes.
+              const { add, end } = bodies.begin(caller, refuse);
+              ended = end;
+              add(CALL_BYTES);
+            }
             if (status === undefined) receive(metadata);
           },
           onReceiveMessage: (message, receive) => {
@@ -152,6 +184,11 @@ export function guard({
             receive();
           },
         }),
+      sendMessage: (message, next) => {
+        next(message);
+        read?.();
+        read = bodies.answer(caller, CALL_BYTES + stream.writableLength, drop);
+      },
       sendStatus: (sent, next) => {
         status = sent.code;
         const metadata = sent.metadata ?? new Metadata();

@@ -15,13 +15,14 @@ import { loadSync } from '@grpc/proto-loader';
 import { type Access, type Authenticate, checkRight } from './auth.js';
 import type { Bodies } from './bodies.js';
 import { Caller } from './caller.js';
+import type { Connections } from './connections.js';
 import type { ControlPlane } from './control.js';
 import { asServerError, ServerError } from './errors.js';
 import type { ReportFailure } from './failures.js';
 import { format, formatParameters, type ModelInferRequest, parse } from './grpc-format.js';
 import { addressOfPeer, guard, REQUEST_ID, unread } from './grpc-guard.js';
 import { addHealth, loadHealth } from './grpc-health.js';
-import { INFER_DATA, structureBytes } from './grpc-structure.js';
+import { hasData, MAX_FIELDS, structureBytes } from './grpc-structure.js';
 import type { Inference } from './infer.js';
 import type { Parameters } from './messages.js';
 import { EXTENSIONS, modelConfig, modelMetadata, modelStatistics } from './metadata.js';
@@ -42,6 +43,7 @@ interface ControlRequest {
 
 export interface GrpcContext {
   readonly bodies: Bodies;
+  readonly connections: Connections;
   readonly repository: ModelRepository;
   readonly inference: Inference;
   readonly version: string;
@@ -74,9 +76,6 @@ export function loadService(): ServiceClientConstructor {
   return inference.GRPCInferenceService;
 }
 
-/** Methods whose messages have data. */
-const INFERENCE = /\bModel(Stream)?Infer$/;
-
 type InferStream = ServerDuplexStream<ModelInferRequest, object>;
 
 type Handler = (request: never, call: ServerUnaryCall<unknown, unknown>) => unknown;
@@ -96,7 +95,9 @@ export function createGrpcServer(context: GrpcContext): Server {
     interceptors: [
       guard({
         bodies,
-        limitOf: (path) => (INFERENCE.test(path) ? context.bodyLimit : context.jsonLimit),
+        connections: context.connections,
+        jsonLimit: context.jsonLimit,
+        limitOf: (path) => (hasData(path) ? context.bodyLimit : context.jsonLimit),
         authenticate,
         requestTimeout: context.requestTimeout,
         open,
@@ -186,19 +187,22 @@ export function grpcCredentials(pem: Pem | undefined): ServerCredentials {
   return ServerCredentials.createSsl(ca, [{ cert_chain, private_key }], ca !== null);
 }
 
-/**
- * The service with a limit on what its messages hold apart from data. Instead of a message that exceeds it, a handler is given the
- * error.
- */
+/** The service with limits on its messages. Instead of a message that exceeds them, or is none, a handler is given the error. */
 function limitedService(service: ServiceDefinition, limit: number): ServiceDefinition {
   const limited = ([name, method]: [string, ServiceDefinition[string]]) => {
     const requestDeserialize = (bytes: Buffer) => {
-      const structure = structureBytes(bytes, INFERENCE.test(name) ? INFER_DATA : {}, limit);
-      if (structure <= limit) return method.requestDeserialize(bytes);
-      return new ServerError(
-        'TOO_LARGE',
-        `request: it has more than ${limit} bytes beside raw_input_contents and bytes_contents; send tensors in raw_input_contents`,
-      );
+      if (structureBytes(bytes, name, limit) > limit) {
+        return new ServerError(
+          'TOO_LARGE',
+          `request: it has more than ${MAX_FIELDS} fields, or ${limit} bytes beside raw_input_contents and bytes_contents; send tensors in raw_input_contents`,
+        );
+      }
+      try {
+        return method.requestDeserialize(bytes);
+      } catch (cause) {
+        const { message } = cause as Error;
+        return new ServerError('INVALID_ARGUMENT', `request: it can't be decoded (${message})`, { cause });
+      }
     };
     return [name, { ...method, requestDeserialize }];
   };

@@ -1,6 +1,6 @@
 import { Tensor } from 'residual-skip';
 import { runQueued, runTogether, SHORT_MS, type Work } from './call.js';
-import type { Caller } from './caller.js';
+import { type Caller, MAX_ID } from './caller.js';
 import { datatypeOf } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
 import type { Hold } from './images.js';
@@ -162,6 +162,8 @@ export class Inference {
     hold: Hold,
   ): Promise<InferResponse> {
     const { policy, timeout, trace } = request.parameters;
+    if (request.id.length > MAX_ID)
+      throw new ServerError('INVALID_ARGUMENT', `id: expected at most ${MAX_ID} characters`);
     const priority = priorityOf(request.parameters.priority, caller);
     const { group } = caller.access;
     const setting = settingFor(model, group, policy, request.parameters.max_disagreement);

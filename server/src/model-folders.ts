@@ -1,6 +1,6 @@
 /** Models in the file system: where they are, and whether they have changed. */
 import { readdir, stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, extname, join } from 'node:path';
 import { locateModel } from 'residual-skip';
 import { ServerError } from './errors.js';
 
@@ -57,12 +57,26 @@ async function foldersIn(folder: string): Promise<string[]> {
     .sort();
 }
 
-/** Changes when a file of a model's folder does. */
+/** Files of a model that are looked at; others in its folder are data of something else. */
+const MAX_FILES = 1024;
+
+/** Changes when a file of a model's folder, or below, does. Of an ONNX file's folder, other models don't count. */
 export async function stampOf(path: string): Promise<string> {
-  const names = await readdir(path).catch(() => ['']);
-  const files = names.map(async (name) => {
-    const known = await stat(join(path, name)).catch(() => undefined);
-    return known?.isFile() ? [name, known.size, known.mtimeMs] : [name];
-  });
-  return JSON.stringify(await Promise.all(files));
+  const isFolder = (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+  const files: unknown[] = [];
+  const seen = new Set<number>();
+  const look = async (folder: string) => {
+    for (const name of (await readdir(folder).catch(() => [])).sort()) {
+      const file = join(folder, name);
+      const known = await stat(file).catch(() => undefined);
+      if (files.length >= MAX_FILES || (!isFolder && file !== path && extname(name) === '.onnx')) continue;
+      if (known?.isFile()) files.push([file, known.size, known.mtimeMs]);
+      // A link may lead back to a folder above.
+      if (!known?.isDirectory() || seen.has(known.ino)) continue;
+      seen.add(known.ino);
+      await look(file);
+    }
+  };
+  await look(isFolder ? path : dirname(path));
+  return JSON.stringify(files);
 }

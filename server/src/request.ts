@@ -7,6 +7,7 @@ import { type Hold, imagesAsTensor } from './images.js';
 import type { InferRequest, Parameters, RequestInput } from './messages.js';
 import type { ServedModel } from './model.js';
 import type { Setting } from './settings.js';
+import { Turns } from './turns.js';
 
 /** The number of best classes that the request wants instead of the output's scores. */
 export function classesAsked(
@@ -60,12 +61,45 @@ export function feedsOf(
   if (model.text && inputs.length === 1 && !(first!.content instanceof Tensor)) {
     if (first!.content.length === 0)
       throw new ServerError('INVALID_ARGUMENT', `input '${first!.name}': it has no texts; send one or more`);
-    return first!.content.map((text, i) => model.tokens(text, `texts[${i}]`));
+    return tokensOf(model, first!.content, caller);
   }
   if (!inputs.every(({ content }) => content instanceof Tensor))
     return decoded(model, inputs, caller, hold).then((feeds) => [feeds]);
   // Not by assignment: an input may be called __proto__.
   return [Object.fromEntries(inputs.map(({ name, content }) => [name, content as Tensor]))];
+}
+
+/** Bytes of texts that become tokens in a turn of the event loop: a few milliseconds. */
+const TURN_TEXT = 8 << 10;
+/** Even a short text takes as long as so many. */
+const LEAST_TEXT = 128;
+const turns = new Turns();
+
+function tokensOf(
+  model: ServedModel,
+  texts: readonly (Uint8Array | string)[],
+  caller: Caller,
+): TensorMap[] | Promise<TensorMap[]> {
+  const feeds: TensorMap[] = [];
+  const some = () => {
+    for (let bytes = 0; bytes < TURN_TEXT && feeds.length < texts.length; ) {
+      const text = texts[feeds.length]!;
+      feeds.push(model.tokens(text, `texts[${feeds.length}]`));
+      bytes += Math.max(text.length, LEAST_TEXT);
+    }
+    return feeds.length === texts.length;
+  };
+  const rest = async () => {
+    do {
+      await new Promise<void>((resolve) => turns.wait(caller.client, resolve));
+      if (caller.reason) throw caller.reason;
+    } while (!some());
+    return feeds;
+  };
+  const isLong = texts.reduce((sum, { length }) => sum + Math.max(length, LEAST_TEXT), 0) > TURN_TEXT;
+  if (isLong) return rest();
+  some();
+  return feeds;
 }
 
 async function decoded(

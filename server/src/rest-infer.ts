@@ -15,6 +15,12 @@ import { QUEUE_FULL } from './queue.js';
 import type { ModelRepository } from './repository.js';
 import { type Formatted, formatInferResponse, itemsIn, parseInferBody, rawRequest } from './rest-format.js';
 
+/**
+ * Node.js writes head and body at once if both are text: shorter bodies become it, byte for byte. The operating system has room for them, whether
+ * or not the client reads.
+ */
+const SHORT_BODY = 4096;
+
 const HEADER_LENGTH = 'inference-header-content-length';
 const PATH = /^\/v2\/models\/([^/?]+)(?:\/versions\/([^/?]+))?\/infer(?:\?|$)/;
 
@@ -95,9 +101,16 @@ export function restInference(context: InferContext): (call: InferCall) => Promi
     if (inputs.every(({ content }) => content instanceof Tensor)) bodies.memory.giveBack(received);
     const formatted = formatInferResponse(answer, binary);
     const encoding = wantedEncoding(headers['accept-encoding'] as string | undefined);
-    if (encoding === undefined) return send(response, id, formatted);
-    const body = await packed(formatted.body, encoding);
-    response.setHeader('content-encoding', encoding);
+    let { body } = formatted;
+    if (encoding !== undefined) {
+      body = await packed(body, encoding);
+      response.setHeader('content-encoding', encoding);
+    }
+    if (body.length > SHORT_BODY)
+      response.once(
+        'close',
+        bodies.answer(access.client, body.length, () => response.destroy()),
+      );
     send(response, id, { ...formatted, body });
   };
 }
@@ -110,9 +123,6 @@ function refuse(response: ServerResponse, id: string, retryAfter: number): void 
   response.writeHead(429, [...type, 'retry-after', String(retryAfter), 'x-request-id', id]);
   response.end(REFUSAL);
 }
-
-/** Node.js writes head and body at once if both are text: shorter bodies become it, byte for byte. */
-const SHORT_BODY = 4096;
 
 function send(response: ServerResponse, id: string, { body, headerLength }: Formatted): void {
   const own = ['x-request-id', id, 'content-length', String(body.length)];

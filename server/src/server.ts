@@ -1,4 +1,4 @@
-import type { Server as NetServer, Socket } from 'node:net';
+import type { Server as NetServer } from 'node:net';
 import type { Server as TlsServer } from 'node:tls';
 import type { Server as GrpcServer } from '@grpc/grpc-js';
 import { inspect, ResidualSkipError, returnFreedMemory } from 'residual-skip';
@@ -6,6 +6,7 @@ import { createApp } from './app.js';
 import { AuditLogs } from './audit.js';
 import { authenticator } from './auth.js';
 import { Bodies } from './bodies.js';
+import { Connections } from './connections.js';
 import { ControlPlane } from './control.js';
 import { ElasticDepth, type SettingChange, settingChange } from './elastic.js';
 import { ServerError } from './errors.js';
@@ -249,48 +250,42 @@ function asStartError(error: unknown): unknown {
 const CALLS_MS = 20;
 
 /** tryShutdown would also wait for connections that have no calls, and whose clients may never close them. */
-async function shutDown({ server, active, sockets }: ListeningGrpc): Promise<void> {
+async function shutDown({ server, active, connections }: ListeningGrpc): Promise<void> {
   const done = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
   const timer = setInterval(() => {
-    if (active.calls === 0) for (const socket of sockets) socket.destroy();
+    if (active.calls === 0) connections.closeAll();
   }, CALLS_MS);
   await done.finally(() => clearInterval(timer));
 }
 
-/** The servers and connections of a gRPC server that is bound, which grpc-js keeps to itself. */
-function connectionsOf(
-  server: GrpcServer,
-  maxConnections: number,
-): Pick<ListeningGrpc, 'servers' | 'sockets'> {
-  const { http2Servers } = server as unknown as { readonly http2Servers: ReadonlyMap<NetServer, unknown> };
-  const servers = [...http2Servers.keys()];
-  const sockets = new Set<Socket>();
-  for (const listening of servers) {
-    listening.maxConnections = maxConnections;
-    listening.on('connection', (socket: Socket) => {
-      sockets.add(socket);
-      socket.once('close', () => sockets.delete(socket));
-    });
-  }
-  return { servers, sockets };
+/** The servers of a gRPC server that is bound, which grpc-js keeps to itself. */
+function serversOf(server: GrpcServer): readonly NetServer[] {
+  return [
+    ...(server as unknown as { readonly http2Servers: ReadonlyMap<NetServer, unknown> }).http2Servers.keys(),
+  ];
 }
 
 interface ListeningGrpc {
   readonly server: GrpcServer;
   readonly active: { readonly calls: number };
   readonly servers: readonly NetServer[];
-  readonly sockets: ReadonlySet<Socket>;
+  readonly connections: Connections;
   readonly address: string;
 }
 
 async function listenGrpc(
   { grpcPort, host, bodyLimit, jsonLimit, requestTimeout, maxStreams, maxConnections }: ParsedOptions,
   pem: Pem | undefined,
-  context: Omit<GrpcContext, 'bodyLimit' | 'jsonLimit' | 'requestTimeout' | 'maxStreams' | 'active'>,
+  context: Omit<
+    GrpcContext,
+    'bodyLimit' | 'jsonLimit' | 'requestTimeout' | 'maxStreams' | 'active' | 'connections'
+  >,
 ): Promise<ListeningGrpc | undefined> {
   if (grpcPort === null) return undefined;
   const active = { calls: 0 };
-  const server = createGrpcServer({ ...context, bodyLimit, jsonLimit, requestTimeout, maxStreams, active });
+  const connections = new Connections(maxConnections);
+  const own = { bodyLimit, jsonLimit, requestTimeout, maxStreams, active, connections };
+  const server = createGrpcServer({ ...context, ...own });
   const credentials = grpcCredentials(pem);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${host}:${grpcPort}`, credentials, (error, bound) => {
@@ -299,5 +294,7 @@ async function listenGrpc(
       reject(new ServerError('INVALID_ARGUMENT', message, { cause: error }));
     });
   });
-  return { server, active, ...connectionsOf(server, maxConnections), address: `${host}:${port}` };
+  const servers = serversOf(server);
+  for (const one of servers) connections.watch(one);
+  return { server, active, connections, servers, address: `${host}:${port}` };
 }

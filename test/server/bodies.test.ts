@@ -5,8 +5,8 @@ import { Bodies } from '../../server/src/bodies.js';
 import { unpacked } from '../../server/src/encoding.js';
 
 const LIMIT = 100_000;
-const LIMITS = { bodyLimit: LIMIT, jsonLimit: 1000 };
-const LONG = { bodyLimit: 8 << 20, jsonLimit: 1 << 20 };
+const LIMITS = { bodyLimit: LIMIT, jsonLimit: 1000, requestTimeout: 30_000 };
+const LONG = { ...LIMITS, bodyLimit: 8 << 20, jsonLimit: 1 << 20 };
 const CHUNK = 64 << 10;
 
 interface Body {

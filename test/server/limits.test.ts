@@ -9,8 +9,12 @@ import { Caller } from '../../server/src/caller.js';
 import { Decodes, decodes } from '../../server/src/decodes.js';
 import { ServerError } from '../../server/src/errors.js';
 import { Failures } from '../../server/src/failures.js';
+import type { ServedModel } from '../../server/src/model.js';
+import { feedsOf } from '../../server/src/request.js';
 import { Turns } from '../../server/src/turns.js';
 import { watchUnfinished } from '../helpers/bodies.js';
+import { folderOf, removeFolders } from '../helpers/files.js';
+import { GraphBuilder, modelBytes } from '../helpers/onnx-builder.js';
 
 const MODEL = 'cifar10-resnet14-exits';
 const PATH = `/v2/models/${MODEL}/infer`;
@@ -354,8 +358,8 @@ describe('JSON', () => {
   });
 
   test('what is in texts does not count as structure', async () => {
-    const id = `${'[{:'.repeat(30_000)}\\"${'[{:'.repeat(30_000)}`;
-    expect(await post(request({ id }))).toMatchObject({ status: 200 });
+    const trace = `${'[{:'.repeat(30_000)}\\"${'[{:'.repeat(30_000)}`;
+    expect(await post(request({ parameters: { trace } }))).toMatchObject({ status: 200 });
   });
 
   test('rows of a tensor may be lists', async () => {
@@ -501,4 +505,70 @@ describe('what fails in the server is logged with its cause', () => {
       { labels: { protocol: 'rest', code: 'BUSY' }, count: 101 },
     ]);
   });
+});
+
+test('a client has so long to read an answer', async () => {
+  const graph = new GraphBuilder();
+  const input = graph.input('input', [1, MIB / 4]);
+  const copies = 48;
+  graph.nodes('Concat', Array(copies).fill(input), { axis: 1 }, { outputs: ['output'] });
+  const model = modelBytes(graph.output('output', [1, (copies * MIB) / 4]));
+  const folder = folderOf({ 'own/model.onnx': model });
+  const impatient = await createServer({
+    ...{ folders: [`${folder}/own`], port: 0, grpcPort: null, requestTimeout: 1000 },
+  });
+  const unfinished = watchUnfinished();
+  const given = { name: 'input', datatype: 'FP32', shape: [1, MIB / 4] };
+  const head = JSON.stringify({
+    inputs: [{ ...given, parameters: { binary_data_size: MIB } }],
+    parameters: { binary_data_output: true },
+  });
+  const socket = connect(Number(new URL(impatient.url).port), '127.0.0.1').pause();
+  socket.on('error', () => {});
+  socket.write(
+    `POST /v2/models/own/infer HTTP/1.1\r\nhost: a\r\ninference-header-content-length: ${head.length}\r\n` +
+      `content-length: ${head.length + MIB}\r\n\r\n${head}`,
+  );
+  socket.write(Buffer.alloc(MIB));
+  while (unfinished.begun < 2) await sleep(10);
+  expect(unfinished.last).toBeGreaterThan(copies * MIB);
+  while (unfinished.last > 0) await sleep(10);
+  let received = 0;
+  socket.on('data', ({ length }) => {
+    received += length;
+  });
+  await new Promise((done) => socket.once('close', done).resume());
+  expect(received).toBeLessThan(copies * MIB);
+  await impatient.close();
+  removeFolders();
+}, 60_000);
+
+test('long texts become tokens in turns of the event loop, and short ones at once', async () => {
+  let turn = 0;
+  let turns: number[] = [];
+  const model = {
+    text: true,
+    tokens: () => {
+      turns.push(turn);
+      return {};
+    },
+  } as unknown as ServedModel;
+  const feeds = (content: string[]) => {
+    turns = [];
+    const inputs = [{ name: 'text', shape: [content.length], content }];
+    const request = { model: '', version: '', id: '', parameters: {}, inputs, outputs: [] };
+    return feedsOf(model, request, new Caller(), () => {});
+  };
+  expect(feeds(Array(10).fill('short'))).toHaveLength(10);
+  for (const texts of [Array<string>(8).fill('x'.repeat(8192)), Array<string>(512).fill('short')]) {
+    let over = false;
+    const given = feeds(texts) as Promise<unknown[]>;
+    const counting = (async () => {
+      for (; !over; turn++) await new Promise(setImmediate);
+    })();
+    expect(await given).toHaveLength(texts.length);
+    over = true;
+    await counting;
+    expect(new Set(turns).size).toBeGreaterThanOrEqual(8);
+  }
 });

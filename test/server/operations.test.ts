@@ -2,6 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
+import { connect as connectHttp2 } from 'node:http2';
 import { get } from 'node:https';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -163,6 +164,19 @@ test('folders are looked at again: what is new or changed is loaded, what is gon
   await server.close();
 });
 
+test('a model is loaded again when a file in a folder of its folder, or beside its file, changes', async () => {
+  const folder = folderOf({ 'own/onnx/model.onnx': network('Neg'), 'own/onnx/weights/w.bin': 'before' });
+  symlinkSync('..', join(folder, 'own/onnx/up'));
+  for (const path of [folder, join(folder, 'own/onnx/model.onnx')]) {
+    const server = await createServer({ ...ports, folders: [path], poll: 100 });
+    const { repository } = server;
+    const [before] = repository.loaded();
+    writeFileSync(join(folder, 'own/onnx/weights/w.bin'), `after ${path}`);
+    while (repository.find(before!.name) === before) await new Promise((done) => setTimeout(done, 20));
+    await server.close();
+  }
+});
+
 test('each request is logged with its id, its caller and how it was answered, over REST and gRPC', async () => {
   const folder = folderOf({ 'own/model.onnx': network('Neg'), tokens: 'aaa name=camera-7' });
   const log: Readonly<Record<string, unknown>>[] = [];
@@ -218,30 +232,68 @@ test('each request is logged with its id, its caller and how it was answered, ov
   expect(ids('refusal', 401)).toEqual([...ids('access', 401), ...ids('access', 16)]);
 });
 
-test('connections beyond the limit are closed, and room is made when one ends', async () => {
+test('a connection beyond the limit takes the place of the oldest that waits for its client, if there is one', async () => {
   const folder = folderOf({ 'own/model.onnx': network('Neg') });
   const server = await createServer({
-    ...ports,
-    grpcPort: 0,
-    folders: [join(folder, 'own')],
-    maxConnections: 2,
+    ...{ ...ports, grpcPort: 0, folders: [join(folder, 'own')], maxConnections: 2 },
   });
-  for (const port of [new URL(server.url).port, server.grpcAddress!.split(':')[1]]) {
-    const open = async () => {
-      const socket = connect(Number(port), '127.0.0.1');
-      socket.on('error', () => {});
-      await new Promise<void>((done) => socket.once('connect', () => done()));
-      return socket;
-    };
-    const closed = (socket: Socket) => new Promise<void>((done) => socket.on('close', () => done()).resume());
-    const kept = [await open(), await open()];
-    await closed(await open());
-    const ended = closed(kept[0]!);
-    kept[0]!.destroy();
-    await ended;
-    expect(kept[1]!.destroyed).toBe(false);
-    kept[1]!.destroy();
-  }
+  const stream = Buffer.from('GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n');
+  const half = Buffer.from(
+    'POST /v2/models/own/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n',
+  );
+  const port = Number(new URL(server.url).port);
+  const sockets: Socket[] = [];
+  const open = async (on: number, sent?: Buffer) => {
+    const socket = connect(on, '127.0.0.1');
+    sockets.push(socket);
+    socket.on('error', () => {});
+    await new Promise<void>((done) => socket.once('connect', () => done()));
+    if (sent) socket.write(sent);
+    return socket;
+  };
+  const closed = (socket: Socket) => new Promise<void>((done) => socket.on('close', () => done()).resume());
+  const answered = (socket: Socket) => new Promise((done) => socket.once('data', done));
+  const [silent, unfinished] = [await open(port), await open(port, half)];
+  const watching = await open(port, stream);
+  await Promise.all([closed(silent), answered(watching)]);
+  const other = await open(port, stream);
+  await Promise.all([closed(unfinished), answered(other)]);
+  await closed(await open(port));
+  const [first, second] = [watching, other].map(({ destroyed }) => destroyed);
+  expect([first, second]).toEqual([false, false]);
+
+  const grpcPort = Number(server.grpcAddress!.split(':')[1]);
+  const oldest = await open(grpcPort);
+  const sessions = ['a', 'b'].map(() => connectHttp2(`http://${server.grpcAddress}`));
+  const responses = sessions.map(async (session) => {
+    const headers = { ':method': 'POST', 'content-type': 'application/grpc', te: 'trailers' };
+    const watch = session.request({ ...headers, ':path': '/grpc.health.v1.Health/Watch' });
+    watch.end(Buffer.alloc(5));
+    return new Promise((done) => watch.once('response', done));
+  });
+  await Promise.all([closed(oldest), ...responses]);
+  await closed(await open(grpcPort));
+  expect(sessions.map(({ destroyed }) => destroyed)).toEqual([false, false]);
+  for (const one of [...sockets, ...sessions]) one.destroy();
+  await server.close();
+});
+
+test('ids are kept short: logs and records repeat them', async () => {
+  const folder = folderOf({ 'own/model.onnx': network('Neg') });
+  const server = await createServer({ ...ports, grpcPort: 0, folders: [join(folder, 'own')] });
+  const [long, longest] = ['x'.repeat(257), 'x'.repeat(256)];
+  const idOf = async (id: string) =>
+    (await answerOf(server.url, { 'x-request-id': id })).headers.get('x-request-id');
+  expect(await idOf(longest)).toBe(longest);
+  expect(await idOf(long)).toMatch(/^[-\da-f]{36}$/);
+  const { headers } = await fetch(`${server.url}/v2`, { headers: { 'x-request-id': long } });
+  expect(headers.get('x-request-id')).not.toBe(long);
+  const body = JSON.stringify({
+    id: long,
+    inputs: [{ name: 'input', datatype: 'FP32', shape: [0], data: [] }],
+  });
+  const refused = await fetch(`${server.url}/v2/models/own/infer`, { method: 'POST', body });
+  expect(await refused.json()).toMatchObject({ error: 'id: expected at most 256 characters' });
   await server.close();
 });
 
