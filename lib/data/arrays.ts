@@ -1,4 +1,5 @@
 /** Files of tensors: NumPy's `.npy` and `.npz`, raw elements, `.raw`, and sounds, `.wav`. */
+import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -30,6 +31,14 @@ export interface SoundForm {
   readonly rate: number | undefined;
   /** Whether each sound is shifted and scaled to a mean of 0 and a variance of 1, with 1e-7 added to it. */
   readonly normalizes: boolean;
+}
+
+/** A hash of what a network of sounds takes: sixteen hexadecimal digits. */
+export function soundsId({ rate, normalizes }: SoundForm): string {
+  return createHash('sha256')
+    .update(JSON.stringify(['sounds', rate, normalizes]))
+    .digest('hex')
+    .slice(0, 16);
 }
 
 /** One item: tensors by input, and its class, if the file has one. */
