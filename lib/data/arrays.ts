@@ -198,8 +198,15 @@ function rowsOf(arrays: ReadonlyMap<string, Tensor>, file: string, ports: readon
   return Array.from({ length: count }, (_, i) => ({
     name: `${basename(dirname(file))}/${basename(file)}[${i}]`,
     feeds: Object.fromEntries(inputs.map(({ port, array }) => [port.name, rowOf(array, i, port)])),
-    ...(classes && { label: Number(classes.data[i]) }),
+    ...(classes && { label: labelOf(classes, i) }),
   }));
+}
+
+/** The class of row `i`. Several numbers for an item are no class, which is said where labels are read. */
+function labelOf({ data, dims }: Tensor, i: number): number | string {
+  const size = sizeOf(dims.slice(1));
+  const row = Array.from(data.subarray(i * size, (i + 1) * size), Number);
+  return size === 1 ? row[0]! : row.join(',');
 }
 
 /** Row `i` as a batch of one; numbers of NumPy's default type, float64, as the network takes them. */
