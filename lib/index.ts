@@ -74,7 +74,7 @@ export {
   TextClassifier,
   type TextClassifierOptions,
 } from './classify/text-classifier.js';
-export type { TextInput, TextRunOptions } from './classify/text-model.js';
+export type { TextInput, TextModelOptions, TextRunOptions } from './classify/text-model.js';
 export type { LabelledText, Texts } from './classify/texts.js';
 export type { WorkOptions } from './classify/work.js';
 export { decodingBytes, pixelsOf, type RawImage } from './data/image.js';

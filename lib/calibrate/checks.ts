@@ -119,7 +119,7 @@ export function promisable(
   const channels = program.values[value]?.shape[1] ?? 1;
   const byChannel = isOfPixels(given) && channels > 1;
   const completed = (one: Metric) =>
-    byChannel ? one : complete(one, !staged && endOf(program, value) === 'sigmoid' ? 0.5 : 0);
+    byChannel ? one : complete(one, !staged && meaningOf(program, value) === 'probabilities' ? 0.5 : 0);
   const metric = completed(given);
   const others = names.filter((name) => !outputs.includes(name));
   const boxes = {

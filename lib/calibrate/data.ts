@@ -97,10 +97,10 @@ export async function itemOptions(
   unusable: Unusable,
   staged?: Staged,
 ): Promise<CalibrationOptions> {
-  // Tensors were prepared by the caller.
-  const areImages = [...byHash.values()].every(({ load }) => load);
+  // Tensors of images were prepared by the caller.
+  const isKnown = opened.what !== 'image' || [...byHash.values()].every(({ load }) => load);
   const asked = {
-    preprocessing: areImages ? opened.images?.preprocessor.id : undefined,
+    preprocessing: isKnown ? await opened.preparation?.() : undefined,
     ...{ ...options, metric, limits, about: Object.keys(about).length > 0 ? about : undefined },
     fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
     // Nothing says that tensors are images, which may be shifted and mirrored.

@@ -1,7 +1,7 @@
 /** Answers of networks, and how far those of a policy are from those that it promises. */
 import { ResidualSkipError } from '../errors.js';
 import { answerOf, lossOf } from '../skip/losses.js';
-import type { Limit, Metric } from '../skip/promise.js';
+import { isOfLabels, isOfNumbers, isVectorMetric, type Limit, type Metric } from '../skip/promise.js';
 
 export function className(index: number, labels: readonly string[] | undefined): string {
   return labels?.[index] ?? `class ${index}`;
@@ -11,9 +11,13 @@ export function className(index: number, labels: readonly string[] | undefined):
 export function checkedAnswer(scores: Float32Array): number {
   const answer = answerOf(scores);
   if (answer >= 0) return answer;
-  throw new ResidualSkipError(
+  throw unanswered('NaN');
+}
+
+function unanswered(what: string): ResidualSkipError {
+  return new ResidualSkipError(
     'INVALID_DATA',
-    'model: it answers NaN for an item; check its weights and the preprocessing',
+    `model: it answers ${what} for an item; check its weights, the data and the preprocessing`,
   );
 }
 
@@ -27,6 +31,35 @@ export function checkAnswers(answers: readonly number[], name: (index: number) =
     'INVALID_DATA',
     `images: the network gives all ${answers.length} the same answer, '${name(answers[0]!)}', and a policy that saw one class ` +
       'promises nothing for the others; give images of all classes to expect, and check the preprocessing',
+  );
+}
+
+/**
+ * The same of what is promised of items, as the metric reads it.
+ * @throws ResidualSkipError INVALID_DATA when all are the same, or one isn't a number
+ */
+export function checkFull(
+  metric: Metric,
+  full: readonly Float32Array[],
+  name: (index: number) => string,
+): void {
+  if (metric === 'custom') return;
+  if (!isVectorMetric(metric)) {
+    checkAnswers(full.map(checkedAnswer), name);
+    return;
+  }
+  const unusable = isOfNumbers(metric) ? (x: number) => !Number.isFinite(x) : Number.isNaN;
+  if (full.some((one) => one.some(unusable)))
+    throw unanswered(isOfNumbers(metric) ? 'NaN or an infinity' : 'NaN');
+  const [first, ...others] = full;
+  if (!first || others.length === 0) return;
+  const isFirst = (one: Float32Array) => one.length === first.length && one.every((x, i) => x === first[i]);
+  if (!others.every(isFirst)) return;
+  const what = first.some((x) => x !== 0) ? '' : isOfLabels(metric) ? ', no label' : ', nothing';
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `data: the network gives all ${full.length} items that order settings the same answer${what}, and a policy that saw one answer ` +
+      'promises nothing for others; give items with all answers to expect, and check the preprocessing, and the threshold if there is one',
   );
 }
 

@@ -15,7 +15,7 @@ import { checkSkippable } from './checks.js';
 import { exitPoints, mapPoints, savingsOf } from './fit/exit-points.js';
 import { Fitter } from './fit/folds.js';
 import { answersWithMap } from './fit/map-heads.js';
-import { lossesOf, type Pairs, worstLossesOf } from './losses.js';
+import { checkFull, className, lossesOf, type Pairs, worstLossesOf } from './losses.js';
 import { blockSets, setsTried } from './order/block-sets.js';
 import { exitsOf, type Measured, measure, summarise, type Thresholds, vectorsOf } from './order/measure.js';
 import { exitScoresOf, settingsOf, settingsToTest } from './order/settings.js';
@@ -97,6 +97,7 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     const fitting = fitter ? fitter.work + fitter.folds.flat().length : 0;
     progress.total = fitting + compared.length * (1 + tried) + order.length + 2 * certify.length;
     const { vectors: full } = await this.#run(compared, 'none');
+    checkFull(this.#metric, full, (index) => className(index, task.options.labels));
     const depths = fitter ? await this.#depths(fitter) : [];
     const sets = await this.#sets(compared, full);
     const chosen = worthOf(depths, rules[0].limit) > worthOf(sets, rules[0].limit) ? depths : sets;

@@ -1,5 +1,6 @@
 /** What commands need from a network, whether it takes images or texts. */
 import { join } from 'node:path';
+import { soundsId } from '../data/arrays.js';
 import { kindOf } from '../data/files.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
@@ -14,6 +15,7 @@ import { ImageClassifier } from './image-classifier.js';
 import { imageInput } from './image-input.js';
 import { type ImageClassifierOptions, sessionPart } from './image-options.js';
 import { type DataOptions, type Images, type Items, openItems } from './images.js';
+import { notePreparation } from './policy-doubt.js';
 import { architectureTask, type TaskOptions } from './task.js';
 import { TextClassifier } from './text-classifier.js';
 import { TextModel } from './text-model.js';
@@ -46,6 +48,8 @@ export interface DataModel {
   readonly reader: TextReader | undefined;
   /** Set for a network of images. */
   readonly images: ImageClassifier | undefined;
+  /** A hash of all that decides which tensor an item becomes, as a policy keeps it; undefined where the caller prepares tensors. */
+  readonly preparation: (() => string | Promise<string>) | undefined;
   /** Throws the errors of `openItems` or `openTexts`. */
   open(data: Data, options: DataOptions, labels?: 'data' | 'none'): Promise<Items<Tensor>>;
   /** Of tensors by input: the lengths of a prepared item, by the number of its elements. */
@@ -85,7 +89,7 @@ export async function openDataModel(
   if (!isText || data?.isFeeds) {
     const session = await InferenceSession.create(file, rest);
     if (data?.isFeeds || (data?.isTensor && !takesImages(session, files.name)))
-      return ofFeeds(session, files, own, about(session));
+      return await ofFeeds(session, files, own, { ...about(session), onNote: options.onNote });
     const ofBoxes = task === 'detection' || architectureTask(architecture) === 'detection';
     const outputOf = ofBoxes ? firstOutput : answerOutput;
     return ofImages(await ImageClassifier.over(session, files, options, outputOf), about(session));
@@ -93,9 +97,9 @@ export async function openDataModel(
   if (options.preprocessor) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `options.preprocessor: ${path} is a network of texts`);
   }
-  return TextModel.use(file, rest, async (model) =>
+  return TextModel.use(file, { ...rest, onNote: options.onNote }, async (model) =>
     hasClasses(model, (own ?? task) !== undefined)
-      ? ofTexts(TextClassifier.over(model, own), about(model.session))
+      ? ofTexts(await TextClassifier.over(model, own), about(model.session))
       : ofVectors(await Embedder.over(model), about(model.session)),
   );
 }
@@ -171,6 +175,7 @@ function ofImages(images: ImageClassifier, about: About): DataModel {
   return {
     ...{ what: 'image', name, file, session, output, labels, labelsKnown, images, reader: undefined },
     ...about,
+    preparation: () => images.preprocessor.id,
     // Names of folders are no labels of a network without classes.
     open: (data, options, from = isRow ? undefined : 'none') =>
       openItems(data as Images, images, options, from),
@@ -193,21 +198,23 @@ function numbersOf(output: Tensor): Float32Array {
   return isFloat(output) ? toFloat32(output).data : Float32Array.from(output.data, Number);
 }
 
-function ofFeeds(
+async function ofFeeds(
   session: InferenceSession,
   { name, model: file, labels: beside, sounds }: ModelFiles,
   own: readonly string[] | undefined,
-  about: About,
-): DataModel {
+  { onNote, ...about }: About & Pick<ImageClassifierOptions, 'onNote'>,
+): Promise<DataModel> {
   const known = own ?? beside;
   const from = { labelsFrom: own ? 'options.labels' : 'config.json' };
   const { output, classes } = answerOutput(session.outputMetadata, known?.length, name, from);
   const labels =
     classes === undefined ? null : (known ?? Array.from({ length: classes }, (_, i) => String(i)));
   const reader = new FeedReader(session, labels, sounds);
+  const preparation = sounds && (() => soundsId(sounds));
+  await notePreparation(session.ownPolicy, { what: 'sounds', id: preparation, labels: known }, onNote);
   return {
     ...{ what: 'feed', name, file, session, output, labels, labelsKnown: known !== undefined },
-    ...{ images: undefined, reader: undefined },
+    ...{ images: undefined, reader: undefined, preparation },
     ...about,
     open: (data, options, labelled) =>
       reader.open(data as FeedSource, options, (options.labelsFrom ?? labelled) !== 'none'),
@@ -223,6 +230,7 @@ function ofTexts(texts: TextClassifier, about: About): DataModel {
   return {
     ...{ what: 'text', name, file, session, output, labels, labelsKnown, images: undefined, reader: texts },
     ...about,
+    preparation: () => texts.preparation(),
     open: (data, options, from) => openTexts(data as Texts, texts, options, from),
     feeds: (prepared) => texts.feeds(prepared as Tensor<'int32'>),
     answerOf: (outputs, prepared) => texts.scoresOf(outputs, prepared as Tensor<'int32'>),
@@ -246,6 +254,7 @@ function ofVectors(embedder: Embedder, about: About): DataModel {
       reader,
     },
     ...about,
+    preparation: () => embedder.preparation(),
     open: (data, options, from) => openTexts(data as Texts, reader, options, from),
     feeds: (prepared) => embedder.feeds(prepared as Tensor<'int32'>),
     answerOf: (outputs, prepared) => embedder.vectorOf(outputs, prepared as Tensor<'int32'>),

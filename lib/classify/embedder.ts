@@ -4,7 +4,6 @@ import { readJson } from '../data/files.js';
 import type { ModelFiles } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
-import type { SessionOptions } from '../session/options.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloatType, type Tensor } from '../tensor/tensor.js';
@@ -14,6 +13,7 @@ import {
   resultsOf,
   type TextInput,
   TextModel,
+  type TextModelOptions,
   TextNetwork,
   type TextOutput,
   type TextRunOptions,
@@ -26,7 +26,7 @@ const POOLINGS = ['cls', 'max', 'mean', 'mean_sqrt_len_tokens', 'weightedmean', 
 export type Pooling = (typeof POOLINGS)[number];
 
 /** Options of `Embedder.from`: those of a session, and what is made of the network's output. */
-export interface EmbedderOptions extends SessionOptions {
+export interface EmbedderOptions extends TextModelOptions {
   /** When left out, as 1_Pooling/config.json beside the model says, or else the mean. */
   pooling?: Pooling | undefined;
   /** Whether vectors are scaled to the length 1. When left out, as modules.json beside the model says, or else not. */
@@ -119,7 +119,9 @@ export class Embedder extends TextNetwork {
     const modules = await readJson(join(files.folder, 'modules.json'), modulesSchema());
     const normalizes = own.normalize ?? modules?.some(({ type }) => type.endsWith('.Normalize')) ?? false;
     const poolings = own.pooling ? [own.pooling] : (found ?? ['mean' as const]);
-    return new Embedder(model, output.name, pools ? poolings : null, normalizes);
+    const pooling = pools ? poolings : null;
+    await model.notePreparation(undefined, pooling);
+    return new Embedder(model, output.name, pooling, normalizes);
   }
 
   /**
@@ -138,6 +140,14 @@ export class Embedder extends TextNetwork {
     const results = await this.model.run(list, this.output, parsed);
     const answers = results.map((result) => ({ vector: this.#pooled(result), trace: result.trace }));
     return one ? answers[0]! : answers;
+  }
+
+  /**
+   * A hash of all that decides which tokens a text becomes, and how their vectors are pooled, as a policy keeps it.
+   * @internal
+   */
+  preparation(): Promise<string> {
+    return this.model.preparation(this.pooling);
   }
 
   /** The vector of a prepared text in the outputs of `session.run`. */

@@ -17,6 +17,7 @@ import { checkMaxPixels, imageInput, preprocessorOf } from './image-input.js';
 import { checkOwn, type ImageClassifierOptions, sessionPart } from './image-options.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 import { guessOf } from './pixel-doubt.js';
+import { notePreparation } from './policy-doubt.js';
 import { makeNote, type WorkOptions } from './work.js';
 
 /** Options of `classify`. */
@@ -50,9 +51,6 @@ export interface WholeImage {
 /** Most images in one run. More would only take more memory: each takes its own path through the network anyway. */
 const BATCH = 16;
 const TOP_K = 5;
-const PREPARED_OTHERWISE =
-  'policy: the images that certified it were prepared otherwise (sizes, filter, normalisation, or the version of this package), so that ' +
-  'its promise is about other tensors; prepare images as then, or calibrate again';
 
 const classifySchema = late(() =>
   z.strictObject({
@@ -131,9 +129,8 @@ export class ImageClassifier {
         labelsFrom: ownLabels ? 'options.labels' : 'config.json',
       });
       const preprocessor = preprocessorOf(image, files, ownConfig);
-      const { preprocessing } = session.policy;
-      if (preprocessing !== undefined && preprocessing !== preprocessor.id)
-        makeNote(onNote, PREPARED_OTHERWISE);
+      const preparation = { what: 'images', id: () => preprocessor.id, labels: known } as const;
+      await notePreparation(session.ownPolicy, preparation, onNote);
       return new ImageClassifier(
         files.name,
         files.model,

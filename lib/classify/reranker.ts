@@ -1,7 +1,6 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
-import type { SessionOptions } from '../session/options.js';
 import { type Stopped, StoppedItems } from '../session/stopped-items.js';
 import { loadPolicy } from '../skip/load-policy.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -11,7 +10,13 @@ import { late } from '../util/late.js';
 import { keepRecent } from '../util/maps.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
 import { type PairScore, rankingOf, type Stage, settleList, stagesOf } from './list-stages.js';
-import { TextModel, TextNetwork, type TextRunOptions, textRunShape } from './text-model.js';
+import {
+  TextModel,
+  type TextModelOptions,
+  TextNetwork,
+  type TextRunOptions,
+  textRunShape,
+} from './text-model.js';
 
 /** Options of `Reranker.rank`. */
 export interface RankOptions extends TextRunOptions {
@@ -75,10 +80,11 @@ export class Reranker extends TextNetwork {
    * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no tokens or has no score, INVALID_DATA for a file that can't be
    * used, MISSING_DEPENDENCY, and what InferenceSession.create throws
    */
-  static async from(path: string, options: SessionOptions = {}): Promise<Reranker> {
+  static async from(path: string, options: TextModelOptions = {}): Promise<Reranker> {
     checkOptions(options);
     return TextModel.use(path, options, async (model) => {
       const { files, session } = model;
+      await model.notePreparation(undefined);
       return new Reranker(model, scoreOutput(session.outputMetadata, files.name).name);
     });
   }

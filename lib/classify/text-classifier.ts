@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import type { SessionOptions } from '../session/options.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
@@ -10,6 +9,7 @@ import {
   resultsOf,
   type TextInput,
   TextModel,
+  type TextModelOptions,
   TextNetwork,
   type TextRunOptions,
   textRunShape,
@@ -17,7 +17,7 @@ import {
 } from './text-model.js';
 
 /** Options of `TextClassifier.from`: those of a session, and labels. */
-export interface TextClassifierOptions extends SessionOptions {
+export interface TextClassifierOptions extends TextModelOptions {
   /** Labels by class index. When left out, those of config.json beside the model, or else the indices. */
   labels?: readonly string[] | undefined;
 }
@@ -70,11 +70,11 @@ export class TextClassifier extends TextNetwork {
     checkOptions(options);
     const { labels: own, ...sessionOptions } = options;
     parseStrict(labelsSchema(), own, { subject: 'options.labels' });
-    return TextModel.use(path, sessionOptions, async (model) => TextClassifier.over(model, own));
+    return TextModel.use(path, sessionOptions, (model) => TextClassifier.over(model, own));
   }
 
   /** @internal */
-  static over(model: TextModel, own: readonly string[] | undefined): TextClassifier {
+  static async over(model: TextModel, own: readonly string[] | undefined): Promise<TextClassifier> {
     const { files, session } = model;
     const known = own ?? files.labels;
     const labelsFrom = own ? 'options.labels' : 'config.json';
@@ -82,6 +82,7 @@ export class TextClassifier extends TextNetwork {
       labelsFrom,
     });
     const labels = known ?? Array.from({ length: classes }, (_, index) => String(index));
+    await model.notePreparation(known);
     return new TextClassifier(model, labels, known !== undefined, output);
   }
 
@@ -103,6 +104,14 @@ export class TextClassifier extends TextNetwork {
       return { ...top[0]!, top, trace };
     });
     return one ? answers[0]! : answers;
+  }
+
+  /**
+   * A hash of all that decides which tokens a text becomes, as a policy keeps it.
+   * @internal
+   */
+  preparation(): Promise<string> {
+    return this.model.preparation();
   }
 
   /** The scores of a prepared text in the outputs of `session.run`. */

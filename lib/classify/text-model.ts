@@ -1,7 +1,7 @@
 /** What text classifiers and embedders share: a session, a tokenizer, and runs of texts. */
 import { z } from 'zod';
 import { findModel, type ModelFiles } from '../data/model-files.js';
-import { TextTokenizer, TOKEN_INPUTS } from '../data/tokenizer.js';
+import { TextTokenizer, TOKEN_INPUTS, tokensId } from '../data/tokenizer.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { SessionOptions } from '../session/options.js';
@@ -13,9 +13,21 @@ import type { ItemTrace } from '../skip/trace.js';
 import { isFloat, Tensor, toFloat32 } from '../tensor/tensor.js';
 import { late } from '../util/late.js';
 import { append } from '../util/maps.js';
+import { parseStrict } from '../util/validation.js';
+import { notePreparation } from './policy-doubt.js';
+import { type WorkOptions, workShape } from './work.js';
 
 /** A text, or a pair of them for networks that compare two. */
 export type TextInput = string | { readonly text: string; readonly pair: string };
+
+/** Options of a network of texts: those of a session, and one for notes. */
+export interface TextModelOptions extends SessionOptions {
+  /**
+   * Called with notes for the caller, which are not errors: that texts are prepared otherwise than those that certified the policy. A note
+   * is a process warning when left out.
+   */
+  onNote?: WorkOptions['onNote'];
+}
 
 /** Options of every run of texts. */
 export interface TextRunOptions {
@@ -26,6 +38,8 @@ export interface TextRunOptions {
   /** Aborting it ends the work with the error ABORTED, whose name is AbortError. */
   signal?: AbortSignal | undefined;
 }
+
+const notesSchema = late(() => z.object({ onNote: workShape().onNote }));
 
 export const textRunShape = late(() => ({
   trace: z.boolean().optional(),
@@ -64,6 +78,7 @@ export class TextModel {
     private readonly inputs: readonly { readonly name: Role; readonly type: 'int64' | 'int32' }[],
     /** Tokens that every text must have; undefined where the network takes any number. */
     private readonly length: number | undefined,
+    private readonly onNote: WorkOptions['onNote'],
   ) {}
 
   /**
@@ -71,7 +86,8 @@ export class TextModel {
    * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no tokens, INVALID_DATA for a file that can't be used,
    * MISSING_DEPENDENCY, and what InferenceSession.create throws
    */
-  static async from(path: string, options: SessionOptions): Promise<TextModel> {
+  static async from(path: string, { onNote, ...options }: TextModelOptions): Promise<TextModel> {
+    parseStrict(notesSchema(), { onNote }, { subject: 'options' });
     const files = await findModel(path);
     const tokenizer = await TextTokenizer.load(files.folder);
     const session = await InferenceSession.create(path, options);
@@ -86,6 +102,7 @@ export class TextModel {
         tokenizer,
         inputs,
         typeof length === 'number' ? length : undefined,
+        onNote,
       );
     } catch (error) {
       await session.release();
@@ -99,7 +116,7 @@ export class TextModel {
    */
   static async use<T>(
     path: string,
-    options: SessionOptions,
+    options: TextModelOptions,
     make: (model: TextModel) => Promise<T>,
   ): Promise<T> {
     const model = await TextModel.from(path, options);
@@ -109,6 +126,20 @@ export class TextModel {
       await model.session.release();
       throw error;
     }
+  }
+
+  /**
+   * A hash of all that decides which tokens a text becomes, as a policy keeps it.
+   * @param pooling what becomes of the tokens' vectors, if the network doesn't say it
+   */
+  preparation(pooling?: readonly string[] | null): Promise<string> {
+    return tokensId(this.files.folder, pooling ?? []);
+  }
+
+  /** Notes what differs from what the session's policy says of the texts that certified it. */
+  notePreparation(labels: readonly string[] | undefined, pooling?: readonly string[] | null): Promise<void> {
+    const id = () => this.preparation(pooling);
+    return notePreparation(this.session.ownPolicy, { what: 'texts', id, labels }, this.onNote);
   }
 
   /** The tokens of a text: int32 [3, tokens], rows of ids, of 1 for each token that isn't filled up, and of segments. */

@@ -1,4 +1,5 @@
 /** Files of tensors: NumPy's `.npy` and `.npz`, raw elements, `.raw`, and sounds, `.wav`. */
+import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -30,6 +31,14 @@ export interface SoundForm {
   readonly rate: number | undefined;
   /** Whether each sound is shifted and scaled to a mean of 0 and a variance of 1, with 1e-7 added to it. */
   readonly normalizes: boolean;
+}
+
+/** A hash of what a network of sounds takes: sixteen hexadecimal digits. */
+export function soundsId({ rate, normalizes }: SoundForm): string {
+  return createHash('sha256')
+    .update(JSON.stringify(['sounds', rate, normalizes]))
+    .digest('hex')
+    .slice(0, 16);
 }
 
 /** One item: tensors by input, and its class, if the file has one. */
@@ -189,8 +198,15 @@ function rowsOf(arrays: ReadonlyMap<string, Tensor>, file: string, ports: readon
   return Array.from({ length: count }, (_, i) => ({
     name: `${basename(dirname(file))}/${basename(file)}[${i}]`,
     feeds: Object.fromEntries(inputs.map(({ port, array }) => [port.name, rowOf(array, i, port)])),
-    ...(classes && { label: Number(classes.data[i]) }),
+    ...(classes && { label: labelOf(classes, i) }),
   }));
+}
+
+/** The class of row `i`. Several numbers for an item are no class, which is said where labels are read. */
+function labelOf({ data, dims }: Tensor, i: number): number | string {
+  const size = sizeOf(dims.slice(1));
+  const row = Array.from(data.subarray(i * size, (i + 1) * size), Number);
+  return size === 1 ? row[0]! : row.join(',');
 }
 
 /** Row `i` as a batch of one; numbers of NumPy's default type, float64, as the network takes them. */

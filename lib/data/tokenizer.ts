@@ -1,4 +1,5 @@
 /** Texts to tokens, by Hugging Face's files. */
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
@@ -73,6 +74,24 @@ async function readConfiguration(folder: string) {
  */
 export async function tokenLimit(folder: string): Promise<number | undefined> {
   return (await readConfiguration(folder)).limit;
+}
+
+/** Of what `TextTokenizer` does with these files; a change of the tokens that it gives is another version. */
+const VERSION = 1;
+
+/**
+ * A hash of all that decides which tokens a text becomes: the contents of the files beside a model, and `VERSION`. Sixteen hexadecimal
+ * digits.
+ * @param folder with a tokenizer.json that was loaded
+ * @param further what else decides what is made of the text
+ * @throws ResidualSkipError INVALID_DATA naming the file and its field
+ */
+export async function tokensId(folder: string, further: readonly string[] = []): Promise<string> {
+  const { json, config, limit } = await readConfiguration(folder);
+  // Nothing is decoded, and truncation is in the limit.
+  const { decoder: _, truncation: __, ...deciding } = json!;
+  const made = JSON.stringify([VERSION, deciding, config, limit ?? null, ...further]);
+  return createHash('sha256').update(made).digest('hex').slice(0, 16);
 }
 
 /** The tokens of one text. */

@@ -162,10 +162,13 @@ const beyond = (error: number, tolerance: number) => Number(!(error <= tolerance
 
 /** The loss of each metric, with its parameter; NaN stands for the largest. */
 const LOSSES: Readonly<Record<string, (at: number) => Loss>> = {
-  disagreement: () => (skipping, full) => Number(answerOf(skipping) !== answerOf(full)),
+  disagreement: () => (skipping, full) => {
+    const [answer, before] = [answerOf(skipping), answerOf(full)];
+    return answer < 0 || before < 0 ? Number.NaN : Number(answer !== before);
+  },
   ordinal: () => (skipping, full) => {
     const [answer, before] = [answerOf(skipping), answerOf(full)];
-    return answer < 0 ? Number.NaN : Math.abs(answer - before) / (full.length - 1);
+    return answer < 0 || before < 0 ? Number.NaN : Math.abs(answer - before) / (full.length - 1);
   },
   probability: () => (skipping, full) => totalVariation(skipping, full, 'probabilities'),
   cosine: () => cosineDistance,
@@ -260,6 +263,7 @@ function meanOverlap(skipping: Float32Array, full: Float32Array): number {
     return known;
   };
   for (let i = 0; i < full.length; i++) {
+    if (Number.isNaN(full[i])) return Number.NaN;
     const [answer, before] = [of(skipping[i]!), of(full[i]!)];
     before.either++;
     if (answer === before) before.both++;

@@ -101,7 +101,7 @@ describe('refused', () => {
   test('NaN among the answers', async () => {
     const broken = noise(250).map((item) => ({ ...item, input: new Float32Array(PIXELS).fill(Number.NaN) }));
     await refused(broken).toMatchObject(
-      invalidData(/answers NaN for an item; check its weights and the preprocessing/),
+      invalidData(/answers NaN for an item; check its weights, the data and the preprocessing/),
     );
   });
 
