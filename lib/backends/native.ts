@@ -192,7 +192,11 @@ class CompiledNative implements CompiledProgram {
 
   runSync(request: RunRequest): void {
     if (request.signal?.aborted) throw aborted(request.signal);
-    this.longestMs = guarded(() => this.program.runSync(...runArguments(request, [])));
+    try {
+      this.longestMs = this.program.runSync(...runArguments(request, []));
+    } catch (error) {
+      throw translate(error);
+    }
   }
 
   release(): void {

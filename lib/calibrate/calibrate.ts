@@ -194,19 +194,12 @@ async function run(
     return { setting, effect, latency: stopwatch.time(setting.exits ?? [], inputs, effort, setting.omitted) };
   };
   const tested = settings.map((_, i) => resultOf(timed(i, QUICK), first, groupings));
+  const about = { ...data, ...(uses !== undefined && { uses }) };
   const policies: SkipPolicy[] = [];
   for (const one of certified) {
-    const { rule, chosen } = one;
+    const { chosen } = one;
     if (chosen >= 0) await strategy.verify(settings[chosen]!, effects[chosen]!);
-    const certificate = bounded
-      ? boundOf(losses[chosen]!, rule)
-      : certificateFor(one, losses, split.certify.length);
-    const about = { ...data, ...(uses !== undefined && { uses }) };
-    const also = further.map((one) =>
-      alsoOf(certificateFor({ ...one, chosen }, one.losses, split.certify.length), one.rule),
-    );
-    const several = also.length > 0 && { also };
-    const promise = { ...promiseOf(certificate, rule, about), ...several, ...options.about };
+    const promise = { ...promised(one, losses, further, about, bounded), ...options.about };
     policies.push(policyOf(task, chosen < 0 ? undefined : timed(chosen, THOROUGH), promise));
   }
   progress.finish();
@@ -221,6 +214,22 @@ async function run(
     duplicates: split.duplicates,
     resumed: backend instanceof ResumableBackend ? backend.counts : null,
   };
+}
+
+/** @param bounded whether the upper bound of the setting's risk is promised */
+function promised(
+  one: Certified,
+  losses: readonly (readonly number[])[],
+  further: readonly Further[],
+  about: Promised['data'],
+  bounded: boolean,
+): Promised {
+  const { rule, chosen } = one;
+  const certificate = bounded ? boundOf(losses[chosen]!, rule) : certificateFor(one, losses, about.certify);
+  const also = further.map((other) =>
+    alsoOf(certificateFor({ ...other, chosen }, other.losses, about.certify), other.rule),
+  );
+  return { ...promiseOf(certificate, rule, about), ...(also.length > 0 && { also }) };
 }
 
 function resultOf(

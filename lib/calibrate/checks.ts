@@ -94,18 +94,8 @@ export function promisable(
     several?.[0].metric ??
     asked.metric ??
     defaultMetric(task ?? (staged ? namedTask(model) : inferred(model, program, labelled)));
-  for (const one of several?.map(({ metric }) => metric) ?? [given]) {
-    const instead = task && metricsInstead(task, one);
-    if (instead !== undefined)
-      throw refused(`metric: '${one}' isn't about the task ${task}; take ${instead}`);
-  }
-  if ((given === 'custom') !== (asked.loss !== undefined)) {
-    throw refused(
-      asked.loss
-        ? `loss: it is for the metric 'custom', not for '${given}'; omit one of them`
-        : "loss: the metric 'custom' needs it; give a function (full, skipped, item) => 0 to 1",
-    );
-  }
+  for (const { metric } of several ?? [{ metric: given }]) checkTask(task, metric);
+  checkLoss(given, asked);
   if (staged && (!isVectorMetric(given) || given === 'custom')) {
     throw refused(
       `metric: '${given}' needs answers of known lengths, but those of ${model.name} depend on the input; take boxes for a detector`,
@@ -134,6 +124,21 @@ export function promisable(
     ...(others.length > 0 && { notPromised: others }),
     ...(partsOf(metric).name === 'boxes' && { boxes }),
   };
+}
+
+function checkTask(task: TaskName | undefined, metric: Metric): void {
+  const instead = task && metricsInstead(task, metric);
+  if (instead !== undefined)
+    throw refused(`metric: '${metric}' isn't about the task ${task}; take ${instead}`);
+}
+
+function checkLoss(metric: Metric, { loss }: CalibrateOptions): void {
+  if ((metric === 'custom') === (loss !== undefined)) return;
+  throw refused(
+    loss
+      ? `loss: it is for the metric 'custom', not for '${metric}'; omit one of them`
+      : "loss: the metric 'custom' needs it; give a function (full, skipped, item) => 0 to 1",
+  );
 }
 
 /** Limits by metric, completed. @throws ResidualSkipError INVALID_ARGUMENT for metrics that don't go together */

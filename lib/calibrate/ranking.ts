@@ -121,22 +121,7 @@ export async function calibrateRanking(
     );
   }
   const stages = stagesOf(reranker.session.ownPolicy, exits);
-  const ran = async (part: readonly RankingList[]) => {
-    const done: RanList[] = [];
-    for (const { query, documents } of part) {
-      const pairs = reranker.pairsOf(query, documents);
-      const scores = new Map<string | null, readonly RanPair[]>();
-      for (const { after, policy } of stages) {
-        const found = await pairs.goOn([...documents.keys()], { signal, policy, trace: true }, 0);
-        const slim = found.map(({ score, reach, multiplyAdds, trace }) => ({
-          ...{ score, reach, multiplyAdds: multiplyAdds!, skipped: trace!.multiplyAddsSkipped },
-        }));
-        scores.set(after, slim);
-      }
-      done.push(scores);
-    }
-    return done;
-  };
+  const ran = (part: readonly RankingList[]) => ranInStages(reranker, part, stages, signal);
   const order = await ran(byPart.order);
   const usual = marginsAt(order, exits, USUAL);
   const timed = (margins: Margins) =>
@@ -161,6 +146,29 @@ export async function calibrateRanking(
   }
   const { margins, events, saved: multiplyAddsSkipped } = found;
   return { ...common, margins, events, pValue: pValues[chosen]!, multiplyAddsSkipped, cpuTimeSaved };
+}
+
+/** Runs every pair of the lists in full. */
+async function ranInStages(
+  reranker: Reranker,
+  lists: readonly RankingList[],
+  stages: readonly Stage[],
+  signal: AbortSignal | undefined,
+): Promise<RanList[]> {
+  const done: RanList[] = [];
+  for (const { query, documents } of lists) {
+    const pairs = reranker.pairsOf(query, documents);
+    const scores = new Map<string | null, readonly RanPair[]>();
+    for (const { after, policy } of stages) {
+      const found = await pairs.goOn([...documents.keys()], { signal, policy, trace: true }, 0);
+      const slim = found.map(({ score, reach, multiplyAdds, trace }) => ({
+        ...{ score, reach, multiplyAdds: multiplyAdds!, skipped: trace!.multiplyAddsSkipped },
+      }));
+      scores.set(after, slim);
+    }
+    done.push(scores);
+  }
+  return done;
 }
 
 /** Of exits in the order in which they were added, the first ones with which lists take least time; none where lists in full do. */

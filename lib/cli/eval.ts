@@ -73,61 +73,55 @@ function draw(
   { data, backend = 'native' }: EvalOptions,
   io: Io,
 ): string {
-  const { policy, full, skip, accuracyChange, latencyReduction, energy } = report;
+  const columns = [{ title: '' }, ...numbers('full', 'skip'), { title: '' }];
+  const items = plural(report.items, isTextFile(data) ? 'text' : isArrayFile(data) ? 'item' : 'image');
+  const rows = [...answerRows(report), ...costRows(report, io)];
+  const rungs =
+    report.rungs.length === 0 ? '' : `\n${formatTable(io, RUNG_COLUMNS, report.rungs.map(rungRow))}`;
+  return `${what}: ${items}, ${backend} backend, one at a time\n${wordPolicy(report.policy)}\n\n${formatTable(io, columns, rows)}${rungs}`;
+}
+
+/** How the answers differ. */
+function answerRows({ full, skip, accuracyChange }: Omit<Evaluation, 'unusable'>): string[][] {
+  const rows: string[][] = [];
   const signed = (points: number) => `${points < 0 ? '-' : '+'}${Math.abs(points).toFixed(2)}`;
-  const latency = (key: keyof LatencySummary, title: string, note: string) => [
+  if (accuracyChange) {
+    const { points, ci95 } = accuracyChange;
+    const change = `${signed(points)} points (95 % interval ${ci95.map(signed).join(' to ')})`;
+    rows.push(['accuracy', percent(full.accuracy!, 2), percent(skip.accuracy!, 2), change]);
+  }
+  if (skip.agreement !== null) rows.push(['agreement', '', percent(skip.agreement, 2), '']);
+  if (skip.distance) {
+    const { cosine, relative } = skip.distance;
+    if (cosine !== null) rows.push(['cosine distance', '', cosine.toPrecision(3), '']);
+    rows.push(['relative error', '', percent(relative, 2), '']);
+  }
+  for (const { metric, mean, limit } of skip.loss ? [skip.loss, ...(skip.loss.also ?? [])] : [])
+    rows.push([`promised loss (${metric})`, '', percent(mean, 2), `limit ${percent(limit, 2)}`]);
+  return rows;
+}
+
+/** What the answers take. */
+function costRows(
+  { full, skip, latencyReduction, energy }: Omit<Evaluation, 'unusable'>,
+  io: Io,
+): string[][] {
+  const latency = (key: keyof LatencySummary, title: string, note = '') => [
     title,
     milliseconds(full.latencyMs[key]),
     milliseconds(skip.latencyMs[key]),
     note,
   ];
-  const rows = [
-    ...(accuracyChange
-      ? [
-          [
-            'accuracy',
-            percent(full.accuracy!, 2),
-            percent(skip.accuracy!, 2),
-            `${signed(accuracyChange.points)} points (95 % interval ${accuracyChange.ci95.map(signed).join(' to ')})`,
-          ],
-        ]
-      : []),
-    ...(skip.agreement === null ? [] : [['agreement', '', percent(skip.agreement, 2), '']]),
-    ...(skip.distance === null
-      ? []
-      : [
-          ...(skip.distance.cosine === null
-            ? []
-            : [['cosine distance', '', skip.distance.cosine.toPrecision(3), '']]),
-          ['relative error', '', percent(skip.distance.relative, 2), ''],
-        ]),
-    ...(skip.loss ? [skip.loss, ...(skip.loss.also ?? [])] : []).map(({ metric, mean, limit }) => [
-      `promised loss (${metric})`,
-      '',
-      percent(mean, 2),
-      `limit ${percent(limit, 2)}`,
-    ]),
-    latency('mean', 'latency, mean, ms', ''),
-    latency(
-      'p50',
-      '  median',
-      paint(
-        io,
-        'bold',
-        `${percent(Math.abs(latencyReduction))} ${latencyReduction < 0 ? 'more' : 'less'} with skipping`,
-      ),
-    ),
-    latency('p95', '  95th percentile', ''),
+  const saved = `${percent(Math.abs(latencyReduction))} ${latencyReduction < 0 ? 'more' : 'less'} with skipping`;
+  return [
+    latency('mean', 'latency, mean, ms'),
+    latency('p50', '  median', paint(io, 'bold', saved)),
+    latency('p95', '  95th percentile'),
     energyRow(energy!),
     ['blocks skipped', '', percent(skip.blocksSkipped), ''],
     ['layers skipped', '', percent(skip.layersSkipped), ''],
     ['multiply-adds skipped', '', percent(skip.multiplyAddsSkipped), ''],
   ];
-  const columns = [{ title: '' }, ...numbers('full', 'skip'), { title: '' }];
-  const heading = `${what}: ${plural(report.items, isTextFile(data) ? 'text' : isArrayFile(data) ? 'item' : 'image')}, ${backend} backend, one at a time`;
-  const rungs =
-    report.rungs.length === 0 ? '' : `\n${formatTable(io, RUNG_COLUMNS, report.rungs.map(rungRow))}`;
-  return `${heading}\n${wordPolicy(policy)}\n\n${formatTable(io, columns, rows)}${rungs}`;
 }
 
 const RUNG_COLUMNS: readonly Column[] = [

@@ -183,12 +183,6 @@ async function measure(
     if (tally.items >= limit) break;
   }
   classifier.unusable.checkSome(tally.items);
-  const { model, session } = classifier;
-  const doubt = doubtOf(model, session.context.classScores, tally.isLabelled);
-  if (doubt && (model.labels || model.images) && !(promise && isVectorMetric(promise.metric))) {
-    const { reason, remedy } = doubt;
-    work.note(`answers aren't compared as classes: ${reason}${remedy ? `; ${remedy}` : ''}`);
-  }
   const measured = tested.map(({ metric, limit }, m) => ({ metric, limit, mean: mean(losses[m]!) }));
   const [first, ...also] = lossesBy?.[0] ? measured : [];
   if (promise && !first && promise.metric !== 'accuracy') {
@@ -196,17 +190,28 @@ async function measure(
       `the loss of the promised metric '${promise.metric}' isn't measured: an item's outputs alone don't tell it`,
     );
   }
-  const report = tally.report(doubt === undefined);
+  const report = tally.report(!doubted(classifier, tally, work));
   return {
     ...report,
     skip: {
       ...report.skip,
       loss: first ? { ...first, ...(also.length > 0 && { also }) } : null,
     },
-    policy: session.policy,
+    policy: classifier.session.policy,
     energy: energy ? classifier.measureEnergy(sample.taken) : null,
     unusable: classifier.unusable.problems,
   };
+}
+
+/** Whether the answers may be no classes; says why unless the policy promises something else. */
+function doubted({ model, session }: TimedClassifier, { isLabelled }: Tally, work: Work): boolean {
+  const doubt = doubtOf(model, session.context.classScores, isLabelled);
+  const { promise } = session.policy;
+  if (doubt && (model.labels || model.images) && !(promise && isVectorMetric(promise.metric))) {
+    const { reason, remedy } = doubt;
+    work.note(`answers aren't compared as classes: ${reason}${remedy ? `; ${remedy}` : ''}`);
+  }
+  return doubt !== undefined;
 }
 
 /** @throws ResidualSkipError INVALID_ARGUMENT unless a loss is given where one is needed, and only there */

@@ -204,6 +204,25 @@ const alsoSchema = late(() =>
   }),
 );
 
+const certifiedOn = late(() =>
+  z.strictObject({
+    sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
+    seed: z.int(),
+    fit: z.int(),
+    order: z.int(),
+    certify: z.int(),
+    uses: z
+      .int()
+      .min(1)
+      .optional()
+      .meta({
+        description:
+          'How many different calibrations have read these images, or others of a set that overlaps much, to certify on this ' +
+          'machine, including this one, whether or not they made a policy. Choosing among them by their results voids the promise.',
+      }),
+  }),
+);
+
 export const promiseSchema = late(() =>
   z
     .strictObject({
@@ -262,22 +281,7 @@ export const promiseSchema = late(() =>
             'Limits by other metrics, which hold together with the first one at this confidence: a setting passes only if it passes all of ' +
             'their tests, so each is tested at the full level.',
         }),
-      data: z.strictObject({
-        sha256: z.string().meta({ description: 'Of the sorted hashes of all items.' }),
-        seed: z.int(),
-        fit: z.int(),
-        order: z.int(),
-        certify: z.int(),
-        uses: z
-          .int()
-          .min(1)
-          .optional()
-          .meta({
-            description:
-              'How many different calibrations have read these images, or others of a set that overlaps much, to certify on this ' +
-              'machine, including this one, whether or not they made a policy. Choosing among them by their results voids the promise.',
-          }),
-      }),
+      data: certifiedOn(),
     })
     .meta({
       description: 'The promise, certified by fixed-sequence testing on data that was used for no choice.',
