@@ -6,15 +6,15 @@ export function mean(sample: readonly number[] | Float32Array): number {
 }
 
 /** The q-quantile (0 to 1) of a sample, linear between order statistics; NaN of an empty one. */
-export function quantile(sample: readonly number[], q: number): number {
+export function quantile(sample: ArrayLike<number>, q: number): number {
   if (sample.length === 0) return Number.NaN;
-  const sorted = [...sample].sort((a, b) => a - b);
+  const sorted = new Float64Array(sample).sort();
   const position = (sorted.length - 1) * q;
   const low = Math.floor(position);
   const high = Math.ceil(position);
   return sorted[low]! + (sorted[high]! - sorted[low]!) * (position - low);
 }
 
-export function median(sample: readonly number[]): number {
+export function median(sample: ArrayLike<number>): number {
   return quantile(sample, 0.5);
 }

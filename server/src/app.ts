@@ -138,6 +138,7 @@ export function createApp(
   const framework = app.server.listeners('request') as RequestListener[];
   app.server.removeAllListeners('request');
   app.server.on('request', (request, response) => {
+    if (connections.isFull(request.socket)) return;
     response.once(
       'close',
       connections.begin(request.socket, () => request.complete),

@@ -6,6 +6,9 @@ interface Exchange {
   readonly isReceived: () => boolean;
 }
 
+/** Requests that a client may send without waiting for answers: Node.js reads all of those that came together at once. */
+const MAX_PIPELINED = 64;
+
 interface Connection {
   readonly socket: Socket;
   readonly client: string;
@@ -40,6 +43,14 @@ export class Connections {
       this.#known.set(key, { socket, client, exchanges: new Set(), since: performance.now() });
       socket.once('close', () => this.#known.delete(`${remoteAddress} ${remotePort}`));
     });
+  }
+
+  /** Whether a connection has so many requests without an answer that it is closed: nobody reads the rest of them. */
+  isFull(socket: Socket): boolean {
+    if (socket.destroyed) return true;
+    if ((this.#known.get(keyOf(socket))?.exchanges.size ?? 0) < MAX_PIPELINED) return false;
+    socket.destroy();
+    return true;
   }
 
   /** Notes a request on a connection, encrypted or not, until the returned function is called. */

@@ -282,6 +282,23 @@ test('a client that sends too slowly is let go', async () => {
   await expectSound();
 });
 
+test('a client may send 64 requests at a time on a connection', async () => {
+  const answersOf = async (count: number) => {
+    const socket = connect(port, '127.0.0.1');
+    let text = '';
+    socket.on('data', (part) => {
+      text += part;
+    });
+    socket.on('error', () => {});
+    const head = 'GET /v2/health/live HTTP/1.1\r\nhost: a\r\n';
+    socket.write(`${`${head}\r\n`.repeat(count - 1)}${head}connection: close\r\n\r\n`);
+    await new Promise((done) => socket.once('close', done));
+    return text.split('HTTP/1.1 200').length - 1;
+  };
+  expect(await answersOf(64)).toBe(64);
+  expect(await answersOf(65)).toBeLessThan(65);
+});
+
 test('a connection that is closed by half or cut in the middle of a body harms nothing', async () => {
   const body = caseOf(VALID[0]!).body;
   const whole = Buffer.concat([Buffer.from(headOf(body.length)), body]);

@@ -20,6 +20,8 @@ export interface Matrix {
 }
 
 export interface ProductOptions {
+  /** a is [k, m] instead of [m, k]. */
+  readonly turned?: boolean;
   /** b is [n, k] instead of [k, n]. */
   readonly transposed?: boolean;
   /** Added to every row of the product. */
@@ -111,14 +113,17 @@ export function multiply(
   backend: Backend,
   a: Matrix,
   b: Matrix,
-  { transposed = false, bias }: ProductOptions = {},
+  { turned = false, transposed = false, bias }: ProductOptions = {},
 ): Matrix {
   const steps = new Steps();
   const [left, right] = [a, b].map(({ rows, columns }) => steps.given([rows, columns])) as [ValueId, ValueId];
-  let made = steps.product(left, transposed ? steps.transpose(right) : right);
+  let made = steps.product(
+    turned ? steps.transpose(left) : left,
+    transposed ? steps.transpose(right) : right,
+  );
   if (bias) made = steps.binary('add', made, steps.given([bias.length], bias));
   const compiled = steps.compile(backend, [left, right], [made]);
-  const result = matrix(a.rows, transposed ? b.rows : b.columns);
+  const result = matrix(turned ? a.columns : a.rows, transposed ? b.rows : b.columns);
   try {
     compiled.run([a.data, b.data], [result.data]);
   } finally {

@@ -59,13 +59,12 @@ export class NormalEquations {
     for (let from = 0; from < x.rows; from += CHUNK_ROWS) {
       const [some, targets] = [x, y].map((all) => rowsOf(all, from, from + CHUNK_ROWS));
       const own = weights?.subarray(from, from + CHUNK_ROWS);
-      const turned = transpose(some!);
-      if (own) for (let at = 0; at < turned.data.length; at++) turned.data[at]! *= own[at % own.length]!;
+      const weighed = own ? scaledRows(some!, own) : some!;
       this.#rows += own ? own.reduce((sum, weight) => sum + weight, 0) : some!.rows;
       addTo(this.#x, columnSums(some!, own));
       addTo(this.#y, columnSums(targets!, own));
-      addTo(this.#xx, multiply(backend, turned, some!).data);
-      addTo(this.#xy, multiply(backend, turned, targets!).data);
+      addTo(this.#xx, multiply(backend, weighed, some!, { turned: true }).data);
+      addTo(this.#xy, multiply(backend, weighed, targets!, { turned: true }).data);
     }
   }
 
@@ -102,6 +101,14 @@ export function predict(backend: Backend, x: Matrix, { weight, bias }: Regressio
 export function rowsOf({ rows, columns, data }: Matrix, from: number, to: number): Matrix {
   const end = Math.min(rows, to);
   return matrix(end - from, columns, data.subarray(from * columns, end * columns));
+}
+
+function scaledRows({ rows, columns, data }: Matrix, factors: Float64Array): Matrix {
+  const scaled = matrix(rows, columns);
+  for (let row = 0, i = 0; row < rows; row++) {
+    for (let j = 0; j < columns; j++, i++) scaled.data[i] = data[i]! * factors[row]!;
+  }
+  return scaled;
 }
 
 function addTo(sum: Float64Array, terms: ArrayLike<number>): void {

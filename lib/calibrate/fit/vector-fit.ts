@@ -53,7 +53,9 @@ export function stacked(rows: readonly Float32Array[]): Matrix {
 /** Of each row. */
 function squaredErrors({ rows, columns, data }: Matrix, truth: Matrix): Float64Array {
   const errors = new Float64Array(rows);
-  for (const [i, value] of data.entries()) errors[Math.floor(i / columns)]! += (value - truth.data[i]!) ** 2;
+  for (let row = 0, i = 0; row < rows; row++) {
+    for (let j = 0; j < columns; j++, i++) errors[row]! += (data[i]! - truth.data[i]!) ** 2;
+  }
   return errors;
 }
 
@@ -87,11 +89,17 @@ function weighed(
   parts: readonly Part[],
   found: Regression,
 ): { usual: number; sums: NormalEquations } {
-  const errors = parts.map(({ x, y }) => squaredErrors(predict(backend, x, found), y));
-  const usual = Math.max(median(errors.flatMap((some) => [...some])), Number.MIN_VALUE);
+  const errors = new Float64Array(parts.reduce((rows, { x }) => rows + x.rows, 0));
+  let from = 0;
+  const own = parts.map(({ x, y }) => {
+    errors.set(squaredErrors(predict(backend, x, found), y), from);
+    from += x.rows;
+    return errors.subarray(from - x.rows, from);
+  });
+  const usual = Math.max(median(errors), Number.MIN_VALUE);
   const sums = new NormalEquations(found.weight.columns, found.weight.rows);
   for (const [i, { x, y }] of parts.entries()) {
-    const weights = errors[i]!.map((error) => 1 / (1 + error / usual) ** 2);
+    const weights = own[i]!.map((error) => 1 / (1 + error / usual) ** 2);
     sums.add(backend, x, y, weights);
   }
   return { usual, sums };
@@ -157,9 +165,7 @@ export class PointFit {
     const { sums } = weighed(backend, [first!], await robust(backend, [first!], PENALTIES[2]!));
     let [best, min] = [PENALTIES[0]!, Number.POSITIVE_INFINITY];
     for (const penalty of PENALTIES) {
-      const error = median([
-        ...squaredErrors(predict(backend, second.x, await sums.solve(penalty)), second.y),
-      ]);
+      const error = median(squaredErrors(predict(backend, second.x, await sums.solve(penalty)), second.y));
       if (error < min) [best, min] = [penalty, error];
     }
     return best;
