@@ -12,6 +12,7 @@ import { mean, median } from '../numeric/statistics.js';
 import { cosineDistance } from '../numeric/vectors.js';
 import type { BlockInfo } from '../skip/block-info.js';
 import type { Promised } from '../skip/promise.js';
+import { answeredBy } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled, wordPolicy } from './classifier.js';
 import { type Io, paint, startProgress } from './io.js';
@@ -38,6 +39,8 @@ export interface RunResult extends VisionAnswer {
   /** Of the vector from that of the full network; for a network without classes, objects or maps, which has no `top`. */
   readonly cosineDistance?: number;
   readonly blocks: { total: number; skippable: number; skipped: number; pattern: string };
+  /** The block or front whose exit answered; null for the network. */
+  readonly answeredBy: string | null;
   /** Medians of alternating runs: with the policy, and with every block run. */
   readonly milliseconds: { skip: number; full: number };
 }
@@ -201,6 +204,7 @@ function measure(
       skipped: trace.blocks.filter(({ ran }) => !ran).length,
       pattern: asciiPattern(trace),
     },
+    answeredBy: answeredBy(trace),
     milliseconds: { skip: median(times.skip), full: median(times.full) },
   };
   const drawn = drawPattern(io, trace, stagesOf(blocks));
@@ -227,12 +231,26 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
       : labels === null
         ? 'cosine distance'
         : 'class';
-  const columns: Column[] = [{ title: what }, { title: answer }, { title: 'blocks' }, ...timeColumns];
+  // The pattern shows an exit behind a block, but not which front answered.
+  const names = new Set(blocks.map((block) => block.name));
+  const withFronts = rows.some(({ result: { answeredBy: by } }) => by !== null && !names.has(by));
+  const columns: Column[] = [
+    ...[{ title: what }, { title: answer }, { title: 'blocks' }],
+    ...(withFronts ? [{ title: 'answered by' }] : []),
+    ...timeColumns,
+  ];
   const cells = rows.map(({ result, shown, drawn }) => {
     const classes = result.top.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ');
     const found = result.objects || result.classes ? wordVision(result) : classes;
     const said = result.cosineDistance === undefined ? found : result.cosineDistance.toPrecision(3);
-    return [shown, said, drawn, ...(full ? [milliseconds(result.milliseconds.full)] : savings(result))];
+    const by = withFronts ? [result.answeredBy ?? 'the network'] : [];
+    return [
+      shown,
+      said,
+      drawn,
+      ...by,
+      ...(full ? [milliseconds(result.milliseconds.full)] : savings(result)),
+    ];
   });
   const idle =
     classifier.session.policy.source === 'model' &&

@@ -14,7 +14,7 @@ import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import type { PolicyInfo } from '../session/own-policy.js';
 import { isVectorMetric, type Limit } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
-import type { ItemTrace } from '../skip/trace.js';
+import { answeredBy, type ItemTrace } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { append } from '../util/maps.js';
 import { parsePart } from '../util/validation.js';
@@ -285,7 +285,7 @@ class Tally {
     label: number | undefined,
     full: Timed,
     skip: Timed,
-    { exits, blocks }: ItemTrace,
+    trace: ItemTrace,
     skipped: { blocks: number; layers: number; multiplyAdds: number },
   ) {
     this.items++;
@@ -298,11 +298,8 @@ class Tally {
     if (right.full && !right.skip) this.#lost++;
     const agreed = answers.full === answers.skip;
     if (agreed) this.#agreed++;
-    for (const { after } of exits) if (!this.#rungs.has(after)) this.#rungs.set(after, []);
-    // A guard's run in full answers instead of the exit.
-    const guarded = blocks[0]?.reason === 'guard';
-    const taken = guarded ? undefined : exits.find((exit) => exit.taken)?.after;
-    append(this.#rungs, taken ?? null, {
+    for (const { after } of trace.exits) if (!this.#rungs.has(after)) this.#rungs.set(after, []);
+    append(this.#rungs, answeredBy(trace), {
       agreed,
       right: right.skip,
       work: 1 - skipped.multiplyAdds,

@@ -46,6 +46,12 @@ export interface ItemTrace {
   readonly layersSkipped: number;
 }
 
+/** The block or front whose exit answered an item; null for the network, also where a guard made it run in full. */
+export function answeredBy({ exits, blocks }: Pick<ItemTrace, 'exits' | 'blocks'>): string | null {
+  if (blocks[0]?.reason === 'guard') return null;
+  return exits.find(({ taken }) => taken)?.after ?? null;
+}
+
 /** What every item of one run did. */
 export interface SkipTrace {
   /** In the order of the batch; one if the model mixes the items of a batch. */

@@ -67,6 +67,7 @@ const runSchema = z.array(
       skipped: z.int(),
       pattern: z.string().regex(/^[#1.]+$/),
     }),
+    answeredBy: z.string().nullable(),
     milliseconds: z.strictObject({ skip: z.number().positive(), full: z.number().positive() }),
   }),
 );

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { cli, cliJson } from '../../helpers/cli.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
+import { ladder } from '../../helpers/ladders.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 
 afterAll(removeFolders);
@@ -139,6 +140,20 @@ describe('run', () => {
     ];
     expect(blocks).toEqual({ total: 1, skippable: 1, skipped: 1, pattern: '.' });
     expect(top[0]!.probability).toBeCloseTo(Math.exp(1) / (Math.exp(1) + Math.exp(0.2) + 1), 6);
+  });
+
+  test('of a ladder, the front that answers is named', async () => {
+    const network = modelBytes(oneBlock([1, 3, 8, 8]));
+    const of = async (threshold: number) => {
+      const args = ['run', ladder(network, [{ name: 'small', threshold, size: [4, 4] }]), await image()];
+      const [result] = JSON.parse((await cli(...args, '--json', ...reference)).out);
+      return [result.answeredBy, (await cli(...args, ...reference)).out];
+    };
+    expect(await of(0)).toEqual([
+      'small',
+      expect.stringMatching(/blocks +answered by +skipped.*\n.* +small +1 of 1/),
+    ]);
+    expect(await of(2)).toEqual([null, expect.not.stringContaining('answered by')]);
   });
 
   test('calibrate is named where nothing can skip, and not where an item came to an exit and stayed', async () => {
