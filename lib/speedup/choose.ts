@@ -3,7 +3,7 @@
 import { rulesOf } from '../calibrate/certify/certify.js';
 import { binomialPValue, canSetOff, itemsNeeded, netPValue } from '../calibrate/certify/p-values.js';
 import type { Thresholds } from '../calibrate/order/measure.js';
-import { allSettingsOf } from '../calibrate/order/settings.js';
+import { allSettingsOf, MIN_LEAVING } from '../calibrate/order/settings.js';
 import { isCounted, maxLoss } from '../skip/promise.js';
 import { NEVER } from '../skip/scores.js';
 import type { Sliced } from '../util/slices.js';
@@ -151,9 +151,12 @@ function inUse(ladder: Ladder): boolean {
 
 const distinct = (sets: readonly number[][]) => [...new Map(sets.map((set) => [set.join(), set])).values()];
 
-/** The exits that may answer in the boldest setting that may be certified. */
-function usedExits({ settings, boldest }: Ladder): number[] {
-  return (settings[boldest] ?? []).flatMap((threshold, e) => (threshold < NEVER ? [e] : []));
+/** The exits at which enough items leave in the boldest setting that may be certified. */
+function usedExits({ pool, settings, boldest }: Ladder): number[] {
+  const setting = settings[boldest];
+  if (!setting) return [];
+  const { counts, items } = pool.tally(setting);
+  return setting.flatMap((_, e) => (counts[e]! >= MIN_LEAVING * items ? [e] : []));
 }
 
 /** Whether the network keeps its exits, and whether its fronts do. */

@@ -10,7 +10,7 @@ import { type Costs, type ExitScores, penalties, rankingOf, ThresholdSearch } fr
 /** Multiply-adds that a setting must save beyond the previous one to be worth a test. */
 const MIN_GAIN = 0.005;
 /** Share of the items that must leave at an exit for it to be worth what it costs the others. */
-const MIN_LEAVING = 0.01;
+export const MIN_LEAVING = 0.01;
 /** Steps from one penalty to the next. */
 const PARTS = 8;
 /** Penalties are for risks near this one. */

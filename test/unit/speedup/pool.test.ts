@@ -140,13 +140,17 @@ const task = {
   rules: [{ metric: 'disagreement', limit: LIMIT, groupLimit: LIMIT, delta: 0.05 }],
 } as unknown as Task;
 
-/** The surer an exit is of an item, the likelier it is right. */
-function poolOf(items = 500, times = TIMES): Pool {
+/**
+ * The surer an exit is of an item, the likelier it is right.
+ * @param sureOfFew an exit that is sure of four items, and wrong about the others
+ */
+function poolOf(items = 500, times = TIMES, sureOfFew?: number): Pool {
   const random = uniform(8);
   const exits = TIMES.map((_, e) => ({
     after: e,
-    rows: Array.from({ length: items }, () => {
+    rows: Array.from({ length: items }, (__, i) => {
       const score = random();
+      if (e === sureOfFew) return [Number(i < 4), i >= 4] as const;
       return [score, random() > 0.5 + score / 2 + 0.05 * e] as const;
     }),
   }));
@@ -380,9 +384,10 @@ test('a front that answers nothing makes no ladder', () => {
   const [front, ...others] = TIMES;
   const pool = poolOf(500, [{ ...front!, reach: 0.9 }, ...others]);
   const ladders = laddersOf(pool, provable(pool, 900)).filter(({ boldest }) => boldest >= 0);
-  const used = ladders.map(({ pool: own, settings, boldest }) =>
-    own.exits.flatMap(({ after }, e) => (settings[boldest]![e]! < NEVER ? [after] : [])),
-  );
+  const used = ladders.map(({ pool: own, settings, boldest }) => {
+    const { counts, items } = own.tally(settings[boldest]!);
+    return own.exits.flatMap(({ after }, e) => (counts[e]! >= 0.01 * items ? [after] : []));
+  });
   expect(ladders.filter(({ state }) => state === 'pays').length).toBeGreaterThan(1);
   expect(new Set(used.map((names) => names.join())).size).toBe(used.length);
   for (const [i, names] of used.entries()) {
@@ -391,6 +396,17 @@ test('a front that answers nothing makes no ladder', () => {
       expect(own.some(({ after }) => names.includes(after))).toBe(true);
     }
   }
+});
+
+test('an exit at which hardly any item leaves makes no ladder', () => {
+  const [front, ...others] = TIMES;
+  const pool = poolOf(500, [{ ...front!, reach: 0.001 }, ...others], 0);
+  const alone = ladderOf(pool.only([0], false), provable(pool, 900));
+  expect(alone).toMatchObject({ state: 'pays', boldest: expect.any(Number) });
+  expect([...alone.pool.tally(alone.settings[alone.boldest]!).counts]).toEqual([4, 496]);
+  const paying = laddersOf(pool, provable(pool, 900)).filter(({ state }) => state === 'pays');
+  expect(paying.length).toBeGreaterThan(1);
+  for (const { pool: own } of paying) expect(own.exits.map(({ after }) => after)).not.toContain('b0');
 });
 
 test('what is told of ladders says why each was chosen, or not', () => {
