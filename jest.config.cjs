@@ -28,6 +28,14 @@ const LONG = [
   'test/unit/speedup/texts.test.ts',
 ];
 
+/** Suites of random cases: `npm test` tries a third of these, and `npm run test:all` all. */
+const RANDOM = [
+  'test/unit/backends/agreement.test.ts',
+  'test/unit/backends/native-hostile.test.ts',
+  'test/unit/kernels/kernels.test.ts',
+  'test/unit/model/malformed.test.ts',
+];
+
 /** A global is slow to reach from the context in which tests run: these are parameters of every module instead. */
 const GLOBALS =
   `Array BigInt BigInt64Array DataView Float32Array Float64Array Infinity Int32Array Int8Array Map Math Number Object Set
@@ -36,7 +44,10 @@ const GLOBALS =
 const shared = {
   transform: {
     // Source maps in files of their own: they are larger than the code, which every test file loads again.
-    '^.+\\.ts$': ['@swc/jest', { sourceMaps: true, jsc: { target: 'es2022', parser: { syntax: 'typescript' } } }],
+    '^.+\\.ts$': [
+      '@swc/jest',
+      { sourceMaps: true, jsc: { target: 'es2022', parser: { syntax: 'typescript' } } },
+    ],
   },
   moduleFileExtensions: ['ts', 'js', 'cjs', 'mjs', 'json', 'node'],
   moduleNameMapper: {
@@ -63,11 +74,13 @@ module.exports = {
       displayName: 'short',
       testMatch: ['<rootDir>/test/**/*.test.ts'],
       testPathIgnorePatterns: LONG.map((path) => `<rootDir>/${path}`),
+      globals: { SHARE_OF_CASES: 1 / 3 },
     },
     {
       ...shared,
       displayName: 'long',
-      testMatch: LONG.map((path) => `<rootDir>/${path.replace(/\/$/, '/**/*.test.ts')}`),
+      testMatch: [...LONG, ...RANDOM].map((path) => `<rootDir>/${path.replace(/\/$/, '/**/*.test.ts')}`),
+      globals: { SHARE_OF_CASES: 1 },
     },
   ],
 };

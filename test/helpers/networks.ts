@@ -29,17 +29,17 @@ export class Network {
     this.items = (this.#json('reference.json') as { items: ReferenceItem[] }).items;
   }
 
-  /** The preprocessed images of `items` as one batch. */
-  async images(): Promise<Tensor<'float32'>> {
+  /** The preprocessed images of the first `count` items, or of all, as one batch. */
+  async images(count = this.items.length): Promise<Tensor<'float32'>> {
     const config = preprocessorConfigSchema().parse(this.#json('preprocessor_config.json'));
     const preprocessor = new Preprocessor(config, { channels: 3, height: 32, width: 32 }, this.folder);
-    const pixels = new Float32Array(this.items.length * 3 * 32 * 32);
-    for (const [index, { file }] of this.items.entries()) {
+    const pixels = new Float32Array(count * 3 * 32 * 32);
+    for (const [index, { file }] of this.items.slice(0, count).entries()) {
       const name = `${basename(dirname(file))}-${basename(file)}`;
       const image = await decodeImage(join(ROOT, 'examples/images', name));
       pixels.set((await preprocessor.apply(image, name)).data, index * 3 * 32 * 32);
     }
-    return new Tensor('float32', pixels, [this.items.length, 3, 32, 32]);
+    return new Tensor('float32', pixels, [count, 3, 32, 32]);
   }
 
   #json(name: string): unknown {

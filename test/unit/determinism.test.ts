@@ -26,7 +26,7 @@ describe('logits and traces have the same bits', () => {
   let batch: Tensor<'float32'>;
   let expected: string[];
   beforeAll(async () => {
-    batch = await NETWORK.images();
+    batch = await NETWORK.images(10);
     expected = await withSession(NETWORK.model, { isa: 'scalar', threads: 1 }, (session) =>
       hashes(session, batch),
     );

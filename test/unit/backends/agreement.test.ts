@@ -9,6 +9,7 @@ import type { KernelStep } from 'lib/kernels/index.js';
 import { NONE, type Program, type Step } from 'lib/model/program/program.js';
 import { sizeOf } from 'lib/numeric/shapes.js';
 import type { TensorData } from 'lib/tensor/tensor.js';
+import { cases } from '../../helpers/cases.js';
 import { expectClose, type Tolerance } from '../../helpers/compare.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 import { randomFloats, uniform } from '../../helpers/random.js';
@@ -83,7 +84,7 @@ describe.each(Object.keys(STEP_CASES) as KernelStep['op'][])('%s', (op) => {
           expectClose(data, expected.outputs[i]!, SUMMED);
         });
       }),
-      { seed: 30, numRuns: 60 },
+      { seed: 30, numRuns: cases(60) },
     );
   });
 });
@@ -170,9 +171,9 @@ describe('random networks', () => {
       fc.property(fc.nat(), (seed) => {
         asked += expectAgreement(networkCase(seed));
       }),
-      { seed: 31, numRuns: 100 },
+      { seed: 31, numRuns: cases(100) },
     );
-    expect(asked).toBeGreaterThan(50);
+    expect(asked).toBeGreaterThan(cases(50));
   });
 
   test('agree with the reference where extents are powers of two or their neighbours', () => {
@@ -180,7 +181,7 @@ describe('random networks', () => {
       fc.property(fc.nat(), (seed) => {
         expectAgreement(networkCase(seed, { edges: true, count: 1 }));
       }),
-      { seed: 34, numRuns: 40 },
+      { seed: 34, numRuns: cases(40) },
     );
   });
 
@@ -203,7 +204,7 @@ describe('random networks', () => {
           }
         }
       }),
-      { seed: 32, numRuns: 25 },
+      { seed: 32, numRuns: cases(25) },
     );
   });
 
@@ -226,7 +227,7 @@ describe('random networks', () => {
           compiled.release();
         }
       }),
-      { seed: 33, numRuns: 15 },
+      { seed: 33, numRuns: cases(15) },
     );
   });
 });

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { encodeProgram } from 'lib/backends/encode.js';
 import { packageRoot } from 'lib/util/version.js';
+import { cases } from '../../helpers/cases.js';
 import { ProgramBuilder } from '../../helpers/programs.js';
 
 const addon = join(packageRoot(), 'build', 'Release', 'residual_skip.node');
@@ -48,7 +49,7 @@ it('worker threads may be terminated while they load the addon or make sessions'
       try { new Engine(1, 'none'); } catch {}
       engine.release();
     }`;
-  const terminations = 160;
+  const terminations = cases(160);
   const printed = run(`
     const { Worker } = require('node:worker_threads');
     const one = async (i) => {

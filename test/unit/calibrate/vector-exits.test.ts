@@ -5,6 +5,7 @@ import { replayAudit } from 'lib/audit/replay.js';
 import { NativeBackend } from 'lib/backends/native.js';
 import { calibrateItems } from 'lib/calibrate/calibrate.js';
 import { lossesOf } from 'lib/calibrate/losses.js';
+import type { Calibration } from 'lib/calibrate/report/result.js';
 import type { CalibrationItem } from 'lib/calibrate/run/items.js';
 import { contentHash } from 'lib/calibrate/split.js';
 import { compileModel } from 'lib/model/compile.js';
@@ -64,7 +65,17 @@ const batch = (all: readonly Float32Array[]) => {
   return new Tensor('float32', data, [all.length, CHANNELS, SIDE, SIDE]);
 };
 
-async function calibrated(outputs: number, metric: VectorMetric, limit: number) {
+const calibrations = new Map<string, Promise<Calibration>>();
+
+/** Each calibration is done once. */
+function calibrated(...args: Parameters<typeof calibrate>): Promise<Calibration> {
+  const key = args.join();
+  const known = calibrations.get(key) ?? calibrate(...args);
+  calibrations.set(key, known);
+  return known;
+}
+
+async function calibrate(outputs: number, metric: VectorMetric, limit: number): Promise<Calibration> {
   const backend = new NativeBackend({ threads: 1 });
   try {
     const model = await loadModel(network(outputs));

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import type { KernelStep } from 'lib/kernels/index.js';
+import { cases } from '../../helpers/cases.js';
 import { expectClose, type Tolerance } from '../../helpers/compare.js';
 import { compute } from '../../helpers/evaluate.js';
 import { evaluate } from '../../helpers/oracle.js';
@@ -16,7 +17,7 @@ describe.each(Object.keys(STEP_CASES) as KernelStep['op'][])('%s', (op) => {
         const expected = evaluate(step, inputs, outputs);
         for (const [i, data] of actual.entries()) expectClose(data, expected[i]!, ROUNDED);
       }),
-      { seed: 20, numRuns: 150 },
+      { seed: 20, numRuns: cases(150) },
     );
   });
 
@@ -27,7 +28,7 @@ describe.each(Object.keys(STEP_CASES) as KernelStep['op'][])('%s', (op) => {
         compute(step, inputs, outputs);
         expect(inputs.map((tensor) => tensor && [...tensor.data])).toEqual(before);
       }),
-      { seed: 21, numRuns: 20 },
+      { seed: 21, numRuns: cases(20) },
     );
   });
 });

@@ -57,7 +57,7 @@ describe('passes take time in proportion to the number of steps', () => {
     ],
   ])('%s', async (_, link) => {
     const counts: number[] = [];
-    for (const length of [150, 300, 600]) {
+    for (const length of [100, 200, 400]) {
       const model = await modelOf(chain(length, link));
       counts.push(await lookUps(() => compileModel(model, declaredBinding(model)!)));
     }

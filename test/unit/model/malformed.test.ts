@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { ResidualSkipError } from 'lib/errors.js';
 import { loadModel } from 'lib/model/load.js';
+import { cases } from '../../helpers/cases.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
 import {
@@ -177,7 +178,7 @@ test('random bytes are MODEL_CORRUPT', async () => {
     fc.asyncProperty(fc.uint8Array({ maxLength: 400 }), async (bytes) => {
       expect((await loadError(bytes))?.code).toBe('MODEL_CORRUPT');
     }),
-    { numRuns: 2000, seed: 1 },
+    { numRuns: cases(2000), seed: 1 },
   );
 });
 
@@ -191,7 +192,7 @@ test('a file with changed bytes loads or fails with an error of this package', a
       for (const [at, value] of changes) changed[at] = value;
       codes.add((await loadError(changed))?.code);
     }),
-    { numRuns: 4000, seed: 2 },
+    { numRuns: cases(4000), seed: 2 },
   );
   expect([...codes]).toEqual(expect.arrayContaining(['MODEL_CORRUPT', 'MODEL_INVALID', 'UNSUPPORTED_MODEL']));
 });

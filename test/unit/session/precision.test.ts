@@ -46,7 +46,7 @@ describe('answers and traces in bfloat16', () => {
     return { logits: [...(outputs.logits!.data as Float32Array)], items: trace.items };
   };
   beforeAll(async () => {
-    batch = await network.images();
+    batch = await network.images(8);
     expected = await withSession(
       network.model,
       { precision: 'bfloat16', isa: 'scalar', threads: 1 },
