@@ -106,19 +106,21 @@ function call(address, token, bytes, headers = {}, method = 'ModelInfer') {
 const callers = (make) =>
   Promise.all(Array.from({ length: 24 }, (_, i) => make([undefined, ...ATTACKERS][i % 4])));
 
-/** Sends a body in chunks of a byte. */
-function trickle(url, token, chunks) {
+/** Sends bytes on a connection of their own. */
+function raw(url, bytes) {
   const { port } = new URL(url);
   const socket = connect(Number(port));
   const ended = new Promise((done) => socket.on('close', done));
   socket.on('error', () => {});
-  const lines = [`POST ${INFER} HTTP/1.1`, 'host: localhost', `authorization: Bearer ${token}`];
-  socket.write(
-    [...lines, 'inference-header-content-length: 10', 'transfer-encoding: chunked', '\r\n'].join('\r\n'),
-  );
-  socket.write(chunks, () => socket.destroy());
+  socket.resume();
+  socket.write(bytes, () => socket.destroy());
   return ended;
 }
+
+const requestHead = (token, ...lines) =>
+  [`POST ${INFER} HTTP/1.1`, 'host: localhost', `authorization: Bearer ${token}`, ...lines, '\r\n'].join(
+    '\r\n',
+  );
 
 /** What each sends once; it is called again and again. `seen` takes a REST answer's status. */
 export const ATTACKS = {
@@ -159,7 +161,17 @@ export const ATTACKS = {
       ]);
   },
   chunks: () => {
-    const chunks = Buffer.from('1\r\nx\r\n'.repeat(MIB));
-    return (url) => Promise.all([...ATTACKERS, ...ATTACKERS].map((token) => trickle(url, token, chunks)));
+    const chunks = '1\r\nx\r\n'.repeat(MIB);
+    const lines = ['inference-header-content-length: 10', 'transfer-encoding: chunked'];
+    const bodies = [...ATTACKERS, ...ATTACKERS].map((token) => requestHead(token, ...lines) + chunks);
+    return (url) => Promise.all(bodies.map((bytes) => raw(url, bytes)));
+  },
+  'requests in a row': () => {
+    const all = ATTACKERS.map((token) => `${requestHead(token, 'content-length: 2')}{}`.repeat(10_000));
+    return (url) => Promise.all(all.map((bytes) => raw(url, bytes)));
+  },
+  'gRPC messages of empty fields': () => {
+    const message = Buffer.concat([head(MIB), Buffer.alloc(MIB, Buffer.from([0x2a, 0]))]);
+    return (_url, _seen, address) => callers((token) => call(address, token, message));
   },
 };
