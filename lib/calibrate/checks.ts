@@ -176,7 +176,7 @@ function namedTask({ architecture, name }: DataModel): TaskName {
 
 /** @throws ResidualSkipError INVALID_ARGUMENT, with the way out */
 function inferred(model: DataModel, program: Program, labelled: boolean): TaskName {
-  if (!doubtOf(model, classScoresOf(program), labelled)) return 'single-label';
+  if (!doubtOf(model, classScoresOf(program, model.output), labelled)) return 'single-label';
   const proven = provenTask(model, program);
   if (proven) return proven;
   throw refused(
@@ -197,7 +197,7 @@ function refused(message: string): ResidualSkipError {
  */
 export function checkClasses(metric: Metric, model: DataModel, program: Program, labelled: boolean): void {
   // Right answers need labels, and an item without one is refused by itself.
-  const doubt = doubtOf(model, classScoresOf(program), labelled || metric === 'accuracy');
+  const doubt = doubtOf(model, classScoresOf(program, model.output), labelled || metric === 'accuracy');
   if (!doubt) return;
   const { value } = program.outputs.find(({ name }) => name === model.output)!;
   const others =

@@ -76,9 +76,10 @@ const listsSchema = late(() =>
 /** Share of the lists that certify. */
 const CERTIFY = 0.8;
 /** Margins to test, at each exit: quantiles of how far scores are off there, from twice the largest down. */
-const QUANTILES = [1, 0.9995, 0.999, 0.9975, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5] as const;
-/** The quantile with which exits are chosen. */
-const USUAL = 0.99;
+const QUANTILES = [
+  1, 0.9995, 0.999, 0.9975, 0.995, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55,
+  0.5,
+] as const;
 /** Share of the multiply-adds, or of the time, that must be saved more for an exit to be used: each is a run more of many pairs. */
 const WORTH = 0.02;
 /** Lists whose time is measured. */
@@ -123,7 +124,7 @@ export async function calibrateRanking(
   const stages = stagesOf(reranker.session.ownPolicy, exits);
   const ran = (part: readonly RankingList[]) => ranInStages(reranker, part, stages, signal);
   const order = await ran(byPart.order);
-  const usual = marginsAt(order, exits, USUAL);
+  const usual = await usualMargins(order, topK, stages, limit);
   const timed = (margins: Margins) =>
     timeSaved(reranker, byPart.order.slice(0, TIMED), { topK, signal }, margins);
   let used: readonly string[] = await worthwhile(order, topK, stages, usual);
@@ -221,6 +222,23 @@ function candidates(lists: readonly RanList[], exits: readonly string[]): Margin
   const twice = Object.entries(marginsAt(lists, exits, 1)).map(([exit, margin]) => [exit, 2 * margin]);
   const all = [Object.fromEntries(twice), ...QUANTILES.map((share) => marginsAt(lists, exits, share))];
   return [...new Map(all.map((margins) => [JSON.stringify(margins), margins])).values()];
+}
+
+/** Those with which exits are chosen: the boldest that keep the limit on these lists with all exits. */
+async function usualMargins(
+  lists: readonly RanList[],
+  topK: number,
+  stages: readonly Stage[],
+  limit: number,
+): Promise<Margins> {
+  const exits = stages.flatMap(({ after }) => after ?? []);
+  const all = candidates(lists, exits);
+  for (const margins of all.toReversed()) {
+    let changed = 0;
+    for (const list of lists) if ((await settle(list, topK, stages, margins)).changed) changed++;
+    if (changed <= limit * lists.length) return margins;
+  }
+  return all[0]!;
 }
 
 /** At each exit, a quantile of how far scores are off. */

@@ -31,13 +31,16 @@ export interface ClassScores {
  * The output with class scores: float32 [N, classes] or [N, classes, 1, ...], with at least two classes. Of several,
  * it is the one named `logits`, otherwise the first. Null if there is none: maps, single numbers and integers are not
  * class scores.
+ * @param output the only one that may hold them
  */
-export function classScoresOf(program: Program): ClassScores | null {
+export function classScoresOf(program: Program, output?: string): ClassScores | null {
   const fitting = program.outputs.flatMap(({ name, value }, index) => {
     const { dtype, shape } = program.values[value]!;
     const classes = shape[1] ?? 1;
     const fits = dtype === 'float32' && classes > 1 && classes === sizeOf(shape.slice(1));
-    return fits ? [{ index, name, meaning: meaningOf(program, value), end: endOf(program, value) }] : [];
+    return fits && name === (output ?? name)
+      ? [{ index, name, meaning: meaningOf(program, value), end: endOf(program, value) }]
+      : [];
   });
   return fitting.find(({ name }) => name === 'logits') ?? fitting[0] ?? null;
 }

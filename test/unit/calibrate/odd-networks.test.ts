@@ -2,13 +2,13 @@
 import { join } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import type { CalibrateOptions } from 'lib/calibrate/options.js';
-import type { Feeds } from 'lib/index.js';
+import { type Feeds, InferenceSession } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
 import { Tensor } from 'lib/tensor/tensor.js';
 import '../../helpers/few-timed.js';
 import { bytesOf, npy, zip } from '../../helpers/arrays.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
-import { GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 
 const WIDTH = 8;
@@ -23,8 +23,8 @@ afterAll(() => {
   removeFolders();
 });
 
-/** Residual layers on a row, and behind them what `head` makes of four numbers. */
-function network(head: (graph: GraphBuilder, scores: string) => string, shape = [CLASSES]): string {
+/** Residual layers on a row, and four numbers of it. */
+function trunk(): { readonly graph: GraphBuilder; readonly scores: string } {
   const graph = new GraphBuilder();
   const weights = (rows: number, columns: number, seed: number, by: number) =>
     graph.constant(
@@ -39,8 +39,23 @@ function network(head: (graph: GraphBuilder, scores: string) => string, shape = 
     const body = graph.node('MatMul', [wide, weights(16, WIDTH, 10 + block, 0.3 / (1 + block))]);
     stream = graph.node('Add', [stream, body]);
   }
-  const scores = graph.node('MatMul', [stream, weights(WIDTH, CLASSES, 20, 2)]);
+  return { graph, scores: graph.node('MatMul', [stream, weights(WIDTH, CLASSES, 20, 2)]) };
+}
+
+/** Answers with what `head` makes of the numbers. */
+function network(head: (graph: GraphBuilder, scores: string) => string, shape = [CLASSES]): string {
+  const { graph, scores } = trunk();
   return folderOf({ 'model.onnx': modelBytes(graph.output(head(graph, scores), ['batch', ...shape])) });
+}
+
+/** Answers with probabilities of all four, and of the last two. */
+function twoSoftmaxes(): string {
+  const { graph, scores } = trunk();
+  graph.nodes('Softmax', [scores], { axis: 1 }, { outputs: ['first'] });
+  const two = graph.node('Gather', [scores, graph.constant(int64s(2, 3))], { axis: 1 });
+  graph.nodes('Softmax', [two], { axis: 1 }, { outputs: ['second'] });
+  graph.output('first', ['batch', CLASSES]).output('second', ['batch', 2]);
+  return folderOf({ 'model.onnx': modelBytes(graph) });
 }
 
 const items = (count: number, seed: number): Feeds[] =>
@@ -114,4 +129,29 @@ test('several numbers are no class of an item', async () => {
   });
   // Whoever needs no classes may have others in the file.
   await expect(calibrate(network(softmax), file, QUICK)).resolves.toBeDefined();
+});
+
+test('of two softmaxes, the one that is named is promised', async () => {
+  const path = twoSoftmaxes();
+  const { policy } = await calibrate(path, DATA, { ...QUICK, outputs: ['second'], maxDisagreement: 0.2 });
+  expect(policy.promise).toMatchObject({
+    metric: 'disagreement',
+    outputs: ['second'],
+    notPromised: ['first'],
+  });
+  await using full = await InferenceSession.create(path, { policy: 'full', threads: 1 });
+  await using skipping = await InferenceSession.create(path, { policy, threads: 1 });
+  const known = items(300, 3);
+  let changed = 0;
+  for (const feeds of known) {
+    const [a, b] = [await full.run(feeds), await skipping.run(feeds)].map(({ second }) => {
+      const [no, yes] = second!.data as Float32Array;
+      return no! >= yes!;
+    });
+    changed += Number(a !== b);
+  }
+  const { loss } = (await evaluate(path, known, { policy, threads: 1 })).skip;
+  expect(loss!.mean).toBeCloseTo(changed / known.length, 9);
+  expect(loss!.mean).toBeLessThan(0.2);
+  expect(policy.expected!.multiplyAddsSkipped).toBeGreaterThan(0);
 });
