@@ -23,6 +23,8 @@ export class Caller {
   constructor(
     readonly access: Access = NOBODY,
     readonly id = '',
+    /** Whether the queue had room for its request before it was read. */
+    readonly admitted = false,
   ) {}
 
   /** With whom others share the server. */

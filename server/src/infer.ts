@@ -4,6 +4,7 @@ import { type Caller, MAX_ID } from './caller.js';
 import { datatypeOf } from './datatypes.js';
 import { asServerError, ServerError } from './errors.js';
 import type { Hold } from './images.js';
+import { Lobby } from './lobby.js';
 import type { Failed, Finished, InferRequest, InferResponse, ResponseOutput } from './messages.js';
 import type { ServedModel } from './model.js';
 import { JobQueue, QUEUE_FULL } from './queue.js';
@@ -38,6 +39,7 @@ export interface InferenceOptions {
 /** Runs requests: checks them, decodes images, queues and batches them, and formats answers. */
 export class Inference {
   readonly queue: JobQueue<Work>;
+  readonly lobby: Lobby;
   readonly #repository: ModelRepository;
   readonly #options: InferenceOptions;
   /** Bytes of the inputs of all requests that have no answer yet, and those of each client. */
@@ -54,6 +56,7 @@ export class Inference {
       { capacity, concurrency: threads + 1, maxItems, longestJoinedMs: SHORT_MS },
       runTogether,
     );
+    this.lobby = new Lobby(this.queue);
   }
 
   /** Requests that have no answer yet. */
@@ -67,7 +70,7 @@ export class Inference {
 
   /** @throws ServerError */
   async infer(request: InferRequest, caller: Caller): Promise<InferResponse> {
-    const started = performance.now();
+    const { started = performance.now() } = request;
     let model: ServedModel | null = null;
     let entered = false;
     let held = 0;
@@ -118,15 +121,9 @@ export class Inference {
     }
   }
 
-  /**
-   * Whether a request is refused before its body is read, because the queue has no room.
-   * @returns seconds after which it may be sent again; undefined if there is room
-   */
-  refuses(client: string, name: string, version?: string): number | undefined {
-    const retryAfter = this.queue.retryAfter(client);
-    if (retryAfter !== undefined)
-      this.#failed(this.#repository.find(name, version) ?? null, BUSY, null, performance.now());
-    return retryAfter;
+  /** Counts a request that is refused before its body is read, because the queue has no room. */
+  refused(name: string, version: string): void {
+    this.#failed(this.#repository.find(name, version) ?? null, BUSY, null, performance.now());
   }
 
   /** Refuses a long request for what its JSON announces, before its tensors are read. Errors as `infer`. */

@@ -29,6 +29,8 @@ export interface InferRequest {
   readonly outputs: readonly RequestedOutput[];
   /** The caller's W3C trace context. */
   readonly traceparent?: string | undefined;
+  /** When it came, if it had to wait for room before it was read. */
+  readonly started?: number | undefined;
 }
 
 export interface ResponseOutput {

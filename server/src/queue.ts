@@ -76,6 +76,8 @@ export class JobQueue<T> {
   #running = 0;
   #runningItems = 0;
   #draining = false;
+  /** Is called when a place is free. */
+  onRoom: (() => void) | undefined;
 
   constructor(options: QueueOptions, run: RunJobs<T>) {
     this.#options = options;
@@ -98,10 +100,8 @@ export class JobQueue<T> {
 
   /** How long the oldest job has waited, in milliseconds. */
   get age(): number {
-    let oldest = performance.now();
-    const now = oldest;
-    for (const { since } of this.#waiting) oldest = Math.min(oldest, since);
-    return now - oldest;
+    const now = performance.now();
+    return now - this.#waiting.reduce((oldest, { since }) => Math.min(oldest, since), now);
   }
 
   /**
@@ -147,9 +147,9 @@ export class JobQueue<T> {
     if (own?.has(caller)) return;
     if (this.#draining)
       throw new ServerError('UNAVAILABLE', 'server: it is shutting down; send the request to another');
-    const retryAfter = this.retryAfter(caller.client);
+    const retryAfter = caller.admitted ? undefined : this.retryAfter(caller.client);
     if (retryAfter !== undefined) throw new ServerError('BUSY', QUEUE_FULL, { retryAfter });
-    if (this.#placed >= this.#options.capacity) {
+    if (this.#placed >= this.#options.capacity && !caller.admitted) {
       const newest = [...this.#largest()!].at(-1)!;
       this.exit(newest);
       newest.leave(new ServerError('BUSY', QUEUE_FULL, { retryAfter: 1 }));
@@ -166,6 +166,11 @@ export class JobQueue<T> {
     if (!own?.delete(caller)) return;
     this.#placed--;
     if (own.size === 0) this.#places.delete(caller.client);
+    this.onRoom?.();
+  }
+
+  get isHalfEmpty(): boolean {
+    return this.#placed < this.#options.capacity / 2;
   }
 
   /** Seconds until a request of the client should be sent again; undefined if there is room for it. */

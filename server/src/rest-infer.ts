@@ -5,7 +5,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import { Tensor } from 'residual-skip';
 import type { Access } from './auth.js';
-import type { Bodies } from './bodies.js';
+import { awaitingContinue, type Bodies } from './bodies.js';
 import { Caller } from './caller.js';
 import { packed, wantedEncoding } from './encoding.js';
 import { ServerError } from './errors.js';
@@ -66,10 +66,19 @@ export function restInference(context: InferContext): (call: InferCall) => Promi
   return async ({ request, response, access, named, id }) => {
     const { model, version } = targetOf(named, request);
     // Before the body is read.
-    const retryAfter = inference.refuses(access.client, model, version);
+    const retryAfter = inference.lobby.retryAfter(access.client);
+    let started: number | undefined;
     if (retryAfter !== undefined) {
-      reportFailure({ protocol: 'rest', error: BUSY, request: `POST ${request.url}`, id });
-      return refuse(response, id, retryAfter);
+      started = performance.now();
+      const left = (leave: () => void) => void response.once('close', leave);
+      const isIn =
+        !awaitingContinue.has(request) && (await inference.lobby.wait(request.socket, access.client, left));
+      if (response.destroyed) return undefined;
+      if (!isIn) {
+        inference.refused(model, version);
+        reportFailure({ protocol: 'rest', error: BUSY, request: `POST ${request.url}`, id });
+        return refuse(response, id, retryAfter);
+      }
     }
     const { headers } = request;
     const length = jsonLength(headers);
@@ -84,7 +93,7 @@ export function restInference(context: InferContext): (call: InferCall) => Promi
     });
     if (received.length === 0)
       throw new ServerError('INVALID_ARGUMENT', 'body: it is missing; send JSON with inputs');
-    const caller = new Caller(access, id);
+    const caller = new Caller(access, id, started !== undefined);
     response.on('close', () => {
       if (!response.writableFinished) caller.disconnect();
     });
@@ -95,7 +104,7 @@ export function restInference(context: InferContext): (call: InferCall) => Promi
       length === 0 ? rawRequest(received, repository.get(model, version)) : parseInferBody(received, length);
     const { traceparent } = headers as { traceparent?: string };
     const { id: own, parameters, inputs, outputs } = parsed;
-    const asked = { model, version, id: own, parameters, inputs, outputs, traceparent };
+    const asked = { model, version, id: own, parameters, inputs, outputs, traceparent, started };
     const answer = await inference.infer(asked, caller);
     // Files may still be read by decoders after one of them has failed.
     if (inputs.every(({ content }) => content instanceof Tensor)) bodies.memory.giveBack(received);

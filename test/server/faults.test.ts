@@ -205,6 +205,18 @@ test('a refused request leaves its connection usable, even if the rest of its bo
   await expectSound();
 });
 
+test('a request that finds the queue full waits for room before its body is read', async () => {
+  const full = jest.spyOn(JobQueue.prototype, 'retryAfter').mockReturnValueOnce(7);
+  const client = new Client(server.url);
+  const feeds = { input: new Tensor('float32', new Float32Array(784), SHAPE) };
+  const waiting = client.infer(MODEL, feeds);
+  while (full.mock.calls.length === 0) await new Promise((done) => setTimeout(done, 1));
+  // Its end makes room.
+  await client.infer(MODEL, feeds);
+  expect((await waiting).outputs.logits!.dims).toEqual([1, 10]);
+  full.mockRestore();
+});
+
 test('a client that asks whether to send its body is refused at once, and asked for it only if it will be read', async () => {
   const body = caseOf(VALID[0]!).body;
   const asking = headOf(body.length).replace('host: a', 'host: a\r\nexpect: 100-continue');

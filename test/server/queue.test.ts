@@ -1,5 +1,6 @@
 import { Caller } from '../../server/src/caller.js';
 import { DepthController, type Load } from '../../server/src/controller.js';
+import { Lobby } from '../../server/src/lobby.js';
 import { type Job, JobQueue, type QueueOptions } from '../../server/src/queue.js';
 
 /** Of tests that don't depend on real times: each call takes 10 ms. */
@@ -274,5 +275,57 @@ describe('the depth controller', () => {
       setting: 1,
       reason: '11 requests wait',
     });
+  });
+});
+
+describe('the lobby', () => {
+  const nobody = () => {};
+  const full = () => {
+    const room = new Set<string>();
+    const retryAfter = (client: string) => (room.has(client) ? undefined : 3);
+    const queue = { retryAfter, isHalfEmpty: false, onRoom: undefined as (() => void) | undefined };
+    return { room, queue, lobby: new Lobby(queue) };
+  };
+
+  test('lets in one request for each place, the oldest for which there is room', async () => {
+    const { room, queue, lobby } = full();
+    expect(lobby.retryAfter('a')).toBe(3);
+    const entered: string[] = [];
+    const wait = async (name: string, client: string) => {
+      if (await lobby.wait({}, client, nobody)) entered.push(name);
+    };
+    const all = [wait('a1', 'a'), wait('b1', 'b'), wait('b2', 'b')];
+    room.add('b');
+    for (const expected of [['b1'], ['b1', 'b2'], ['b1', 'b2']]) {
+      queue.onRoom!();
+      await new Promise(setImmediate);
+      expect(entered).toEqual(expected);
+    }
+    room.add('a');
+    // Those that wait come before others of the same client.
+    expect(['a', 'b'].map((client) => lobby.retryAfter(client))).toEqual([1, undefined]);
+    queue.isHalfEmpty = true;
+    expect(lobby.retryAfter('a')).toBeUndefined();
+    queue.onRoom!();
+    await Promise.all(all);
+    expect(lobby.size).toBe(0);
+  });
+
+  test('has one request of a connection, as long as its client is there, for a second', async () => {
+    const { lobby } = full();
+    const connection = {};
+    let leave = nobody;
+    const left = lobby.wait(connection, 'a', (given) => {
+      leave = given;
+    });
+    expect(await lobby.wait(connection, 'a', nobody)).toBe(false);
+    leave();
+    expect(await left).toBe(false);
+    jest.useFakeTimers();
+    const late = lobby.wait(connection, 'a', nobody);
+    jest.advanceTimersByTime(1000);
+    expect(await late).toBe(false);
+    jest.useRealTimers();
+    expect(lobby.size).toBe(0);
   });
 });
