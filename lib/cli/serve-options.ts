@@ -4,6 +4,7 @@ import { delimiter } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { misspelt } from '../util/suggest.js';
 import { parseStrict } from '../util/validation.js';
 import { fraction, positiveInteger } from './options.js';
 
@@ -178,7 +179,7 @@ const TABLE: readonly Entry[] = [
   },
   {
     flags: '--max-connections <n>',
-    help: 'connections of each protocol; further ones are closed (default: 1024)',
+    help: 'connections of each protocol; beyond, idle ones are closed (default: 1024)',
     kind: 'number',
     parse: positiveInteger,
   },
@@ -228,9 +229,14 @@ const TABLE: readonly Entry[] = [
 
 const FOLDERS = 'folders';
 
+const PREFIX = 'RESIDUAL_SKIP_';
+
 /** `RESIDUAL_SKIP_GRPC_PORT` of `grpcPort`. */
 const variableOf = (name: string) =>
-  `RESIDUAL_SKIP_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+  `${PREFIX}${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+
+/** Kubernetes sets variables for the ports of services: RESIDUAL_SKIP_PORT of one that is called residual-skip. */
+const SERVICE_LINK = /^(tcp|udp|sctp):\/\//;
 
 function optionOf({ flags, help, parse, choices, default: value }: Entry): Option {
   const option = new Option(flags, help);
@@ -298,12 +304,14 @@ export function completeOptions(
 ): { readonly folders: readonly string[]; readonly options: ServeOptions } {
   const { config: file } = command.opts<{ config?: string }>();
   const config = file === undefined ? {} : readConfig(file);
+  refuseMisspeltVariables(environment);
   for (const entry of named) {
     const { name } = entry;
     if (command.getOptionValueSource(name) === 'cli') continue;
     const variable = variableOf(name);
     const text = environment[variable];
-    if (text !== undefined) command.setOptionValueWithSource(name, valueFrom(entry, text, variable), 'env');
+    if (text !== undefined && !SERVICE_LINK.test(text))
+      command.setOptionValueWithSource(name, valueFrom(entry, text, variable), 'env');
     else if (config[name] !== undefined)
       command.setOptionValueWithSource(
         name,
@@ -316,6 +324,23 @@ export function completeOptions(
   const all = folders.length > 0 ? folders : listed;
   if (all) return { folders: all, options: command.opts() };
   throw new ResidualSkipError('INVALID_ARGUMENT', 'folders: none is given; name a folder with a model');
+}
+
+/** Other variables with the prefix may be somebody else's. */
+function refuseMisspeltVariables(environment: NodeJS.ProcessEnv): void {
+  const known = [FOLDERS, ...named.map(({ name }) => name)].map((name) =>
+    variableOf(name).slice(PREFIX.length),
+  );
+  for (const variable of Object.keys(environment)) {
+    const own = variable.slice(PREFIX.length);
+    if (!variable.startsWith(PREFIX) || known.includes(own)) continue;
+    const meant = misspelt(own, known);
+    if (meant === undefined) continue;
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `${variable}: there is no such variable; did you mean '${PREFIX}${meant}'?`,
+    );
+  }
 }
 
 function readConfig(file: string): Record<string, unknown> {

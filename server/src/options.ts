@@ -41,7 +41,7 @@ export const serverOptionsSchema = z.strictObject({
    * it isn't watched.
    */
   maxDisagreement: z.number().gt(0).lt(1).optional(),
-  /** Maximum number of waiting requests; others are answered with 429. */
+  /** Maximum number of waiting requests; others wait unread for a second, and are then answered with 429. */
   capacity: z.int().min(1).default(1024),
   /** Maximum number of items per call when requests wait. */
   maxItems: z.int().min(1).default(8),
@@ -64,7 +64,7 @@ export const serverOptionsSchema = z.strictObject({
     .default(192 << 20),
   /** Maximum number of calls at a time of one gRPC connection; clients wait with others. */
   maxStreams: z.int().min(1).default(100),
-  /** Milliseconds a client has to send its request. */
+  /** Milliseconds a client has to send its request, and to read its answer. */
   requestTimeout: z.int().min(1).default(30_000),
   /** Milliseconds that running requests have to end after SIGTERM. */
   drainTimeout: z.int().min(0).default(30_000),
@@ -72,7 +72,7 @@ export const serverOptionsSchema = z.strictObject({
   tokenFile: file.optional(),
   /** PEM files; with `clientCa`, clients need a certificate that it signed. */
   tls: z.strictObject({ cert: file, key: file, clientCa: file.optional() }).optional(),
-  /** Maximum number of connections of each protocol; further ones are closed. */
+  /** Maximum number of connections of each protocol; a further one takes the place of one on which no request waits for its answer. */
   maxConnections: z.int().min(1).default(1024),
   /** Whether every request is logged. */
   accessLog: z.boolean().default(false),

@@ -56,7 +56,25 @@ test('values of the environment and the file are read like those of the command 
   });
 });
 
+test('variables that Kubernetes sets for a service called residual-skip are not options', () => {
+  const environment = {
+    RESIDUAL_SKIP_PORT: 'tcp://10.0.0.1:8000',
+    RESIDUAL_SKIP_PORT_8000_TCP: 'tcp://10.0.0.1:8000',
+    RESIDUAL_SKIP_PORT_8000_TCP_PORT: '8000',
+    RESIDUAL_SKIP_SERVICE_HOST: '10.0.0.1',
+    RESIDUAL_SKIP_SERVICE_PORT: '8000',
+    RESIDUAL_SKIP_SERVICE_PORT_GRPC: '8001',
+  };
+  expect(complete(['f'], environment).options).toMatchObject({ port: 8000, host: '127.0.0.1' });
+});
+
 test.each<[string, Record<string, string>, unknown, RegExp]>([
+  [
+    'a misspelt variable',
+    { RESIDUAL_SKIP_TARGT_P99: '2s' },
+    {},
+    /TARGT_P99: .*did you mean 'RESIDUAL_SKIP_TARGET_P99'/,
+  ],
   [
     'a size without a unit',
     { RESIDUAL_SKIP_AUDIT_SIZE: '5' },
