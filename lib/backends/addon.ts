@@ -28,7 +28,8 @@ interface NativeBinding {
   info(): NativeInfo;
   /** Writes 32 bytes for each message. Undefined if the processor has no instructions for it. */
   sha256?(messages: readonly TensorData[], digests: Uint8Array): void;
-  draw(...args: DrawArguments): Promise<void>;
+  draw(...args: DrawArguments): Promise<boolean>;
+  decodeJpeg(...args: JpegArguments): Promise<boolean>;
   /** Undefined if `sha256` is. See native/addon/audit_lines.h. */
   auditLinesSync?(...args: Parameters<AuditLines>): Buffer;
 }
@@ -44,6 +45,9 @@ export type DrawArguments = [
   tables: Float32Array,
   output: Float32Array,
 ];
+
+/** See native/image/jpeg.h. Of the result, whether the file was decoded. */
+export type JpegArguments = [file: Uint8Array, numbers: Int32Array, pixels: Uint8Array];
 
 export type CompileArguments = [
   words: Int32Array,
@@ -145,12 +149,21 @@ export function returnFreedMemory(): void {
 }
 
 /** Draws an image on another thread; undefined without native code. */
-export function nativeDrawing(): ((...args: DrawArguments) => Promise<void>) | undefined {
+export function nativeDrawing(): ((...args: DrawArguments) => Promise<boolean>) | undefined {
+  return translated('draw');
+}
+
+/** Decodes a JPEG file on another thread; undefined without native code. */
+export function nativeJpeg(): ((...args: JpegArguments) => Promise<boolean>) | undefined {
+  return translated('decodeJpeg');
+}
+
+function translated<K extends 'draw' | 'decodeJpeg'>(name: K) {
   const loaded = loadBinding();
   if ('problem' in loaded) return undefined;
-  const { draw } = loaded.exports as NativeBinding;
-  return (...args) =>
-    draw(...args).catch((error) => {
+  const call = (loaded.exports as NativeBinding)[name] as (...args: unknown[]) => Promise<boolean>;
+  return (...args: Parameters<NativeBinding[K]>) =>
+    call(...args).catch((error) => {
       throw translate(error);
     });
 }

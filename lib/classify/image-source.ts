@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { discard } from '../backends/addon.js';
-import { decodeImage, type RawImage, type ResizeRule } from '../data/image.js';
+import { decodeImage, type RawImage } from '../data/image.js';
+import type { ResizeRule } from '../data/resize-rule.js';
 import { ResidualSkipError } from '../errors.js';
 import { bytesOf, checkPixels, isPixelData, type PixelData } from '../tensor/image-pixels.js';
 

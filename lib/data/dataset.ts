@@ -3,8 +3,9 @@ import { ResidualSkipError } from '../errors.js';
 import { CIFAR_BATCH, readCifarBatch } from './cifar.js';
 import { isImageFile, kindOf, listFolder, listImagesBelow } from './files.js';
 import { readIdx } from './idx.js';
-import { decodeImage, type RawImage, type ResizeRule } from './image.js';
+import { decodeImage, type RawImage } from './image.js';
 import type { DataLimits } from './limits.js';
+import type { ResizeRule } from './resize-rule.js';
 
 /** One labelled image, not yet read. */
 export interface Sample {

@@ -1,9 +1,18 @@
-import { open } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
 import type { KernelEnum, Metadata, Sharp, SharpOptions } from 'sharp';
 import { ResidualSkipError } from '../errors.js';
 import { requirePackage } from '../util/packages.js';
+import {
+  decodeJpeg,
+  frameOf,
+  type JpegFrame,
+  LEFT_AT_LEAST,
+  SHRINKS_FROM,
+  SMOOTH,
+  shrinkOf,
+} from './jpeg.js';
 import { type DataLimits, MAX_PIXELS } from './limits.js';
-import type { ResizeKernel, Size } from './resize-rule.js';
+import type { ResizeRule, Size } from './resize-rule.js';
 
 /** A decoded image: 8-bit samples, row-major, channels interleaved (1: grey, 3: sRGB). */
 export interface RawImage {
@@ -11,27 +20,9 @@ export interface RawImage {
   readonly height: number;
   readonly channels: 1 | 3;
   readonly data: Uint8Array;
+  /** Set if each pixel is the mean of a square of a larger image, `by` pixels high and wide: the size of that. */
+  readonly shrunk?: Size & { readonly by: number };
 }
-
-/** The size of an upright image, and what makes it. */
-export interface Resized extends Size {
-  readonly kernel: ResizeKernel;
-}
-/** What an upright image of this size is to become; undefined if it keeps its size. */
-export type ResizeRule = (size: Size) => Resized | undefined;
-
-/**
- * A JPEG that is so many times as long as its target, in both directions, is decoded at 1/2, 1/4 or 1/8 of its size: decoding all of it
- * takes most of the time then.
- */
-const SHRINKS_FROM = 4;
-/**
- * It stays at least so many times as long as its target, where sharp has the choice: with `fastShrinkOnLoad` 1 to 2 times are left,
- * without it 2 to 4. With less, the result is several times as far from that of the whole image.
- */
-const LEFT_AT_LEAST = 1.4;
-/** Filters that sharp has, and that look at every pixel. */
-const SHARPS: readonly (ResizeKernel & keyof KernelEnum)[] = ['linear', 'cubic', 'lanczos3'];
 
 type SharpModule = (input: string | Uint8Array, options?: SharpOptions) => Sharp;
 
@@ -73,7 +64,6 @@ interface ImageFileOptions extends DataLimits {
  * @throws INVALID_DATA, MISSING_DEPENDENCY
  */
 async function openImage(file: string | Uint8Array, { name, maxPixels = MAX_PIXELS }: ImageFileOptions) {
-  const sharp = loadSharp();
   const what = `image ${name ?? (typeof file === 'string' ? file : 'bytes')}: it can't be decoded`;
   const { head, source } = await headOf(file).catch((cause: Error) => {
     const isAddress = typeof file === 'string' && /^https?:\/\//.test(file);
@@ -91,11 +81,11 @@ async function openImage(file: string | Uint8Array, { name, maxPixels = MAX_PIXE
       cause,
     });
   };
-  const image = sharp(source, { failOn: 'warning', limitInputPixels: maxPixels });
-  return { image, head, maxPixels, failed };
+  const open = () => loadSharp()(source, { failOn: 'warning', limitInputPixels: maxPixels });
+  return { open, head, source, maxPixels, failed };
 }
 
-/** Its first bytes, and what sharp is to read: of a small file all of it is here. */
+/** Its first bytes, and what is to be read: of a small file all of it is here. */
 async function headOf(file: string | Uint8Array): Promise<{ head: Buffer; source: string | Uint8Array }> {
   if (typeof file !== 'string') {
     const head = Buffer.from(file.buffer, file.byteOffset, Math.min(file.length, HEAD_BYTES));
@@ -105,7 +95,8 @@ async function headOf(file: string | Uint8Array): Promise<{ head: Buffer; source
   try {
     const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(HEAD_BYTES), 0, HEAD_BYTES, 0);
     const head = buffer.subarray(0, bytesRead);
-    return { head, source: bytesRead > 0 && bytesRead < HEAD_BYTES ? head : file };
+    if (bytesRead > 0 && bytesRead < HEAD_BYTES) return { head, source: head };
+    return { head, source: file };
   } finally {
     await handle.close();
   }
@@ -139,10 +130,12 @@ export async function decodingBytes(
 }
 
 async function headerOf(file: string | Uint8Array, options: ImageFileOptions): Promise<Metadata> {
-  const { image, maxPixels, failed } = await openImage(file, options);
-  const header = await image.metadata().catch((cause: Error) => {
-    throw failed(cause);
-  });
+  const { open, maxPixels, failed } = await openImage(file, options);
+  const header = await open()
+    .metadata()
+    .catch((cause: Error) => {
+      throw failed(cause);
+    });
   if (header.width * header.height > maxPixels) throw failed(new Error('it exceeds the pixel limit'));
   return header;
 }
@@ -169,28 +162,45 @@ function bytesPerPixel({ format, depth, channels, isProgressive }: Metadata): nu
   return RESULT_BYTES + samples;
 }
 
+interface Decoding extends ImageFileOptions {
+  readonly resize?: ResizeRule | undefined;
+}
+
 /**
  * Decodes an image file (JPEG, PNG, WebP, AVIF, GIF, TIFF): rotated by its EXIF orientation, in sRGB, without transparency. Of
  * an animation, the first frame is decoded.
  * @param file its path, or its bytes
- * @param options `resize`: what the image is to become. A JPEG that is much larger is decoded at a part of its size, and resized; any
- * other image keeps its size
+ * @param options `resize`: what the image is to become. A JPEG that is much larger is decoded at a part of its size (by sharp, to what it is
+ * to become); any other image keeps its size
  * @throws INVALID_DATA when the file can't be read, has another format, is damaged (even partly), or has more pixels than the
  * limit; MISSING_DEPENDENCY without sharp
  */
-export async function decodeImage(
-  file: string | Uint8Array,
-  options: ImageFileOptions & { readonly resize?: ResizeRule | undefined } = {},
-): Promise<RawImage> {
-  const { image, head, failed } = await openImage(file, options);
+export async function decodeImage(file: string | Uint8Array, options: Decoding = {}): Promise<RawImage> {
+  const { open, head, source, failed } = await openImage(file, options);
   try {
+    const native = await decodedNatively(head, source, options);
+    if (native) return native;
+    const image = open();
     const target = options.resize && (await shrunkOnLoad(image, head, options.resize));
     if (!target) return await toRaw(image.rotate());
     const { width, height, ...how } = target;
     return await toRaw(image.rotate().resize(width, height, { fit: 'fill', ...how }));
   } catch (cause) {
-    throw failed(cause as Error);
+    throw cause instanceof ResidualSkipError ? cause : failed(cause as Error);
   }
+}
+
+/** Larger files are left to sharp, which reads them piece by piece. */
+const NATIVE_BYTES = 1 << 26;
+
+/** A JPEG as native code decodes it; undefined if it is no JPEG or can't be decoded like that. */
+async function decodedNatively(head: Buffer, source: string | Uint8Array, options: Decoding) {
+  if (head[0] !== 0xff || frameOf(head)?.isPlain === false) return undefined;
+  if (typeof source !== 'string') {
+    return decodeJpeg(Buffer.from(source.buffer, source.byteOffset, source.byteLength), options);
+  }
+  const { size } = await stat(source);
+  return size > NATIVE_BYTES ? undefined : decodeJpeg(await readFile(source), options);
 }
 
 /** How sharp resizes a JPEG that it decodes at a part of its size; undefined for any other image. */
@@ -205,46 +215,23 @@ async function shrunkOnLoad(image: Sharp, head: Buffer, rule: ResizeRule) {
   const shrink = size ? shrinkOf(size, rule) : 0;
   if (shrink < SHRINKS_FROM) return undefined;
   const { width, height, kernel } = rule(size!)!;
-  const known = SHARPS.find((each) => each === kernel);
-  // What sharp decodes it at with `fastShrinkOnLoad`.
+  if (!SMOOTH.includes(kernel)) return undefined;
+  // What sharp decodes it at with `fastShrinkOnLoad`: 1 to 2 times are left; without it, 2 to 4.
   const part = shrink >= 9 ? 8 : shrink >= 5 ? 4 : 2;
-  return known && { width, height, kernel: known, fastShrinkOnLoad: shrink / part >= LEFT_AT_LEAST };
-}
-
-/** How many times as long as its target an image is, at least. */
-function shrinkOf(size: Size, rule: ResizeRule): number {
-  const target = rule(size);
-  return target ? Math.min(size.width / target.width, size.height / target.height) : 0;
+  return {
+    width,
+    height,
+    kernel: kernel as keyof KernelEnum,
+    fastShrinkOnLoad: shrink / part >= LEFT_AT_LEAST,
+  };
 }
 
 /** Of a JPEG of grey or sRGB; undefined for any other. */
-async function uprightSize(image: Sharp, frame: Frame | undefined): Promise<Size | undefined> {
+async function uprightSize(image: Sharp, frame: JpegFrame | undefined): Promise<Size | undefined> {
   if (frame && !frame.hasExif && (frame.channels === 1 || frame.channels === 3)) return frame;
   const { width, height, space, orientation = 1 } = await image.metadata();
   if (space !== 'srgb' && space !== 'b-w') return undefined;
   return orientation < 5 ? { width, height } : { width: height, height: width };
-}
-
-interface Frame extends Size {
-  readonly channels: number;
-  /** Whether an EXIF segment, which may say how the image is turned, lies before. */
-  readonly hasExif: boolean;
-}
-
-/** What the frame header (SOFn) of a JPEG says; undefined if that isn't in `head`. */
-function frameOf(head: Buffer): Frame | undefined {
-  let hasExif = false;
-  for (let at = 2; at + 10 <= head.length && head[at] === 0xff; ) {
-    const marker = head[at + 1]!;
-    const isFrame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
-    if (isFrame) {
-      const [height, width] = [head.readUInt16BE(at + 5), head.readUInt16BE(at + 7)];
-      return { width, height, channels: head[at + 9]!, hasExif };
-    }
-    hasExif ||= marker === 0xe1;
-    at += marker === 0xff ? 1 : 2 + head.readUInt16BE(at + 2);
-  }
-  return undefined;
 }
 
 /** A picture of at most 64 pixels a side as a data URI (JPEG), for reports. */

@@ -2,13 +2,14 @@ import { createHash } from 'node:crypto';
 import { discard } from '../backends/addon.js';
 import { ResidualSkipError } from '../errors.js';
 import { keepRecent } from '../util/maps.js';
-import { type RawImage, type ResizeRule, toGrey } from './image.js';
+import { type RawImage, toGrey } from './image.js';
 import { type ImageInput, type PreprocessorConfig, withPreset } from './preprocessor-config.js';
 import { type Drawing, draw, tapsOf } from './resample.js';
 import {
   cropResize,
   type Resize,
   type ResizeKernel,
+  type ResizeRule,
   resizeTo,
   type Size,
   square,
@@ -39,7 +40,7 @@ export interface Placement extends Size {
 const KERNELS: readonly ResizeKernel[] = ['nearest', 'lanczos3', 'linear', 'cubic', 'box', 'hamming'];
 
 /** Counted up whenever the same files and configuration give other pixels, so that a policy shows which pixels certified it. */
-const VERSION = 1;
+const VERSION = 2;
 
 /** How images of one size are drawn. */
 type Layout = Pick<Drawing, 'columns' | 'rows' | 'size' | 'left' | 'top'>;
@@ -122,9 +123,11 @@ export class Preprocessor {
   async apply(image: RawImage, name: string): Promise<PreparedImage> {
     const { channels } = this.#input;
     const drawn = channels === 1 ? toGrey(image) : image;
-    const key = `${drawn.width}x${drawn.height}`;
+    const { width: wide, height: high, by } = image.shrunk ?? { ...drawn, by: 1 };
+    const key = `${wide}x${high}/${by}`;
     const layout =
-      this.#layouts.get(key) ?? keepRecent(this.#layouts, key, this.#layoutOf(drawn, name), LAYOUTS);
+      this.#layouts.get(key) ??
+      keepRecent(this.#layouts, key, this.#layoutOf({ width: wide, height: high }, by, name), LAYOUTS);
     const { height, width } = layout.size;
     const output = new Float32Array(channels * height * width);
     if (layout.columns.firsts.length < width || layout.rows.firsts.length < height) this.#fill(output);
@@ -135,8 +138,8 @@ export class Preprocessor {
     return { data: output, shape: [1, channels, height, width] };
   }
 
-  /** How images of this size are drawn. */
-  #layoutOf(image: Size, name: string): Layout {
+  /** How images of this size are drawn whose pixels are the means of `by` rows and columns. */
+  #layoutOf(image: Size, by: number, name: string): Layout {
     const target = targetSize(image, this.#resize);
     const isResized = target.height !== image.height || target.width !== image.width;
     const most = Math.max(target.height, isResized ? image.height : 0) * target.width;
@@ -151,8 +154,10 @@ export class Preprocessor {
     this.#checkSize(name, height, width);
     const { left, top } = this.#originOf(target);
     // What goes beyond is cropped.
-    const taps = (from: number, to: number, start: number, length: number) =>
-      tapsOf(from, to, this.#kernel, Math.max(-start, 0), Math.min(to, length - start));
+    const taps = (from: number, to: number, start: number, length: number) => {
+      const [begin, end] = [Math.max(-start, 0), Math.min(to, length - start)];
+      return tapsOf({ from, to, kernel: this.#kernel, begin, end, shrunkBy: by });
+    };
     return {
       columns: taps(image.width, target.width, left, width),
       rows: taps(image.height, target.height, top, height),

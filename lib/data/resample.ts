@@ -5,6 +5,7 @@
  */
 import { type DrawArguments, nativeDrawing } from '../backends/addon.js';
 import type { RawImage } from './image.js';
+import { type Window, windowsOfMeans } from './means.js';
 import type { ResizeKernel, Size } from './resize-rule.js';
 
 /** How one axis is resized. */
@@ -59,8 +60,18 @@ const FILTERS: Record<Exclude<ResizeKernel, 'nearest'>, { reach: number; weight:
   lanczos3: { reach: 3, weight: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
 };
 
-/** The elements from `begin` to before `end` of an axis of length `from` that is resized to `to`. */
-export function tapsOf(from: number, to: number, kernel: ResizeKernel, begin = 0, end = to): Taps {
+/** An axis of length `from` that is resized to `to`: of the result, the elements from `begin` to before `end`. */
+export interface Axis {
+  readonly from: number;
+  readonly to: number;
+  readonly kernel: ResizeKernel;
+  readonly begin?: number;
+  readonly end?: number;
+  /** An element of the input is the mean of so many of the axis. */
+  readonly shrunkBy?: number | undefined;
+}
+
+export function tapsOf({ from, to, kernel, begin = 0, end = to, shrunkBy = 1 }: Axis): Taps {
   const scale = from / to;
   // An axis that keeps its length keeps its elements, whatever the filter.
   if (kernel === 'nearest' || from === to) {
@@ -71,25 +82,29 @@ export function tapsOf(from: number, to: number, kernel: ResizeKernel, begin = 0
   }
   const { reach, weight } = FILTERS[kernel];
   const stretch = Math.max(scale, 1);
-  const windows = Array.from({ length: end - begin }, (_, i) => {
+  const windows = Array.from({ length: end - begin }, (_, i): Window => {
     const centre = (begin + i + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - reach * stretch + 0.5));
-    return { centre, first, stop: Math.min(from, Math.trunc(centre + reach * stretch + 0.5)) };
+    const stop = Math.min(from, Math.trunc(centre + reach * stretch + 0.5));
+    const weights = Array.from({ length: stop - first }, (_, x) =>
+      weight((first + x - centre + 0.5) / stretch),
+    );
+    const total = weights.reduce((sum, each) => sum + each, 0);
+    return { first, weights: weights.map((each) => each / total) };
   });
-  const each = windows.reduce((most, { first, stop }) => Math.max(most, stop - first), 1);
+  if (shrunkBy === 1) return asTaps(windows, from);
+  return asTaps(windowsOfMeans(windows, from, shrunkBy), Math.ceil(from / shrunkBy));
+}
+
+function asTaps(windows: readonly Window[], length: number): Taps {
+  const each = windows.reduce((most, { weights }) => Math.max(most, weights.length), 1);
   // All factors are for elements of the input; those that are no part of a sum are 0.
-  const firsts = Int32Array.from(windows, ({ first }) => Math.min(first, from - each));
+  const firsts = Int32Array.from(windows, ({ first }) => Math.min(first, length - each));
   const factors = new Int32Array(windows.length * each);
-  const weights = new Float64Array(each);
-  for (const [i, { centre, first, stop }] of windows.entries()) {
-    let total = 0;
-    for (let x = first; x < stop; x++) {
-      weights[x - first] = weight((x - centre + 0.5) / stretch);
-      total += weights[x - first]!;
-    }
-    for (let x = first; x < stop; x++) {
-      const factor = (weights[x - first]! / total) * ONE;
-      factors[i * each + x - firsts[i]!] = Math.trunc(factor < 0 ? factor - 0.5 : factor + 0.5);
+  for (const [i, { first, weights }] of windows.entries()) {
+    for (const [x, weight] of weights.entries()) {
+      const factor = weight * ONE;
+      factors[i * each + first + x - firsts[i]!] = Math.trunc(factor < 0 ? factor - 0.5 : factor + 0.5);
     }
   }
   return { each, firsts, factors };

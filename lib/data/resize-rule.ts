@@ -9,6 +9,13 @@ export interface Size {
 /** Filters of PIL. Those that sharp has too are named as there. */
 export type ResizeKernel = 'nearest' | 'lanczos3' | 'linear' | 'cubic' | 'box' | 'hamming';
 
+/** The size of an upright image, and what makes it. */
+export interface Resized extends Size {
+  readonly kernel: ResizeKernel;
+}
+/** What an upright image of this size is to become; undefined if it keeps its size. */
+export type ResizeRule = (size: Size) => Resized | undefined;
+
 export type Resize =
   | Size
   | { readonly shortestEdge: number; readonly longestEdge?: number | undefined }

@@ -271,6 +271,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("forget", Napi::Function::New(env, forget, "forget"));
   exports.Set("returnFreed", Napi::Function::New(env, return_freed, "returnFreed"));
   exports.Set("draw", Napi::Function::New(env, draw, "draw"));
+  exports.Set("decodeJpeg", Napi::Function::New(env, decode_jpeg, "decodeJpeg"));
   if (can_sha256()) {
     exports.Set("sha256", Napi::Function::New(env, sha256_all, "sha256"));
     exports.Set("auditLinesSync", Napi::Function::New(env, audit_lines_sync, "auditLinesSync"));

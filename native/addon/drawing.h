@@ -1,4 +1,4 @@
-// Images to planes of floats, for lib/data/resample.ts.
+// JPEG files to pixels, and pixels to planes of floats, for lib/data.
 #pragma once
 
 #include <napi.h>
@@ -10,5 +10,9 @@ namespace rskip {
 // height of a plane, left, top, how many elements make one of a row and of a column, and the channel of each plane. It runs on a thread of
 // the event loop's pool. Nobody may write to the arrays until it settles.
 Napi::Value draw(const Napi::CallbackInfo& info);
+
+// decodeJpeg(file: Uint8Array, numbers: Int32Array, pixels: Uint8Array): Promise<boolean>. image/jpeg.h says what it does; `numbers` are
+// those of JpegRequest. It runs and takes arrays as `draw` does.
+Napi::Value decode_jpeg(const Napi::CallbackInfo& info);
 
 }  // namespace rskip

@@ -158,6 +158,8 @@ struct QuantizeArgs8;
 struct DynamicQuantizeArgs8;
 struct DequantizeArgs8;
 struct DrawArgs8;
+struct InverseArgs8;
+struct PaintArgs8;
 
 struct KernelTable {
   Isa isa = Isa::kScalar;

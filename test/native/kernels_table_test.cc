@@ -356,6 +356,29 @@ Result run_draw8(const KernelTable& table) {
   table.draw8(args);
   return y;
 }
+Result run_inverse8(const KernelTable& table) {
+  std::vector<uint8_t> y(8 * 8 * kLanes);
+  const auto coefficients = random_integers<int32_t>(64 * kLanes, 1, -300, 300);
+  Result all;
+  for (const auto& [columns, rows] : {std::pair{8, 8}, {8, 4}, {2, 2}, {1, 1}}) {
+    table.inverse8({coefficients.data(), columns, rows, y.data(), columns * kLanes});
+    all.insert(all.end(), y.begin(), y.begin() + columns * rows * kLanes);
+  }
+  return all;
+}
+Result run_paint8(const KernelTable& table) {
+  const auto rows = random_integers<uint8_t>(5 * 96, 1, 0, 255);
+  const auto row = [&](int i) { return rows.data() + 96 * i + 16; };
+  std::vector<uint8_t> rgb(3 * 64 + 1);
+  Result all;
+  for (const PaintArgs8& args : {PaintArgs8{row(0), {row(1), row(2)}, {row(3), row(4)}, true, 37, rgb.data()},
+                                 PaintArgs8{row(0), {row(1), row(2)}, {}, true, 37, rgb.data()},
+                                 PaintArgs8{row(0), {row(1), row(2)}, {}, false, 37, rgb.data()}}) {
+    table.paint8(args);
+    all.insert(all.end(), rgb.begin(), rgb.begin() + 3 * 37);
+  }
+  return all;
+}
 // The number of chains depends on the instruction set, and so does what is left of them.
 Result run_dot_burst(const KernelTable& table) {
   std::vector<int32_t> y = random_integers<int32_t>(kLanes, 1, -1000, 1000);

@@ -10,6 +10,7 @@
 #include "kernels/int8/gemm8-inl.h"
 #if !RSKIP_EXTENDS
 #include "kernels/int8/draw8-inl.h"
+#include "kernels/int8/jpeg8-inl.h"
 #include "kernels/int8/pointwise8-inl.h"
 #endif
 

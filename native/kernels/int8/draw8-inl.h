@@ -8,7 +8,7 @@
 namespace rskip::RSKIP_ISA {
 
 // 16 rows of 16 bytes, as columns.
-RSKIP_INLINE void transpose_bytes(const uint8_t* const (&row)[kLanes], uint8_t* y, ptrdiff_t stride, int rows) {
+[[gnu::noinline]] inline void transpose_bytes(const uint8_t* const (&row)[kLanes], uint8_t* y, ptrdiff_t stride, int rows) {
   Vec v[kLanes];
   RSKIP_UNROLL(16) for (int i = 0; i < kLanes; ++i) v[i] = from_bits(load_bytes(row[i]));
   transpose(v);

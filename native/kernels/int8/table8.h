@@ -211,4 +211,25 @@ inline int64_t draw_scratch_bytes(const DrawArgs8& a) {
   return (a.row_bytes() + a.narrow_width()) * kLanes + a.channels * a.narrow_width() * a.rows.length();
 }
 
+// Inverse cosine transforms of 16 blocks of 8 x 8 coefficients, of which a block has columns x rows pixels: means of the whole block's.
+struct InverseArgs8 {
+  const int32_t* coefficients = nullptr;  // [64][16]: 16 blocks side by side
+  int columns = 0, rows = 0;              // each 1, 2, 4 or 8
+  uint8_t* y = nullptr;                   // rows of 16 * columns bytes
+  ptrdiff_t stride = 0;
+};
+// For 1, 2, 4 or 8 pixels, [coefficient][pixel] in units of 2^-13: what a coefficient is multiplied by.
+const int32_t* inverse_factors(int pixels);
+
+// A row of RGB from rows of luminance and of colour, whose values are as far apart as two pixels if `halves`. If `far` are given, the row
+// lies between two rows of colour, nearer to `near`. Rows can be read up to 32 bytes behind their ends, those of halves one before.
+struct PaintArgs8 {
+  const uint8_t* y = nullptr;
+  const uint8_t* near[2] = {};
+  const uint8_t* far[2] = {};
+  bool halves = false;
+  int width = 0;
+  uint8_t* rgb = nullptr;  // of whole vectors of 32 pixels, and one byte
+};
+
 }  // namespace rskip

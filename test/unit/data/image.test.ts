@@ -79,11 +79,13 @@ describe('an image that is to be resized', () => {
     resize: () => ({ width, height, kernel }),
   });
 
+  const progressive = () => sharp(photo).jpeg({ progressive: true, quality: 95 }).toBuffer();
+
   test.each(['linear', 'cubic'] as const)(
-    'a much larger JPEG is decoded to its size, as near to PIL as docs/cli.md says: %s',
+    'a much larger JPEG that only sharp decodes gets its size there, as near to PIL as docs/cli.md says: %s',
     async (kernel) => {
       const expected = await decodeImage(join(folder, `${kernel}.png`));
-      for (const file of [photo, join(folder, 'photo.jpg')]) {
+      for (const file of [await progressive(), join(folderOf({ file: await progressive() }), 'file')]) {
         const image = await decodeImage(file, to(84, 64, kernel));
         expect(image).toMatchObject({ width: 84, height: 64, channels: 3 });
         const { mean, largest } = distance(image.data, expected.data);
@@ -93,8 +95,9 @@ describe('an image that is to be resized', () => {
     },
   );
 
-  test('the less a JPEG is decoded at, the more is left to the filter: half of it at 5.5 times, a quarter at 5.6 times', async () => {
+  test('sharp: the less a JPEG is decoded at, the more is left to the filter: half of it at 5.5 times, a quarter at 5.6 times', async () => {
     const resize = jest.spyOn(sharp.prototype, 'resize');
+    const file = await progressive();
     for (const [times, fast] of [
       [4, true],
       [5, false],
@@ -108,7 +111,7 @@ describe('an image that is to be resized', () => {
     ] as const) {
       resize.mockClear();
       const shape = { width: 420, height: 320 };
-      await decodeImage(photo, to(shape.width / times, shape.height / times)).catch(() => {});
+      await decodeImage(file, to(shape.width / times, shape.height / times)).catch(() => {});
       expect(resize.mock.calls[0]![2]).toMatchObject({ fastShrinkOnLoad: fast });
     }
     resize.mockRestore();
@@ -230,13 +233,15 @@ describe('formats', () => {
 describe('without sharp', () => {
   afterEach(() => jest.dontMock('sharp'));
 
-  test('says how to install it', async () => {
+  test('JPEG files of the usual kind are decoded, and others say how to install it', async () => {
+    const bytes = await png(2, 3, [1, 2, 3]);
     jest.doMock('sharp', () => {
       throw new Error("Cannot find package 'sharp'");
     });
     await jest.isolateModulesAsync(async () => {
       const image = await import('lib/data/image.js');
-      await expect(image.decodeImage(example)).rejects.toMatchObject({
+      expect(await image.decodeImage(example)).toMatchObject({ width: 32, height: 32 });
+      await expect(image.decodeImage(bytes)).rejects.toMatchObject({
         name: 'ResidualSkipError',
         code: 'MISSING_DEPENDENCY',
         message: expect.stringContaining('npm install sharp'),

@@ -92,8 +92,8 @@ describe('native code', () => {
         const size = { width: toWidth + 150, height: toHeight + 80 };
         const drawing = {
           ...{ image, size, left: 3, top: 5 },
-          columns: tapsOf(width, toWidth, filter),
-          rows: tapsOf(height, toHeight, filter),
+          columns: tapsOf({ from: width, to: toWidth, kernel: filter }),
+          rows: tapsOf({ from: height, to: toHeight, kernel: filter }),
           channels: channels === 1 ? [0, 0, 0] : [2, 1, 0],
           tables: Float32Array.from({ length: 768 }, (_, i) => i),
         };
@@ -125,7 +125,7 @@ describe('native code', () => {
     ['no window', (args) => (args[1][7] = 0)],
     ['negative sizes', (args) => (args[1][1] = -20)],
   ])('refuses %s', async (_, spoil) => {
-    const taps = tapsOf(20, 4, 'linear');
+    const taps = tapsOf({ from: 20, to: 4, kernel: 'linear' });
     const numbers = Int32Array.of(20, 20, 3, 4, 4, 0, 0, taps.each, taps.each, 0, 1, 2);
     const axis = () => [taps.firsts.slice(), taps.factors.slice()] as const;
     const args: Parameters<ReturnType<typeof binding>['draw']> = [
@@ -148,7 +148,7 @@ test('factors of each pixel add up to 1, but for their rounding', () => {
       [5, 1],
       [6, 6],
     ] as const) {
-      const { each, firsts, factors } = tapsOf(from, to, kernel);
+      const { each, firsts, factors } = tapsOf({ from, to, kernel });
       expect(firsts).toHaveLength(to);
       for (const [i, first] of firsts.entries()) {
         expect(first).toBeGreaterThanOrEqual(0);

@@ -1,0 +1,347 @@
+#include "image/jpeg.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <numbers>
+#include <vector>
+
+#include "image/jpeg_bits.h"
+#include "kernels/int8/table8.h"
+
+namespace rskip {
+namespace {
+
+constexpr int kBlock = 64;
+constexpr int kMaxComponents = 3;
+// Behind a coefficient's own index come those to which a damaged block would lead.
+constexpr int kIndices = kBlock + 16;
+constexpr std::array<uint8_t, kIndices> kZigzag = [] {
+  std::array<uint8_t, kIndices> order{};
+  order.fill(kBlock);
+  int at = 0;
+  for (int sum = 0; sum < 15; ++sum) {
+    for (int i = 0; i <= sum; ++i) {
+      const int row = sum % 2 == 0 ? sum - i : i, column = sum - row;
+      if (row < 8 && column < 8) order[static_cast<size_t>(at++)] = static_cast<uint8_t>(8 * row + column);
+    }
+  }
+  return order;
+}();
+
+enum Marker : uint8_t { kSof0 = 0xc0, kSof1 = 0xc1, kDht = 0xc4, kRst0 = 0xd0, kSoi = 0xd8, kEoi = 0xd9, kSos = 0xda, kDqt = 0xdb, kDri = 0xdd };
+
+struct Component {
+  int id = 0, across = 1, down = 1;   // blocks of a unit
+  int table = 0;                      // of quantisation
+  const JpegCode* means = nullptr;    // of the differences of means
+  const JpegCode* others = nullptr;
+  int columns = 8, rows = 8;          // pixels of a block
+  int last = 63;                      // coefficient that is needed
+  int width = 0, height = 0;          // pixels
+  ptrdiff_t stride = 0;
+  std::vector<uint8_t> pixels;        // a row of those before, then the rows of a row of units
+  std::vector<int32_t> coefficients;  // of kLanes units, [down][across][kBlock + 1][kLanes]
+  int32_t mean = 0;
+
+  uint8_t* row(int y) { return pixels.data() + (y + 1) * stride + kLanes; }
+};
+
+class Decoder {
+ public:
+  Decoder(std::span<const uint8_t> file, const JpegRequest& request, const KernelTable& table)
+      : file_(file), request_(request), table_(table) {}
+
+  bool decode(uint8_t* pixels) { return read_headers() && prepare() && read_scan(pixels); }
+
+ private:
+  int word(size_t at) const { return file_[at] << 8 | file_[at + 1]; }
+
+  // What is called once is compiled for size.
+
+  // Up to the scan, whose data are what is left of the file then.
+  bool read_headers() {
+    if (file_.size() < 4 || file_[0] != 0xff || file_[1] != kSoi) return false;
+    for (size_t at = 2; at + 4 <= file_.size();) {
+      if (file_[at] != 0xff) return false;
+      const uint8_t marker = file_[at + 1];
+      if (marker == 0xff) {
+        ++at;
+        continue;
+      }
+      const size_t length = static_cast<size_t>(word(at + 2));
+      if (length < 2 || at + 2 + length > file_.size()) return false;
+      const std::span<const uint8_t> segment = file_.subspan(at + 4, length - 2);
+      at += 2 + length;
+      if (marker == kSos) {
+        file_ = file_.subspan(at);
+        return read_scan_header(segment);
+      }
+      const bool is_frame = marker >= kSof0 && marker <= 0xcf && marker != kDht && marker != 0xc8 && marker != 0xcc;
+      if (is_frame && (marker > kSof1 || !read_frame(segment))) return false;
+      if (marker == kDht && !read_codes(segment)) return false;
+      if (marker == kDqt && !read_quantisation(segment)) return false;
+      if (marker == kDri) {
+        if (segment.size() != 2) return false;
+        restart_ = segment[0] << 8 | segment[1];
+      }
+      if (marker < kSof0 || (marker >= kRst0 && marker <= kEoi) || marker == 0xcc || marker == 0xdc) return false;
+    }
+    return false;
+  }
+
+  bool read_quantisation(std::span<const uint8_t> segment) {
+    while (!segment.empty()) {
+      const int wide = segment[0] >> 4, id = segment[0] & 15;
+      const size_t bytes = 1 + kBlock * (wide ? 2u : 1u);
+      if (wide > 1 || id > 3 || segment.size() < bytes) return false;
+      for (size_t i = 0; i < kBlock; ++i) {
+        quantisation_[id][i] = wide ? segment[1 + 2 * i] << 8 | segment[2 + 2 * i] : segment[1 + i];
+        if (quantisation_[id][i] == 0) return false;
+      }
+      segment = segment.subspan(bytes);
+    }
+    return true;
+  }
+
+  bool read_codes(std::span<const uint8_t> segment) {
+    while (!segment.empty()) {
+      const int kind = segment[0] >> 4, id = segment[0] & 15;
+      if (kind > 1 || id > 3 || segment.size() < 17) return false;
+      const auto counts = segment.subspan(1, 16);
+      size_t symbols = 0;
+      for (const uint8_t count : counts) symbols += count;
+      if (symbols > 256 || segment.size() < 17 + symbols) return false;
+      if (!codes_[kind][id].read(counts, segment.subspan(17, symbols), kind == 0)) return false;
+      segment = segment.subspan(17 + symbols);
+    }
+    return true;
+  }
+
+  bool read_frame(std::span<const uint8_t> segment) {
+    if (components_ != 0 || segment.size() < 6 || segment[0] != 8) return false;
+    const int height = segment[1] << 8 | segment[2], width = segment[3] << 8 | segment[4], count = segment[5];
+    if (width != request_.width || height != request_.height || count != request_.channels) return false;
+    if ((count != 1 && count != 3) || segment.size() != 6 + 3 * static_cast<size_t>(count)) return false;
+    for (int c = 0; c < count; ++c) {
+      const uint8_t* const part = segment.data() + 6 + 3 * c;
+      Component& component = component_[c];
+      component.id = part[0], component.across = part[1] >> 4, component.down = part[1] & 15, component.table = part[2];
+      if (component.table > 3) return false;
+      for (int before = 0; before < c; ++before) {
+        if (component_[before].id == component.id) return false;
+      }
+    }
+    components_ = count;
+    // Of a single component, units are blocks.
+    if (count == 1) component_[0].across = component_[0].down = 1;
+    const int across = component_[0].across, down = component_[0].down;
+    if (across < 1 || across > 2 || down < 1 || down > across) return false;
+    return std::all_of(component_ + 1, component_ + count, [](const Component& c) { return c.across == 1 && c.down == 1; });
+  }
+
+  bool read_scan_header(std::span<const uint8_t> segment) {
+    const size_t count = static_cast<size_t>(components_);
+    if (count == 0 || segment.size() != 4 + 2 * count || segment[0] != count) return false;
+    for (size_t c = 0; c < count; ++c) {
+      Component& component = component_[c];
+      const int means = segment[2 + 2 * c] >> 4, others = segment[2 + 2 * c] & 15;
+      if (segment[1 + 2 * c] != component.id || means > 3 || others > 3) return false;
+      component.means = &codes_[0][means], component.others = &codes_[1][others];
+      if (!component.means->is_known() || !component.others->is_known() || quantisation_[component.table][0] == 0) return false;
+    }
+    return segment[1 + 2 * count] == 0 && segment[2 + 2 * count] == 63 && segment[3 + 2 * count] == 0;
+  }
+
+  // How many pixels a block becomes, and memory for a row of units.
+  bool prepare() {
+    const int shrink = request_.shrink, across = component_[0].across, down = component_[0].down;
+    units_ = (request_.width + 8 * across - 1) / (8 * across);
+    unit_rows_ = (request_.height + 8 * down - 1) / (8 * down);
+    const int whole_units = (units_ + kLanes - 1) / kLanes * kLanes;
+    halves_ = shrink == 1 && across == 2;
+    lag_ = shrink == 1 && down == 2 ? 1 : 0;
+    for (Component& part : components()) {
+      part.columns = std::min(8, 8 / shrink * across / part.across);
+      part.rows = std::min(8, 8 / shrink * down / part.down);
+      part.last = 0;
+      for (int i = 0; i < kBlock; ++i) {
+        const int at = kZigzag[static_cast<size_t>(i)];
+        if (at / 8 < part.rows && at % 8 < part.columns) part.last = i;
+      }
+      const auto share = [](int all, int part_of, int whole) { return (all * part_of + whole - 1) / whole; };
+      part.width = halves_ ? share(request_.width, part.across, across) : request_.columns();
+      part.height = lag_ ? share(request_.height, part.down, down) : request_.rows();
+      // Smoothing needs neighbours.
+      if (halves_ && part.width < 3) return false;
+      part.stride = static_cast<ptrdiff_t>(whole_units) * part.across * part.columns + 4 * kLanes;
+      part.pixels.resize(static_cast<size_t>(part.stride) * static_cast<size_t>(part.down * part.rows + 2));
+      part.coefficients.resize(static_cast<size_t>(part.down * part.across) * (kBlock + 1) * kLanes);
+      if (part.last < 63) codes_[1][part.others - codes_[1]].make_skips();
+    }
+    line_.resize(3 * (static_cast<size_t>(request_.columns()) + 3 * kLanes));
+    return true;
+  }
+
+  bool read_scan(uint8_t* pixels) {
+    JpegBits bits(file_);
+    int left = restart_, restarts = 0;
+    for (int row = 0; row < unit_rows_; ++row) {
+      for (int first = 0; first < units_; first += kLanes) {
+        for (Component& part : components()) {
+          if (part.last > 0) std::ranges::fill(part.coefficients, 0);
+        }
+        const int count = std::min(kLanes, units_ - first);
+        for (int unit = 0; unit < count; ++unit) {
+          if (restart_ > 0 && left-- == 0) {
+            if (!bits.ends_with(static_cast<uint8_t>(kRst0 + restarts++ % 8))) return false;
+            left = restart_ - 1;
+            for (Component& part : components()) part.mean = 0;
+          }
+          for (Component& part : components()) {
+            if (!read_unit(bits, part, unit)) return false;
+          }
+        }
+        if (bits.damaged()) return false;
+        for (Component& part : components()) transform(part, first);
+      }
+      write_rows(row, pixels);
+    }
+    return bits.ends_with(kEoi);
+  }
+
+  bool read_unit(JpegBits& bits, Component& part, int unit) {
+    const int32_t* const factors = quantisation_[part.table];
+    for (int y = 0; y < part.down; ++y) {
+      for (int x = 0; x < part.across; ++x) {
+        const int block = unit * part.across + x;
+        int32_t* const to = group(part, y, block / kLanes) + block % kLanes;
+        bits.fill();
+        const JpegCode::Symbol mean = part.means->next_with_value(bits);
+        if (mean.advance() > 1) return false;
+        part.mean += mean.value();
+        to[0] = static_cast<int16_t>(part.mean) * factors[0];
+        int k = 1;
+        while (k <= part.last) {
+          bits.fill();
+          const JpegCode::Symbol symbol = part.others->next_with_value(bits);
+          if (symbol.advance() == 0) break;
+          k += symbol.advance();
+          if (k > kBlock) return false;
+          const size_t at = static_cast<size_t>(k - 1);
+          to[kZigzag[at] * kLanes] = symbol.value() * factors[at];
+        }
+        if (k > part.last && k < kBlock && !part.others->skip_block(bits, k)) return false;
+      }
+    }
+    return true;
+  }
+
+  int32_t* group(Component& part, int y, int x) {
+    return part.coefficients.data() + static_cast<ptrdiff_t>(y * part.across + x) * (kBlock + 1) * kLanes;
+  }
+
+  void transform(Component& part, int first) {
+    for (int y = 0; y < part.down; ++y) {
+      for (int x = 0; x < part.across; ++x) {
+        const ptrdiff_t column = static_cast<ptrdiff_t>(first * part.across + x * kLanes) * part.columns;
+        table_.inverse8({group(part, y, x), part.columns, part.rows, part.row(y * part.rows) + column, part.stride});
+      }
+    }
+  }
+
+  // The rows of the result of which all is known now.
+  void write_rows(int unit_row, uint8_t* pixels) {
+    const int rows = component_[0].down * component_[0].rows, first = unit_row * rows;
+    const bool is_last = unit_row == unit_rows_ - 1;
+    for (Component& part : components()) {
+      if (!halves_ || part.across == 2) continue;
+      for (int y = 0; y < part.down * part.rows; ++y) {
+        part.row(y)[-1] = part.row(y)[0];
+        part.row(y)[part.width] = part.row(y)[part.width - 1];
+      }
+    }
+    const int end = is_last ? request_.rows() : first + rows - lag_;
+    for (int y = std::max(0, first - lag_); y < end; ++y) write_row(y, first, pixels);
+    if (lag_ == 0) return;
+    for (Component& part : components()) {
+      std::memcpy(part.row(-1) - 1, part.row(part.down * part.rows - 1) - 1, static_cast<size_t>(part.stride) - kLanes);
+    }
+  }
+
+  void write_row(int y, int first, uint8_t* pixels) {
+    const ptrdiff_t width = request_.columns();
+    uint8_t* line = line_.data();
+    if (components_ == 1) {
+      line = component_[0].row(y - first);
+    } else {
+      PaintArgs8 args{component_[0].row(y - first), {}, {}, halves_, request_.columns(), line};
+      for (int c = 0; c < 2; ++c) {
+        Component& part = component_[1 + c];
+        const int near = lag_ ? y / 2 : y, far = y % 2 ? near + 1 : near - 1, top = lag_ ? first / 2 : first;
+        args.near[c] = part.row(near - top);
+        if (lag_) args.far[c] = part.row((far < 0 || far >= part.height ? near : far) - top);
+      }
+      table_.paint8(args);
+    }
+    // Where pixel x of row y goes: at first + x * step.
+    const ptrdiff_t height = request_.rows(), channels = request_.channels, turn = request_.orientation - 1;
+    const bool swaps = turn >= 4;
+    // Which axes of the upright image run backwards, by orientation.
+    constexpr bool kFlipsX[8] = {false, true, true, false, false, true, true, false};
+    constexpr bool kFlipsY[8] = {false, false, true, true, false, false, true, true};
+    const ptrdiff_t wide = swaps ? height : width, high = swaps ? width : height;
+    const bool flips_x = kFlipsX[turn], flips_y = kFlipsY[turn];
+    const ptrdiff_t to_x = flips_x ? -1 : 1, to_y = (flips_y ? -1 : 1) * wide;
+    const ptrdiff_t origin = (flips_x ? wide - 1 : 0) + (flips_y ? (high - 1) * wide : 0);
+    const ptrdiff_t step = (swaps ? to_y : to_x) * channels, at = (origin + y * (swaps ? to_x : to_y)) * channels;
+    if (turn == 0) {
+      std::memcpy(pixels + at, line, static_cast<size_t>(width * channels));
+      return;
+    }
+    for (ptrdiff_t x = 0; x < width; ++x) std::copy_n(line + x * channels, channels, pixels + at + x * step);
+  }
+
+  std::span<Component> components() { return {component_, static_cast<size_t>(components_)}; }
+
+  std::span<const uint8_t> file_;
+  const JpegRequest& request_;
+  const KernelTable& table_;
+  int32_t quantisation_[4][kIndices] = {};
+  JpegCode codes_[2][4];
+  Component component_[kMaxComponents];
+  int components_ = 0, restart_ = 0, units_ = 0, unit_rows_ = 0;
+  bool halves_ = false;
+  int lag_ = 0;  // rows that wait for the next row of units
+  std::vector<uint8_t> line_;
+};
+
+}  // namespace
+
+const int32_t* inverse_factors(int pixels) {
+  using Factors = std::array<std::array<int32_t, kBlock>, 4>;
+  static const Factors factors = [] {
+    Factors all{};
+    for (size_t i = 0; i < 4; ++i) {
+      const int n = 1 << i, each = 8 / n;
+      for (int u = 0; u < n; ++u) {
+        const double angle = u * std::numbers::pi / 16;
+        // Of the mean of `each` pixels.
+        const double mean = u == 0 ? std::sqrt(0.125) : std::sin(each * angle) / std::sin(angle) / each / 2;
+        for (int x = 0; x < n; ++x) {
+          const double value = mean * std::cos((2 * x + 1) * each * angle);
+          all[i][static_cast<size_t>(u * n + x)] = static_cast<int32_t>(std::lround(value * (1 << 13)));
+        }
+      }
+    }
+    return all;
+  }();
+  return factors[static_cast<size_t>(pixels == 8 ? 3 : pixels / 2)].data();
+}
+
+bool decode_jpeg(std::span<const uint8_t> file, const JpegRequest& request, const KernelTable& table, uint8_t* pixels) {
+  return Decoder(file, request, table).decode(pixels);
+}
+
+}  // namespace rskip
