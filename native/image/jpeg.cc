@@ -220,8 +220,9 @@ class Decoder {
         bits.fill();
         const JpegCode::Symbol mean = part.means->next_with_value(bits);
         if (mean.advance() > 1) return false;
-        part.mean += mean.value();
-        to[0] = static_cast<int16_t>(part.mean) * factors[0];
+        // A damaged file may add up to anything.
+        part.mean = static_cast<int16_t>(part.mean + mean.value());
+        to[0] = part.mean * factors[0];
         int k = 1;
         while (k <= part.last) {
           bits.fill();

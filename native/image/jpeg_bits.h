@@ -104,6 +104,7 @@ class JpegCode {
 
   // Of a table's 16 counts of codes by length, and their symbols. Returns false if there is no such code.
   bool read(std::span<const uint8_t> counts, std::span<const uint8_t> symbols, bool of_means) {
+    if (symbols.size() > symbols_.size()) return false;
     std::ranges::copy(symbols, symbols_.begin());
     short_.fill(0);
     skips_.clear();
@@ -111,7 +112,8 @@ class JpegCode {
     for (int length = 1; length <= 16; ++length) {
       const int count = counts[static_cast<size_t>(length - 1)];
       first_[static_cast<size_t>(length)] = code - index;
-      if (code + count > 1 << length) return false;
+      // The counts may have changed since their symbols were counted: the file is JavaScript's.
+      if (code + count > 1 << length || static_cast<size_t>(index + count) > symbols.size()) return false;
       for (int i = 0; i < count; ++i, ++code, ++index) {
         const int symbol = symbols_[static_cast<size_t>(index)];
         const int size = symbol & 15;
