@@ -74,8 +74,16 @@ export function foreign({
   return modelBytes(graph.output(output, ['n', `Div${output}_dim_1`]));
 }
 
-/** Single-colour pictures with some noise, in arbitrarily named folders. */
-export async function pictures(count: number): Promise<string> {
+const drawn = new Map<number, Promise<string>>();
+
+/** A folder of single-colour pictures with some noise, in arbitrarily named folders. It is the same each time. */
+export function pictures(count: number): Promise<string> {
+  const known = drawn.get(count) ?? draw(count);
+  drawn.set(count, known);
+  return known;
+}
+
+async function draw(count: number): Promise<string> {
   const random = uniform(3);
   const files: Record<string, Uint8Array> = {};
   for (let i = 0; i < count; i++) {

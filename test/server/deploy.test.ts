@@ -60,6 +60,7 @@ const pods = z.strictObject({
   metadata: z.strictObject({ labels, annotations: labels.optional() }),
   spec: z.strictObject({
     terminationGracePeriodSeconds: z.int().optional(),
+    enableServiceLinks: z.boolean().optional(),
     securityContext: z
       .strictObject({
         runAsNonRoot: z.boolean(),

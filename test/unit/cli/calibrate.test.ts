@@ -7,7 +7,6 @@ import { decodeImage } from 'lib/data/image.js';
 import { parsePolicy, type SkipPolicy } from 'lib/skip/policy.js';
 import { z } from 'zod';
 import '../../helpers/few-timed.js';
-import '../../helpers/short-training.js';
 import { cli, cliJson } from '../../helpers/cli.js';
 import { DIST, describeBuilt, ROOT } from '../../helpers/dist.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
