@@ -6,8 +6,8 @@ interface Exchange {
   readonly isReceived: () => boolean;
 }
 
-/** Requests that a client may send without waiting for answers: Node.js reads all of those that came together at once. */
-const MAX_PIPELINED = 64;
+/** Requests that a client may send together, without waiting for answers: Node.js hands over all that it has read, in one turn. */
+const MAX_TOGETHER = 64;
 
 interface Connection {
   readonly socket: Socket;
@@ -15,6 +15,9 @@ interface Connection {
   readonly exchanges: Set<Exchange>;
   /** When the last of them ended, or it began. */
   since: number;
+  /** How many bytes were read when the last request came, and how many came with it. */
+  bytesRead: number;
+  together: number;
 }
 
 /**
@@ -40,15 +43,21 @@ export class Connections {
       }
       const key = keyOf(socket);
       const client = addressOf(remoteAddress);
-      this.#known.set(key, { socket, client, exchanges: new Set(), since: performance.now() });
+      const since = performance.now();
+      this.#known.set(key, { socket, client, exchanges: new Set(), since, bytesRead: 0, together: 0 });
       socket.once('close', () => this.#known.delete(`${remoteAddress} ${remotePort}`));
     });
   }
 
-  /** Whether a connection has so many requests without an answer that it is closed: nobody reads the rest of them. */
+  /** Whether so many requests came together on a connection that it is closed, and the rest of them is left unanswered. */
   isFull(socket: Socket): boolean {
     if (socket.destroyed) return true;
-    if ((this.#known.get(keyOf(socket))?.exchanges.size ?? 0) < MAX_PIPELINED) return false;
+    const own = this.#known.get(keyOf(socket));
+    if (!own) return false;
+    const { bytesRead } = socket;
+    own.together = own.bytesRead === bytesRead ? own.together + 1 : 1;
+    own.bytesRead = bytesRead;
+    if (own.together <= MAX_TOGETHER) return false;
     socket.destroy();
     return true;
   }
