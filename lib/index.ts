@@ -60,7 +60,13 @@ export {
   ObjectDetector,
   type ObjectDetectorOptions,
 } from './classify/object-detector.js';
-export { type RankedDocument, type RankOptions, Reranker } from './classify/reranker.js';
+export {
+  type CertifiedMargins,
+  type Margins,
+  type RankedDocument,
+  type RankOptions,
+  Reranker,
+} from './classify/reranker.js';
 export {
   Segmentation,
   type SegmentedClass,

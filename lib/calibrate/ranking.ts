@@ -9,7 +9,7 @@ import {
   settleList,
   stagesOf,
 } from '../classify/list-stages.js';
-import type { RankOptions, Reranker } from '../classify/reranker.js';
+import type { CertifiedMargins, Margins, RankOptions, Reranker } from '../classify/reranker.js';
 import { ResidualSkipError } from '../errors.js';
 import { mean, median } from '../numeric/statistics.js';
 import { late } from '../util/late.js';
@@ -40,11 +40,8 @@ export interface RankingOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** The result of `calibrateRanking`. */
-export interface RankingCalibration {
-  readonly topK: number;
-  /** For the option `margins` of `rank`; null where none keep the limit, or none save time: run the lists with the policy `full`. */
-  readonly margins: Readonly<Record<string, number>> | null;
+/** The result of `calibrateRanking`, for the option `margins` of `rank`. */
+export interface RankingCalibration extends CertifiedMargins {
   /** The limit, and the confidence with which it holds. */
   readonly limit: number;
   readonly confidence: number;
@@ -92,7 +89,6 @@ interface RanPair extends Ranked {
 }
 /** The pairs of a list at each stage. */
 type RanList = ReadonlyMap<string | null, readonly RanPair[]>;
-type Margins = Readonly<Record<string, number>>;
 
 /**
  * Finds exits of a reranker's policy, and the least margins with which they keep the best documents of lists like these. Every pair runs once, in
@@ -141,7 +137,8 @@ export async function calibrateRanking(
   const chosen = fixedSequenceTest(pValues, delta);
   const found = results[chosen];
   const cpuTimeSaved = found && saving === 'time' ? await timed(found.margins) : null;
-  const common = { topK, limit, confidence, lists: certify.length };
+  const { sha256: policySha256 } = reranker.session.policy;
+  const common = { topK, policySha256, limit, confidence, lists: certify.length };
   if (!found || (cpuTimeSaved !== null && cpuTimeSaved < WORTH)) {
     return { ...common, margins: null, events: 0, pValue: 0, multiplyAddsSkipped: 0, cpuTimeSaved: null };
   }

@@ -3,7 +3,7 @@ import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import { type Stopped, StoppedItems } from '../session/stopped-items.js';
 import { loadPolicy } from '../skip/load-policy.js';
-import type { SkipPolicy } from '../skip/policy.js';
+import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloatType, type Tensor } from '../tensor/tensor.js';
 import { late } from '../util/late.js';
@@ -18,17 +18,28 @@ import {
   textRunShape,
 } from './text-model.js';
 
+/** How far a score may be from the network's own at most, by the exit that gave it: exits of the policy, named by the block before them. */
+export type Margins = Readonly<Record<string, number>>;
+
+/** Margins that `calibrateRanking` certified, and what for. */
+export interface CertifiedMargins {
+  readonly topK: number;
+  /** Null where none keep the limit, or none save time: lists run in full. */
+  readonly margins: Margins | null;
+  /** Hex SHA-256 of the policy whose exits these are, as canonical JSON. */
+  readonly policySha256: string;
+}
+
 /** Options of `Reranker.rank`. */
 export interface RankOptions extends TextRunOptions {
-  /** Documents to return, best first; all when left out. */
+  /** Documents to return, best first; all when left out, or as many as `margins` are certified for. */
   topK?: number | undefined;
   /**
-   * How far a score may be from the network's own at most, by the exit that gave it: exits of the policy, named by the block before them.
-   * Needs `topK`. All pairs run as far as the first of these exits; those that may still be among the best `topK` go on to the next, and
-   * at last to the end of the network. What else the policy says of blocks and exits doesn't count. `calibrateRanking` finds it. When left
-   * out, each pair runs as the policy says.
+   * What `calibrateRanking` returned, for the policy and the `topK` that it certifies; or margins of your own, which need `topK`. All pairs run as far as the first of these exits; those that may still be among the best `topK` go on to the next, and
+   * at last to the end of the network. What else the policy says of blocks and exits doesn't count. When left out, each pair runs as the
+   * policy says.
    */
-  margins?: Readonly<Record<string, number>> | undefined;
+  margins?: CertifiedMargins | Margins | undefined;
 }
 
 /** A document of a list. */
@@ -41,14 +52,25 @@ export interface RankedDocument {
   readonly trace: ItemTrace | null;
 }
 
+const marginsSchema = late(() => z.record(z.string(), z.number().min(0)));
+const certifiedSchema = late(() =>
+  z.looseObject({
+    topK: z.int().positive(),
+    margins: marginsSchema().nullable(),
+    policySha256: z.string(),
+  }),
+);
+const isCertified = (margins: CertifiedMargins | Margins): margins is CertifiedMargins =>
+  'policySha256' in margins;
+
 const rankSchema = late(() =>
   z
     .strictObject({
       topK: z.int().positive().optional(),
-      margins: z.record(z.string(), z.number().min(0)).optional(),
+      margins: z.union([marginsSchema(), certifiedSchema()]).optional(),
       ...textRunShape(),
     })
-    .refine(({ topK, margins }) => margins === undefined || topK !== undefined, {
+    .refine(({ topK, margins }) => margins === undefined || topK !== undefined || isCertified(margins), {
       error: 'margins need topK',
     }),
 );
@@ -91,15 +113,19 @@ export class Reranker extends TextNetwork {
 
   /**
    * The documents, best first; of equal ones, the first. Each pair runs at its own length; longer ones than the network takes are cut.
-   * @throws ResidualSkipError INVALID_ARGUMENT, ABORTED, SESSION_RELEASED, and the errors of a policy that can't be used
+   * @throws ResidualSkipError INVALID_ARGUMENT, POLICY_MISMATCH (margins that are certified for another policy), ABORTED, SESSION_RELEASED,
+   * and the errors of a policy that can't be used
    */
   async rank(
     query: string,
     documents: readonly string[],
     options: RankOptions = {},
   ): Promise<RankedDocument[]> {
-    const { topK, margins, ...rest } = parseStrict(rankSchema(), options);
+    const { margins: given, ...asked } = parseStrict(rankSchema(), options);
     checkList(query, documents);
+    const { topK, margins, ...rest } = given
+      ? this.#marginsOf(given, asked)
+      : { ...asked, margins: undefined };
     const pairs = this.pairsOf(query, documents);
     const scores = margins
       ? await this.#inStages(pairs, topK!, margins, rest)
@@ -117,10 +143,34 @@ export class Reranker extends TextNetwork {
     return new ListPairs(this.model, this.output, query, documents);
   }
 
+  /** The options with margins that are for them; without, and with the policy `full`, if none are certified. */
+  #marginsOf(
+    given: CertifiedMargins | Margins,
+    options: Omit<RankOptions, 'margins'>,
+  ): Omit<RankOptions, 'margins'> & { readonly margins?: Margins } {
+    if (!isCertified(given)) return { ...options, margins: given };
+    const { topK, margins, policySha256 } = given;
+    if (options.topK !== undefined && options.topK !== topK) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        `margins: they are certified for the best ${topK}, not for the best ${options.topK}; omit topK, or certify others (calibrateRanking)`,
+      );
+    }
+    const { policy } = options;
+    const sha256 = policy === undefined ? this.session.policy.sha256 : hashPolicy(loadPolicy(policy));
+    if (sha256 !== policySha256) {
+      throw new ResidualSkipError(
+        'POLICY_MISMATCH',
+        'margins: they are certified for another policy, whose exits give other scores; use that policy, or certify others (calibrateRanking)',
+      );
+    }
+    return margins ? { ...options, topK, margins } : { ...options, topK, policy: 'full' };
+  }
+
   #inStages(
     pairs: ListPairs,
     topK: number,
-    margins: Readonly<Record<string, number>>,
+    margins: Margins,
     { policy, ...rest }: TextRunOptions,
   ): Promise<PairScore[]> {
     const source = policy === undefined ? this.session.ownPolicy : loadPolicy(policy);

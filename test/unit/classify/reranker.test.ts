@@ -227,6 +227,24 @@ describe('calibration', () => {
     const ranked = await reranker.rank(query, documents, { topK: 10, margins: found.margins! });
     expect(ranked).toHaveLength(10);
     expect(ranked).toEqual(await reranker.rank(query, documents, { topK: 10, policy: 'full' }));
+    // What was certified says itself what it is for.
+    expect(await reranker.rank(query, documents, { margins: found })).toEqual(ranked);
+    await expect(reranker.rank(query, documents, { topK: 20, margins: found })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringMatching(/^margins: they are certified for the best 10, not for the best 20/),
+    });
+    const exits = POLICY.heads!.exits.map((exit) => ({ ...exit, threshold: 0.25 }));
+    const other = { ...POLICY, heads: { exits } } as SkipPolicy;
+    await expect(reranker.rank(query, documents, { policy: other, margins: found })).rejects.toMatchObject({
+      code: 'POLICY_MISMATCH',
+      message: expect.stringMatching(/^margins: they are certified for another policy/),
+    });
+    const none = { ...found, margins: null };
+    const full = await reranker.rank(query, documents, { margins: none, trace: true });
+    expect(full.map(({ index, score }) => [index, score])).toEqual(
+      ranked.map(({ index, score }) => [index, score]),
+    );
+    expect(full.every(({ trace }) => trace!.multiplyAddsSkipped === 0)).toBe(true);
   });
 
   test('uses no stages where they save no time', async () => {
