@@ -8,6 +8,7 @@ import {
   type JpegFrame,
   LEFT_AT_LEAST,
   SHRINKS_FROM,
+  type Shrunk,
   SMOOTH,
   shrinkOf,
 } from './jpeg.js';
@@ -20,8 +21,8 @@ export interface RawImage {
   readonly height: number;
   readonly channels: 1 | 3;
   readonly data: Uint8Array;
-  /** Set if each pixel is the mean of a square of a larger image, `by` pixels high and wide: the size of that. */
-  readonly shrunk?: Size & { readonly by: number };
+  /** Set if it was decoded at a part of its size. */
+  readonly shrunk?: Shrunk;
 }
 
 type SharpModule = (input: string | Uint8Array, options?: SharpOptions) => Sharp;

@@ -1,8 +1,19 @@
 /** JPEG files that native code decodes: upright, whole or at a part of their size. */
 import { nativeJpeg } from '../backends/addon.js';
-import type { RawImage } from './image.js';
 import { MAX_PIXELS } from './limits.js';
 import type { ResizeKernel, ResizeRule, Size } from './resize-rule.js';
+
+/** Interleaved 8-bit samples: grey, or sRGB. */
+export interface DecodedJpeg extends Size {
+  readonly channels: 1 | 3;
+  readonly data: Uint8Array;
+  readonly shrunk?: Shrunk;
+}
+
+/** The size of an image of which each pixel is the mean of a square, `by` pixels high and wide. */
+export interface Shrunk extends Size {
+  readonly by: number;
+}
 
 /** What the segments before the first scan of a JPEG say. */
 export interface JpegFrame extends Size {
@@ -28,6 +39,7 @@ export const SMOOTH: readonly ResizeKernel[] = ['linear', 'cubic', 'lanczos3'];
 const SOF0 = 0xc0;
 const SOF1 = 0xc1;
 const SOS = 0xda;
+const APP0 = 0xe0;
 const APP1 = 0xe1;
 const APP2 = 0xe2;
 const APP14 = 0xee;
@@ -62,7 +74,8 @@ export function frameOf(bytes: Buffer): JpegFrame | undefined {
       orientation = found ?? 1;
       isPlain &&= found !== undefined;
     }
-    // Another profile than sRGB, and other colours than YCbCr.
+    // A version that libjpeg warns of, a profile, and other colours than YCbCr.
+    isPlain &&= marker !== APP0 || segment.toString('latin1', 0, 4) !== 'JFIF' || segment[5] === 1;
     isPlain &&= marker !== APP2 || segment.toString('latin1', 0, 11) !== 'ICC_PROFILE';
     isPlain &&= marker !== APP14 || segment.toString('latin1', 0, 5) !== 'Adobe' || segment[11] === 1;
     if (marker === SOS) break;
@@ -104,10 +117,8 @@ export function shrinkOf(size: Size, rule: ResizeRule): number {
 
 /** At which part of its size an image is decoded: 1, 1/2, 1/4 or 1/8. */
 function partOf(upright: Size, rule: ResizeRule | undefined): number {
-  const target = rule?.(upright);
-  if (!target || !SMOOTH.includes(target.kernel)) return 1;
-  const shrink = Math.min(upright.width / target.width, upright.height / target.height);
-  if (shrink < SHRINKS_FROM) return 1;
+  const shrink = rule ? shrinkOf(upright, rule) : 0;
+  if (shrink < SHRINKS_FROM || !SMOOTH.includes(rule!(upright)!.kernel)) return 1;
   return [8, 4, 2].find((part) => shrink >= LEFT_AT_LEAST * part)!;
 }
 
@@ -115,7 +126,7 @@ function partOf(upright: Size, rule: ResizeRule | undefined): number {
 export async function decodeJpeg(
   file: Buffer,
   { resize, maxPixels = MAX_PIXELS }: { resize?: ResizeRule | undefined; maxPixels?: number | undefined },
-): Promise<RawImage | undefined> {
+): Promise<DecodedJpeg | undefined> {
   const decode = nativeJpeg();
   const frame = decode && frameOf(file);
   if (!frame?.isPlain) return undefined;

@@ -67,60 +67,58 @@ inline void unary_blocked(const BlockedView& x, const BlockedView& y, Activation
   each_row(y, part, parts, UnaryRow{x, y, epilogue_of(act)});
 }
 
-// b is a row of the same shape, or one vector for the whole row (kChannel), on either side of the operator.
-template <BinaryKind kKind, bool kChannel, bool kReversed>
+// What stands on one side of the operator: rows of the same shape, or one vector for every row of a block.
+struct Operand {
+  const BlockedView* rows;
+  const float* channels;
+};
+template <BinaryKind kKind, bool kReversed>
 struct BinaryRow {
   const BlockedView& a;
-  const BlockedView* b;
-  const float* v;
+  Operand b;
   const BlockedView& y;
   Epilogue epilogue;
   void operator()(int block, int row) const {
     const float* left = row_of(a, block, row);
-    const float* right = kChannel ? v + block * kLanes : row_of(*b, block, row);
+    const float* right = b.rows ? row_of(*b.rows, block, row) : b.channels + block * kLanes;
+    const int step = b.rows ? kLanes : 0;
     float* to = row_of(y, block, row);
     const int lanes = lanes_of(y, block);
-    const Vec channel = load(right);
-    for (int w = 0; w < y.width; ++w, left += kLanes, right += kLanes, to += kLanes) {
-      const Vec p = load(left);
-      const Vec q = kChannel ? channel : load(right);
+    for (int w = 0; w < y.width; ++w, left += kLanes, right += step, to += kLanes) {
+      const Vec p = load(left), q = load(right);
       const Vec r = kReversed ? combine<kKind>(q, p) : combine<kKind>(p, q);
       store(to, keep_first(finish(r, epilogue), lanes));
     }
   }
 };
-template <bool kChannel, bool kReversed>
-void binary_rows(BinaryKind kind, const BlockedView& a, const BlockedView* b, const float* v, const BlockedView& y,
-                 Activation act, int part, int parts) {
+template <bool kReversed>
+void binary_rows(BinaryKind kind, const BlockedView& a, Operand b, const BlockedView& y, Activation act, int part, int parts) {
   const Epilogue e = epilogue_of(act);
   switch (kind) {
     case BinaryKind::kAdd:
-      return each_row(y, part, parts, BinaryRow<BinaryKind::kAdd, kChannel, kReversed>{a, b, v, y, e});
+      return each_row(y, part, parts, BinaryRow<BinaryKind::kAdd, kReversed>{a, b, y, e});
     case BinaryKind::kSub:
-      return each_row(y, part, parts, BinaryRow<BinaryKind::kSub, kChannel, kReversed>{a, b, v, y, e});
+      return each_row(y, part, parts, BinaryRow<BinaryKind::kSub, kReversed>{a, b, y, e});
     case BinaryKind::kMul:
-      return each_row(y, part, parts, BinaryRow<BinaryKind::kMul, kChannel, kReversed>{a, b, v, y, e});
+      return each_row(y, part, parts, BinaryRow<BinaryKind::kMul, kReversed>{a, b, y, e});
     case BinaryKind::kDiv:
-      return each_row(y, part, parts, BinaryRow<BinaryKind::kDiv, kChannel, kReversed>{a, b, v, y, e});
+      return each_row(y, part, parts, BinaryRow<BinaryKind::kDiv, kReversed>{a, b, y, e});
     case BinaryKind::kMin:
-      return each_row(y, part, parts, BinaryRow<BinaryKind::kMin, kChannel, kReversed>{a, b, v, y, e});
+      return each_row(y, part, parts, BinaryRow<BinaryKind::kMin, kReversed>{a, b, y, e});
     case BinaryKind::kMax:
-      return each_row(y, part, parts, BinaryRow<BinaryKind::kMax, kChannel, kReversed>{a, b, v, y, e});
+      return each_row(y, part, parts, BinaryRow<BinaryKind::kMax, kReversed>{a, b, y, e});
     default:
       return;
   }
 }
 inline void binary_blocked(BinaryKind kind, const BlockedView& a, const BlockedView& b, const BlockedView& y,
                            Activation act, int part, int parts) {
-  binary_rows<false, false>(kind, a, &b, nullptr, y, act, part, parts);
+  binary_rows<false>(kind, a, {&b, nullptr}, y, act, part, parts);
 }
 inline void binary_channel(BinaryKind kind, const BlockedView& a, const float* v, bool reversed, const BlockedView& y,
                            Activation act, int part, int parts) {
-  if (reversed) {
-    binary_rows<true, true>(kind, a, nullptr, v, y, act, part, parts);
-  } else {
-    binary_rows<true, false>(kind, a, nullptr, v, y, act, part, parts);
-  }
+  const Operand b{nullptr, v};
+  reversed ? binary_rows<true>(kind, a, b, y, act, part, parts) : binary_rows<false>(kind, a, b, y, act, part, parts);
 }
 
 void unary_span(const float* x, float* y, size_t n, Activation act) {
