@@ -118,10 +118,7 @@ export class JobQueue<T> {
       const waiting: Waiting<T> = {
         job,
         since: performance.now(),
-        settle: (error) => {
-          if (error === undefined) resolve();
-          else reject(error);
-        },
+        settle: (error) => (error === undefined ? resolve() : reject(error)),
       };
       caller.onLeave = () => {
         // A request may have several jobs.
@@ -178,17 +175,20 @@ export class JobQueue<T> {
     if (this.#placed < this.#options.capacity) return undefined;
     const own = this.#places.get(client)?.size ?? 0;
     if (this.#largest()!.size > own + 1) return undefined;
+    return Math.max(1, Math.ceil(this.expectedMs(this.#placed) / 1000));
+  }
+
+  /** How long so many requests of an item will probably take, in milliseconds. */
+  expectedMs(requests: number): number {
     const next = this.#waiting[0]?.job.model;
     const itemMs = (next !== undefined && this.#itemMs.get(next)) || 1;
-    const seconds = (this.#placed * itemMs) / this.#options.concurrency / 1000;
-    return Math.max(1, Math.ceil(seconds));
+    return (requests * itemMs) / this.#options.concurrency;
   }
 
   /** The number of items in which a longer request should be run at a time. */
   partOf(model: string): number {
-    const min = MIN_PART * this.#options.concurrency;
-    const each = this.#itemMs.get(model);
-    return each === undefined ? min : Math.max(min, Math.floor(PART_MS / each));
+    const each = this.#itemMs.get(model) ?? Number.POSITIVE_INFINITY;
+    return Math.max(MIN_PART * this.#options.concurrency, Math.floor(PART_MS / each));
   }
 
   /** Accepts no more jobs; resolves when the waiting jobs have run. */

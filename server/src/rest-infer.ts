@@ -21,6 +21,9 @@ import { type Formatted, formatInferResponse, itemsIn, parseInferBody, rawReques
  */
 const SHORT_BODY = 4096;
 
+/** Node.js reads so much of a body that nobody asks for. */
+const SHORT_WAITING = 64 << 10;
+
 const HEADER_LENGTH = 'inference-header-content-length';
 const PATH = /^\/v2\/models\/([^/?]+)(?:\/versions\/([^/?]+))?\/infer(?:\?|$)/;
 
@@ -71,8 +74,9 @@ export function restInference(context: InferContext): (call: InferCall) => Promi
     if (retryAfter !== undefined) {
       started = performance.now();
       const left = (leave: () => void) => void response.once('close', leave);
-      const isIn =
-        !awaitingContinue.has(request) && (await inference.lobby.wait(request.socket, access.client, left));
+      const mayWait =
+        Number(request.headers['content-length']) <= SHORT_WAITING && !awaitingContinue.has(request);
+      const isIn = mayWait && (await inference.lobby.wait(request.socket, access.client, left));
       if (response.destroyed) return undefined;
       if (!isIn) {
         inference.refused(model, version);
