@@ -10,15 +10,14 @@ interface Waiting {
 
 /**
  * Requests over REST that the queue has no room for wait here for a moment, with their bodies unread. A client that is refused at once sends its
- * next request at once, and reading and refusing it takes the time of those that are answered. There is one for each connection at most, and no
- * more than will probably have room in time.
+ * next request at once, and reading and refusing it takes the time of those that are answered. There is one for each connection at most.
  */
 export class Lobby {
-  readonly #queue: Pick<JobQueue<unknown>, 'retryAfter' | 'isHalfEmpty' | 'expectedMs'>;
+  readonly #queue: Pick<JobQueue<unknown>, 'retryAfter' | 'isHalfEmpty'>;
   /** By connection, from the oldest to the newest. */
   readonly #waiting = new Map<object, Waiting>();
 
-  constructor(queue: Pick<JobQueue<unknown>, 'retryAfter' | 'isHalfEmpty' | 'expectedMs' | 'onRoom'>) {
+  constructor(queue: Pick<JobQueue<unknown>, 'retryAfter' | 'isHalfEmpty' | 'onRoom'>) {
     this.#queue = queue;
     queue.onRoom = () => this.#admit();
   }
@@ -43,9 +42,7 @@ export class Lobby {
    * @returns whether there is
    */
   wait(connection: object, client: string, left: (leave: () => void) => void): Promise<boolean> {
-    // To wait in vain would only hold memory.
-    const isLong = this.#queue.expectedMs(this.#waiting.size + 1) > PATIENCE_MS;
-    if (isLong || this.#waiting.has(connection)) return Promise.resolve(false);
+    if (this.#waiting.has(connection)) return Promise.resolve(false);
     return new Promise((resolve) => {
       const settle = (isIn: boolean) => {
         clearTimeout(timer);

@@ -175,14 +175,10 @@ export class JobQueue<T> {
     if (this.#placed < this.#options.capacity) return undefined;
     const own = this.#places.get(client)?.size ?? 0;
     if (this.#largest()!.size > own + 1) return undefined;
-    return Math.max(1, Math.ceil(this.expectedMs(this.#placed) / 1000));
-  }
-
-  /** How long so many requests of an item will probably take, in milliseconds. */
-  expectedMs(requests: number): number {
     const next = this.#waiting[0]?.job.model;
     const itemMs = (next !== undefined && this.#itemMs.get(next)) || 1;
-    return (requests * itemMs) / this.#options.concurrency;
+    const seconds = (this.#placed * itemMs) / this.#options.concurrency / 1000;
+    return Math.max(1, Math.ceil(seconds));
   }
 
   /** The number of items in which a longer request should be run at a time. */

@@ -286,7 +286,6 @@ describe('the lobby', () => {
     const queue = {
       retryAfter,
       isHalfEmpty: false,
-      expectedMs: (requests: number) => 250 * requests,
       onRoom: undefined as (() => void) | undefined,
     };
     return { room, queue, lobby: new Lobby(queue) };
@@ -314,15 +313,6 @@ describe('the lobby', () => {
     queue.onRoom!();
     await Promise.all(all);
     expect(lobby.size).toBe(0);
-  });
-
-  test('has as many as will probably have room in time', async () => {
-    const { queue, room, lobby } = full();
-    const waiting = Array.from({ length: 4 }, () => lobby.wait({}, 'a', nobody));
-    expect(await lobby.wait({}, 'a', nobody)).toBe(false);
-    room.add('a');
-    for (const _ of waiting) queue.onRoom!();
-    expect(await Promise.all(waiting)).toEqual([true, true, true, true]);
   });
 
   test('has one request of a connection, as long as its client is there, for a second', async () => {
