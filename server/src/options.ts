@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { ServerError } from './errors.js';
-import { isLoopback } from './origin.js';
+import { isLoopback } from './http/origin.js';
 
 const file = z.string().min(1);
 

@@ -1,4 +1,4 @@
-import { Bodies } from '../../server/src/bodies.js';
+import { Bodies } from '../../server/src/http/bodies.js';
 
 /**
  * Counts bodies from now on, and the bytes of unfinished ones: the most, and those after the last change. Until

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { credentials, Metadata } from '@grpc/grpc-js';
 import { InferenceSession, readAudit, replayAudit, storedInputs } from 'residual-skip';
 import { createServer, type ServerOptions } from 'residual-skip-server';
-import { loadService } from '../../server/src/grpc.js';
+import { loadService } from '../../server/src/grpc/grpc.js';
 import { cli } from '../helpers/cli.js';
 import { describeBuilt } from '../helpers/dist.js';
 import { folderOf, removeFolders } from '../helpers/files.js';

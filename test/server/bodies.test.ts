@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import { PassThrough } from 'node:stream';
 import { deflateSync, gzipSync } from 'node:zlib';
-import { Bodies } from '../../server/src/bodies.js';
-import { unpacked } from '../../server/src/encoding.js';
+import { Bodies } from '../../server/src/http/bodies.js';
+import { unpacked } from '../../server/src/http/encoding.js';
 
 const LIMIT = 100_000;
 const LIMITS = { bodyLimit: LIMIT, jsonLimit: 1000, requestTimeout: 30_000 };

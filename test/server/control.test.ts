@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { credentials, Metadata } from '@grpc/grpc-js';
 import { createServer, type RunningServer } from 'residual-skip-server';
 import { addressOf } from '../../server/src/auth.js';
-import { loadService } from '../../server/src/grpc.js';
+import { loadService } from '../../server/src/grpc/grpc.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 
 const MODEL = 'mnist-resnet20-gates';

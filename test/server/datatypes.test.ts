@@ -1,4 +1,10 @@
-import { bytesOf, datatypeOf, jsonOf, tensorFromBytes, tensorFromJson } from '../../server/src/datatypes.js';
+import {
+  bytesOf,
+  datatypeOf,
+  jsonOf,
+  tensorFromBytes,
+  tensorFromJson,
+} from '../../server/src/inference/datatypes.js';
 
 /** Bytes of one element, and numbers that a type just holds; of floats those that a narrower one would round. */
 const CASES = [

@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
-import { JobQueue } from '../../server/src/queue.js';
+import { JobQueue } from '../../server/src/inference/queue.js';
 import { uniform } from '../helpers/random.js';
 
 const MODEL = 'mnist-resnet20-gates';

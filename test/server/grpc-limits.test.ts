@@ -10,7 +10,7 @@ import { deflateSync, gzipSync } from 'node:zlib';
 import { status } from '@grpc/grpc-js';
 import { InferenceSession } from 'residual-skip';
 import { createServer, type RunningServer } from 'residual-skip-server';
-import { loadService } from '../../server/src/grpc.js';
+import { loadService } from '../../server/src/grpc/grpc.js';
 import { watchUnfinished } from '../helpers/bodies.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 

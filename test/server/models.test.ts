@@ -6,8 +6,8 @@ import { InferenceSession, readAudit, replayAudit, storedInputs, Tensor } from '
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
 import { Answerer } from '../../server/src/bulk/answer.js';
-import { ModelRepository } from '../../server/src/repository.js';
-import { FULL } from '../../server/src/settings.js';
+import { ModelRepository } from '../../server/src/models/repository.js';
+import { FULL } from '../../server/src/models/settings.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { GraphBuilder, int64s, modelBytes } from '../helpers/onnx-builder.js';
 import { promising } from '../helpers/policies.js';

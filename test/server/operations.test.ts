@@ -8,7 +8,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { credentials, Metadata } from '@grpc/grpc-js';
 import { createServer } from 'residual-skip-server';
-import { loadService } from '../../server/src/grpc.js';
+import { loadService } from '../../server/src/grpc/grpc.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { GraphBuilder, modelBytes } from '../helpers/onnx-builder.js';
 import { promising } from '../helpers/policies.js';

@@ -5,9 +5,9 @@ import { type Browser, type BrowserContext, chromium, type Page } from 'playwrig
 import { Tensor } from 'residual-skip';
 import { Client } from 'residual-skip/client';
 import { createServer, type RunningServer } from 'residual-skip-server';
-import { LivePage } from '../../server/src/live.js';
-import type { Finished } from '../../server/src/messages.js';
-import { FULL } from '../../server/src/settings.js';
+import { LivePage } from '../../server/src/http/live.js';
+import type { Finished } from '../../server/src/inference/messages.js';
+import { FULL } from '../../server/src/models/settings.js';
 import { CHROMIUM_FLAGS, COLOR_SCHEMES, chromiumPath, testChromium } from '../helpers/browser.js';
 import { folderOf, removeFolders } from '../helpers/files.js';
 import { promising } from '../helpers/policies.js';

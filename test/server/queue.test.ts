@@ -1,7 +1,7 @@
 import { Caller } from '../../server/src/caller.js';
-import { DepthController, type Load } from '../../server/src/controller.js';
-import { Lobby } from '../../server/src/lobby.js';
-import { type Job, JobQueue, type QueueOptions } from '../../server/src/queue.js';
+import { Lobby } from '../../server/src/inference/lobby.js';
+import { type Job, JobQueue, type QueueOptions } from '../../server/src/inference/queue.js';
+import { DepthController, type Load } from '../../server/src/models/controller.js';
 
 /** Of tests that don't depend on real times: each call takes 10 ms. */
 let clock = 0;

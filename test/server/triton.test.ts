@@ -5,8 +5,8 @@ import { deflateSync, gunzipSync, gzipSync, inflateSync } from 'node:zlib';
 import { credentials, type ServiceClientConstructor } from '@grpc/grpc-js';
 import { TextClassifier } from 'residual-skip';
 import { createServer, type RunningServer } from 'residual-skip-server';
-import { loadService } from '../../server/src/grpc.js';
-import { loadHealth } from '../../server/src/grpc-health.js';
+import { loadService } from '../../server/src/grpc/grpc.js';
+import { loadHealth } from '../../server/src/grpc/grpc-health.js';
 
 const IMAGES = 'cifar10-resnet14-exits';
 const DIGITS = 'mnist-resnet20-gates';

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ImageClassifier, locateModel, ResidualSkipError } from 'residual-skip';
-import { FULL, type Setting, settingFrom } from '../settings.js';
+import { FULL, type Setting, settingFrom } from '../models/settings.js';
 import { imageBytes } from './image-bytes.js';
 import { type Binding, type BulkJob, type BulkResult, type ImageOptions, JobFailure, sha256 } from './job.js';
 
