@@ -31,18 +31,17 @@ export interface ClassScores {
  * The output with class scores: float32 [N, classes] or [N, classes, 1, ...], with at least two classes. Of several,
  * it is the one named `logits`, otherwise the first. Null if there is none: maps, single numbers and integers are not
  * class scores.
- * @param output the only one that may hold them
+ * @param output the one that is asked about: it holds them if it ends in a softmax, whatever the others are
  */
 export function classScoresOf(program: Program, output?: string): ClassScores | null {
   const fitting = program.outputs.flatMap(({ name, value }, index) => {
     const { dtype, shape } = program.values[value]!;
     const classes = shape[1] ?? 1;
     const fits = dtype === 'float32' && classes > 1 && classes === sizeOf(shape.slice(1));
-    return fits && name === (output ?? name)
-      ? [{ index, name, meaning: meaningOf(program, value), end: endOf(program, value) }]
-      : [];
+    return fits ? [{ index, name, meaning: meaningOf(program, value), end: endOf(program, value) }] : [];
   });
-  return fitting.find(({ name }) => name === 'logits') ?? fitting[0] ?? null;
+  const proven = fitting.find(({ name, end }) => name === output && end === 'softmax');
+  return proven ?? fitting.find(({ name }) => name === 'logits') ?? fitting[0] ?? null;
 }
 
 /** Every item passes an exit with this threshold: no probability reaches it. */

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 const LAYERS = [
   /^(simd|kernels)\//,
   /^hash\//,
+  /^image\//,
   /^audit\//,
   /^ops\/(?!.*operators\.(cc|h)$)/,
   /^program\//,
