@@ -96,8 +96,7 @@ async function headOf(file: string | Uint8Array): Promise<{ head: Buffer; source
   try {
     const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(HEAD_BYTES), 0, HEAD_BYTES, 0);
     const head = buffer.subarray(0, bytesRead);
-    if (bytesRead > 0 && bytesRead < HEAD_BYTES) return { head, source: head };
-    return { head, source: file };
+    return { head, source: bytesRead > 0 && bytesRead < HEAD_BYTES ? head : file };
   } finally {
     await handle.close();
   }

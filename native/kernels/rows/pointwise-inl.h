@@ -67,7 +67,7 @@ inline void unary_blocked(const BlockedView& x, const BlockedView& y, Activation
   each_row(y, part, parts, UnaryRow{x, y, epilogue_of(act)});
 }
 
-// What stands on one side of the operator: rows of the same shape, or one vector for every row of a block.
+// One side of the operator: rows of the same shape, or one vector for every row of a block.
 struct Operand {
   const BlockedView* rows;
   const float* channels;

@@ -1,7 +1,7 @@
 import type { Server, Socket } from 'node:net';
 import { addressOf } from '../auth.js';
 
-/** What is under way on a connection: `isReceived` tells whether the client has sent all of it. */
+/** What is under way on a connection: `isReceived` says whether the client has sent all of it. */
 interface Exchange {
   readonly isReceived: () => boolean;
 }
