@@ -1,13 +1,13 @@
 // Ladders of the protocol's networks. Rivals are what needs nothing of this package: cascades of plain networks and 8-bit networks, without
 // exits. Ours have exits, fitted in the twin and in its fronts, or end with the network that was trained with exits if that is faster. `speedup`
-// makes all of them on the validation part, for the data set's first limit and by the time of this machine.
+// makes all of them on the validation part, for the data set's lowest limit and by the time of this machine.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, openOnnxruntime } from '../../bench/networks.mjs';
 import { speedup, writeLadder } from '../../dist/index.js';
 import { argMax, softmax } from '../../dist/numeric/softmax.js';
 import { mean } from '../../dist/numeric/statistics.js';
-import { isText, LIMITS, validationPath } from './runs.mjs';
+import { isText, limitOfLadders, validationPath } from './runs.mjs';
 
 /** The names of ladders with exits; all others are rivals. */
 export const OURS = { float: 'ladder', int8: 'ladder, 8 bits' };
@@ -64,14 +64,13 @@ export function laddersOf(runs) {
 /** Makes a ladder; where nothing pays, none is written, and the full network is what is compared. */
 export async function makeLadder({ dataset, models, fronts, int8, exits, folder, name, seed }, trainings) {
   if (existsSync(folder)) return;
-  const [limit] = LIMITS[dataset];
   let best;
   for (const { folder: model, role } of models) {
     const made = await speedup(model, validationPath(trainings, dataset), {
       ...{ front: fronts.map((front) => front.folder), int8, exits, bfloat16: false },
       ...{ metric: 'accuracy', labelsFrom: 'data' },
       ...{
-        maxDisagreement: limit,
+        maxDisagreement: limitOfLadders(dataset),
         // One of them is chosen after all have read the certifying items.
         confidence: 1 - 0.05 / models.length,
         threads: 1,

@@ -16,6 +16,7 @@ import {
   isText,
   LIMITS,
   ladderCard,
+  limitOfLadders,
   policyFile,
   readRuns,
   registrationOf,
@@ -98,7 +99,7 @@ function cardOfLadders(ladders) {
   });
   return `# ${dataset}, ladders, seed ${seed}
 
-Made by \`speedup --labels\` on ${SETS[dataset].validation ?? 'the validation part'}, certified at 95 % for a fall of the accuracy by at most ${percent(LIMITS[dataset][0], 2)} below
+Made by \`speedup --labels\` on ${SETS[dataset].validation ?? 'the validation part'}, certified at 95 % for a fall of the accuracy by at most ${percent(limitOfLadders(dataset), 2)} below
 the last network's. Registered on ${new Date().toISOString().slice(0, 10)}, before they read a test item. SHA-256 of the policies, which name their networks:
 
 ${registrationOfLadders(ladders)}

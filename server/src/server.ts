@@ -197,7 +197,7 @@ async function createCore(parsed: ParsedOptions, tracing: Tracing | null): Promi
     (model, { message }) => log?.({ event: 'load', model, error: message }),
   );
   const inference = new Inference(repository, {
-    ...{ capacity, threads, maxItems, maxRequestItems, inputLimit },
+    ...{ capacity, threads, maxItems, maxRequestItems, inputLimit, targetP99 },
     onFinished: (finished) => {
       for (const watcher of watchers) watcher.finished(finished);
     },

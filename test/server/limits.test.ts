@@ -383,6 +383,23 @@ describe('JSON', () => {
     expect(polled).toBeGreaterThanOrEqual(4);
   });
 
+  test('turns with a share of the time rest between pieces for as long as that takes', async () => {
+    const [pieceMs, restMs] = [20, 40];
+    const turns = new Turns(pieceMs / (pieceMs + restMs));
+    const begun: number[] = [];
+    const work = () => {
+      const start = performance.now();
+      begun.push(start);
+      while (performance.now() < start + pieceMs);
+    };
+    await Promise.all(
+      Array.from({ length: 3 }, () => new Promise<void>((done) => turns.wait('a', () => done(work())))),
+    );
+    const gaps = begun.slice(1).map((start, i) => start - begun[i]!);
+    // A timer may fire a millisecond early.
+    for (const gap of gaps) expect(gap).toBeGreaterThanOrEqual(pieceMs + restMs - 1);
+  });
+
   test('many parameters are refused at the first that is unknown', async () => {
     const some = names().slice(0, 10_000);
     expect(await post(but('parameters', `{${some.join()}}`))).toMatchObject({

@@ -280,7 +280,7 @@ describe('the depth controller', () => {
 
 describe('the lobby', () => {
   const nobody = () => {};
-  const full = () => {
+  const full = (targetMs?: number) => {
     const room = new Set<string>();
     const retryAfter = (client: string) => (room.has(client) ? undefined : 3);
     const queue = {
@@ -288,7 +288,7 @@ describe('the lobby', () => {
       isHalfEmpty: false,
       onRoom: undefined as (() => void) | undefined,
     };
-    return { room, queue, lobby: new Lobby(queue) };
+    return { room, queue, lobby: new Lobby(queue, targetMs) };
   };
 
   test('lets in one request for each place, the oldest for which there is room', async () => {
@@ -331,5 +331,16 @@ describe('the lobby', () => {
     expect(await late).toBe(false);
     jest.useRealTimers();
     expect(lobby.size).toBe(0);
+  });
+
+  test('has none for longer than the target of the latency', async () => {
+    const { lobby } = full(50);
+    jest.useFakeTimers();
+    const late = lobby.wait({}, 'a', nobody);
+    jest.advanceTimersByTime(49);
+    expect(lobby.size).toBe(1);
+    jest.advanceTimersByTime(1);
+    expect(await late).toBe(false);
+    jest.useRealTimers();
   });
 });

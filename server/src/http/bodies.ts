@@ -6,6 +6,8 @@ import { type Encoding, isEncoding, unpacked } from './encoding.js';
 
 /** JSON of more bytes is parsed in a turn of the event loop of its own. */
 const LONG_JSON = 64 << 10;
+/** Of the event loop's time, while more of it waits. */
+const JSON_SHARE = 1 / 3;
 /** The JSON of longer bodies is checked before the rest is read. */
 const LONG_BODY = 1 << 20;
 /** Unfinished bodies may take this many times the limit on one of them. */
@@ -77,7 +79,7 @@ export class Bodies {
   /** By client; its bodies from the oldest to the newest. */
   readonly #unfinished = new Map<string, { bytes: number; readonly bodies: Set<Unfinished> }>();
   #unfinishedBytes = 0;
-  readonly #turns = new Turns();
+  readonly #turns = new Turns(JSON_SHARE);
   readonly #unpacking = new Turns();
   /** What is left of TURN_BYTES, and what waits for more. */
   #turnBytes = TURN_BYTES;

@@ -32,6 +32,8 @@ export interface InferenceOptions {
   readonly maxRequestItems: number;
   /** Maximum number of bytes that the inputs of all requests take together. */
   readonly inputLimit: number;
+  /** Target of the 99th percentile of the latency, in milliseconds. */
+  readonly targetP99?: number | undefined;
   readonly onFinished?: (finished: Finished) => void;
   readonly onFailed?: (failed: Failed) => void;
 }
@@ -50,13 +52,13 @@ export class Inference {
   constructor(repository: ModelRepository, options: InferenceOptions) {
     this.#repository = repository;
     this.#options = options;
-    const { capacity, threads, maxItems } = options;
+    const { capacity, threads, maxItems, targetP99 } = options;
     this.queue = new JobQueue<Work>(
       // With a call more than threads, a thread that becomes free needn't wait for the event loop.
       { capacity, concurrency: threads + 1, maxItems, longestJoinedMs: SHORT_MS },
       runTogether,
     );
-    this.lobby = new Lobby(this.queue);
+    this.lobby = new Lobby(this.queue, targetP99);
   }
 
   /** Requests that have no answer yet. */

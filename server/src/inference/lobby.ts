@@ -1,6 +1,6 @@
 import type { JobQueue } from './queue.js';
 
-/** Milliseconds that a request waits for room before it is refused. */
+/** Milliseconds that a request waits for room before it is refused, at most. */
 const PATIENCE_MS = 1000;
 
 interface Waiting {
@@ -17,8 +17,15 @@ export class Lobby {
   /** By connection, from the oldest to the newest. */
   readonly #waiting = new Map<object, Waiting>();
 
-  constructor(queue: Pick<JobQueue<unknown>, 'retryAfter' | 'isHalfEmpty' | 'onRoom'>) {
+  readonly #patienceMs: number;
+
+  /** @param targetMs a request that has waited so long can't be answered in time */
+  constructor(
+    queue: Pick<JobQueue<unknown>, 'retryAfter' | 'isHalfEmpty' | 'onRoom'>,
+    targetMs = Number.POSITIVE_INFINITY,
+  ) {
     this.#queue = queue;
+    this.#patienceMs = Math.min(PATIENCE_MS, targetMs);
     queue.onRoom = () => this.#admit();
   }
 
@@ -49,7 +56,7 @@ export class Lobby {
         this.#waiting.delete(connection);
         resolve(isIn);
       };
-      const timer = setTimeout(settle, PATIENCE_MS, false);
+      const timer = setTimeout(settle, this.#patienceMs, false);
       this.#waiting.set(connection, { client, settle });
       left(() => settle(false));
     });

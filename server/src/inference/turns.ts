@@ -5,10 +5,16 @@ import { Shares } from './shares.js';
  * promise takes as many as it needs. Clients take turns.
  */
 export class Turns {
+  readonly #rest: number;
   /** By client, from the oldest to the newest. */
   readonly #waiting = new Map<string, (() => void | Promise<void>)[]>();
   readonly #shares = new Shares();
   #busy = false;
+
+  /** @param share how much of the event loop's time these turns may take, while more work waits */
+  constructor(share = 1) {
+    this.#rest = 1 / share - 1;
+  }
 
   /** @param work must not throw or reject */
   wait(client: string, work: () => void | Promise<void>): void {
@@ -31,8 +37,18 @@ export class Turns {
     this.#shares.serve(client);
     this.#shares.add(client, 1);
     this.#busy = true;
+    const start = performance.now();
     await work!();
+    // What continues after the piece runs before this.
+    setImmediate(() => {
+      const rest = this.#rest * (performance.now() - start);
+      if (rest > 0) setTimeout(() => this.#end(), rest);
+      else this.#end();
+    });
+  }
+
+  #end(): void {
     this.#busy = false;
-    if (this.#waiting.size > 0) setImmediate(() => this.#next());
+    if (this.#waiting.size > 0) void this.#next();
   }
 }
