@@ -38,6 +38,8 @@ export interface Placement extends Size {
 
 /** Kernels by PIL's filter numbers. */
 const KERNELS: readonly ResizeKernel[] = ['nearest', 'lanczos3', 'linear', 'cubic', 'box', 'hamming'];
+/** Hugging Face's processors that do more to pixels than others: they crop first, or find the nearest colours. */
+const UNSUPPORTED = /^(ImageGPT|Perceiver)/;
 
 /** Counted up whenever the same files and configuration give other pixels, so that a policy shows which pixels certified it. */
 const VERSION = 2;
@@ -258,10 +260,11 @@ export class Preprocessor {
     const crop = crops ? square(config.crop_size!) : undefined;
     if (!resizes) return { resize: undefined, crop };
     const type = config.image_processor_type ?? config.feature_extractor_type ?? '';
+    if (UNSUPPORTED.test(type))
+      throw this.#invalid(`${type} isn't supported; give tensors instead of images`);
     const cropPct = config.crop_pct ?? (type.startsWith('ConvNext') ? 224 / 256 : undefined);
     if (cropPct !== undefined) return cropResize(size!, cropPct, (why) => this.#invalid(why));
-    if (typeof size === 'number' && crops) return { resize: { shortestEdge: size }, crop };
-    return { resize: resizeTo(size!), crop };
+    return { resize: resizeTo(size!, { type, crops }), crop };
   }
 
   #normalising(config: PreprocessorConfig) {

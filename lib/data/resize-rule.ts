@@ -22,7 +22,22 @@ export type Resize =
   | { readonly within: Size }
   | undefined;
 
-export function resizeTo(size: NonNullable<PreprocessorConfig['size']>): Resize {
+/** Hugging Face's processors to which a number is the side of a square, even if a crop follows. To others it is the shortest edge then. */
+const SQUARE = /^(Beit|DeiT|EfficientFormer|EfficientNet|Flava|ViT)(Feature|Image)/;
+
+/** What a processor of Hugging Face resizes to. */
+export function resizeTo(
+  size: NonNullable<PreprocessorConfig['size']>,
+  { type, crops }: { readonly type: string; readonly crops: boolean },
+): Resize {
+  const resize =
+    typeof size === 'number' && crops && !SQUARE.test(type) ? { shortestEdge: size } : asWritten(size);
+  // LeViT's file has the side that is left of 256 pixels.
+  if (!type.startsWith('Levit') || !resize || !('shortestEdge' in resize)) return resize;
+  return { ...resize, shortestEdge: Math.trunc((256 / 224) * resize.shortestEdge) };
+}
+
+function asWritten(size: NonNullable<PreprocessorConfig['size']>): Resize {
   if (typeof size === 'object' && 'shortest_edge' in size)
     return { shortestEdge: size.shortest_edge, longestEdge: size.longest_edge };
   if (typeof size === 'object' && 'max_height' in size)

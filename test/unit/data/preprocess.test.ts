@@ -77,6 +77,12 @@ describe('geometry', () => {
       [4, 4],
     ],
     ['a shortest edge', { size: { shortest_edge: 8 } }, [10, 21], [8, 16]],
+    [
+      "LeViT's shortest edge is larger",
+      { size: { shortest_edge: 7 }, image_processor_type: 'LevitImageProcessor' },
+      [10, 20],
+      [8, 16],
+    ],
     ['a shortest edge, upright', { size: { shortest_edge: 8 } }, [21, 10], [16, 8]],
     [
       'a crop pads what is missing',
@@ -103,6 +109,24 @@ describe('geometry', () => {
     expect(sizeOf({ size: { shortest_edge: 9 }, crop_size: 5 })).toEqual({ height: 5, width: 5 });
     expect(sizeOf({ size: { shortest_edge: 9 } })).toBeUndefined();
     expect(sizeOf({})).toBeUndefined();
+  });
+
+  test.each([
+    ['DeiTFeatureExtractor', 4],
+    ['BeitImageProcessor', 4],
+    ['CLIPImageProcessor', 8],
+    ['ViTHybridImageProcessor', 8],
+  ])('before a crop, a number is a square or a shortest edge by the processor: %s', (type, height) => {
+    const config = { size: 4, crop_size: 4, do_center_crop: true, image_processor_type: type };
+    const preprocessor = new Preprocessor(config, RGB, 'config');
+    expect(preprocessor.resizing({ height: 20, width: 10 })).toMatchObject({ height, width: 4 });
+  });
+
+  test.each(['ImageGPTImageProcessor', 'PerceiverFeatureExtractor'])('%s is refused', (type) => {
+    const config = { size: 4, image_processor_type: type };
+    expect(() => new Preprocessor(config, RGB, 'p.json')).toThrow(
+      /^p\.json: .*isn't supported; give tensors/,
+    );
   });
 
   test('the middle of the image is cut out; black surrounds one that is too small', async () => {
