@@ -116,7 +116,9 @@ export class Embedder extends TextNetwork {
     const output = vectorOutput(session.outputMetadata, files.name);
     const pools = output.shape.length === 3;
     const found = pools && !own.pooling ? await poolingBeside(files) : undefined;
-    const modules = await readJson(join(files.folder, 'modules.json'), modulesSchema());
+    const modulesFile = join(files.folder, 'modules.json');
+    const modules = await readJson(modulesFile, modulesSchema());
+    if (pools) checkModules(modules ?? [], modulesFile);
     const normalizes = own.normalize ?? modules?.some(({ type }) => type.endsWith('.Normalize')) ?? false;
     const poolings = own.pooling ? [own.pooling] : (found ?? ['mean' as const]);
     const pooling = pools ? poolings : null;
@@ -185,6 +187,19 @@ function pooled({ data, dims, tokens }: TextOutput, pooling: Pooling): Float64Ar
     else result[c] = sum / (pooling === 'mean_sqrt_len_tokens' ? Math.sqrt(weights) : weights);
   }
   return result;
+}
+
+/** The modules of sentence-transformers that are computed here, or have no effect on a trained network. */
+const MODULES = ['Transformer', 'Pooling', 'Normalize', 'Dropout'];
+
+/** @throws ResidualSkipError INVALID_DATA if a further module, such as Dense, makes the vectors of a network that gives those of tokens */
+function checkModules(modules: z.infer<ReturnType<typeof modulesSchema>>, file: string): void {
+  const other = modules.find(({ type }) => !MODULES.includes(type.split('.').at(-1)!));
+  if (!other) return;
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `file ${file}: it has the module ${other.type}, which isn't in the network; export both together, with the output sentence_embedding`,
+  );
 }
 
 async function poolingBeside(files: ModelFiles): Promise<Pooling[] | undefined> {

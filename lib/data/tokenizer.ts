@@ -60,8 +60,8 @@ async function readConfiguration(folder: string) {
   const sentence = await readJson(join(folder, 'sentence_bert_config.json'), sentenceSchema());
   const model = await readJson(join(folder, 'config.json'), modelSchema());
   const limits = [
-    sentence?.max_seq_length,
-    json?.truncation?.max_length,
+    // sentence-transformers puts it in place of the tokenizer's own.
+    sentence?.max_seq_length ?? json?.truncation?.max_length,
     config.model_max_length,
     model?.max_position_embeddings,
   ].filter((limit) => typeof limit === 'number' && limit < NO_LIMIT) as number[];

@@ -157,7 +157,9 @@ describe('Embedder', () => {
       'modules.json': [
         { idx: 2, name: '2', path: '2_Normalize', type: 'sentence_transformers.models.Normalize' },
       ],
+      // In place of the tokenizer's own length.
       'sentence_bert_config.json': { max_seq_length: 4 },
+      'tokenizer.json': { ...TOKENIZER, truncation: { max_length: 3 } },
     };
     await using embedder = await Embedder.from(folder(model('tokens'), more), options);
     expect([embedder.pooling, embedder.normalizes]).toEqual([['cls', 'mean'], true]);
@@ -168,6 +170,19 @@ describe('Embedder', () => {
       (await embedder.embed('A good film!')).vector,
       raw.map((x) => x / Math.hypot(...raw)),
     );
+  });
+
+  test('refuses a module that is not in the network', async () => {
+    const type = 'sentence_transformers.models.Dense';
+    const modules = (...types: string[]) => ({ 'modules.json': types.map((one) => ({ type: one })) });
+    await expect(Embedder.from(folder(model('tokens'), modules(type)), options)).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/modules\.json: it has the module sentence_transformers\.models\.Dense/),
+    });
+    // A network that gives the vectors of texts has all modules.
+    const whole = folder(model('classes'), modules(type, 'sentence_transformers.models.Normalize'));
+    await using embedder = await Embedder.from(whole, options);
+    expect(embedder.normalizes).toBe(true);
   });
 
   test('takes the mean without such files', async () => {
