@@ -43,6 +43,7 @@ export const preprocessorConfigSchema = late(() =>
     pad_center: z.boolean().optional(),
     rescale_offset: z.literal(false).nullish(),
     include_top: z.literal(false).nullish(),
+    keep_aspect_ratio: z.literal(false).nullish(),
   }),
 );
 type Parsed = z.infer<ReturnType<typeof preprocessorConfigSchema>>;

@@ -199,6 +199,8 @@ describe('what does not fit', () => {
     { pad_size: 8 },
     { image_mean: 'x' },
     { crop_pct: 2 },
+    { include_top: true },
+    { keep_aspect_ratio: true },
   ])('the schema refuses %j', (config) => {
     expect(preprocessorConfigSchema().safeParse(config).success).toBe(false);
   });
