@@ -133,7 +133,7 @@ export function nativeSha256(): ((messages: readonly TensorData[], digests: Uint
  * Frees an array's memory now rather than when garbage is collected, if it has all of its buffer: the array is empty then. Without native
  * code, nothing happens.
  */
-export function discard({ buffer, byteLength }: Uint8Array): void {
+export function discard({ buffer, byteLength }: ArrayBufferView): void {
   const loaded = loadBinding();
   if ('problem' in loaded || byteLength < buffer.byteLength) return;
   (loaded.exports as NativeBinding).discard(buffer as ArrayBuffer);

@@ -1,5 +1,6 @@
-import { open, readFile, stat } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import type { KernelEnum, Metadata, Sharp, SharpOptions } from 'sharp';
+import { discard } from '../backends/addon.js';
 import { ResidualSkipError } from '../errors.js';
 import { requirePackage } from '../util/packages.js';
 import {
@@ -59,14 +60,21 @@ interface ImageFileOptions extends DataLimits {
   readonly name?: string | undefined;
 }
 
+/** Larger files are left to sharp, which reads them piece by piece. */
+const NATIVE_BYTES = 1 << 26;
+
 /**
  * An image file for sharp. If its first bytes weren't checked, sharp would also render SVG: a few hundred bytes of it can take any
  * time and memory.
  * @throws INVALID_DATA, MISSING_DEPENDENCY
  */
-async function openImage(file: string | Uint8Array, { name, maxPixels = MAX_PIXELS }: ImageFileOptions) {
+async function openImage(
+  file: string | Uint8Array,
+  { name, maxPixels = MAX_PIXELS }: ImageFileOptions,
+  readsWhole = (_head: Buffer) => false,
+) {
   const what = `image ${name ?? (typeof file === 'string' ? file : 'bytes')}: it can't be decoded`;
-  const { head, source } = await headOf(file).catch((cause: Error) => {
+  const { head, source, read } = await headOf(file, readsWhole).catch((cause: Error) => {
     const isAddress = typeof file === 'string' && /^https?:\/\//.test(file);
     const wayOut = isAddress ? '; download it, or give a URL object in code' : '';
     throw invalid(what, `${cause.message}${wayOut}`, cause);
@@ -83,20 +91,35 @@ async function openImage(file: string | Uint8Array, { name, maxPixels = MAX_PIXE
     });
   };
   const open = () => loadSharp()(source, { failOn: 'warning', limitInputPixels: maxPixels });
-  return { open, head, source, maxPixels, failed };
+  return { open, head, source, read, maxPixels, failed };
 }
 
-/** Its first bytes, and what is to be read: of a small file all of it is here. */
-async function headOf(file: string | Uint8Array): Promise<{ head: Buffer; source: string | Uint8Array }> {
+interface OpenedFile {
+  readonly head: Buffer;
+  /** What is to be read. */
+  readonly source: string | Uint8Array;
+  /** All that was read for this. */
+  readonly read: readonly Buffer[];
+}
+
+/** Its first bytes, and what is to be read: of a small file, and of one with a head for which `readsWhole`, all of it is here. */
+async function headOf(file: string | Uint8Array, readsWhole: (head: Buffer) => boolean): Promise<OpenedFile> {
   if (typeof file !== 'string') {
     const head = Buffer.from(file.buffer, file.byteOffset, Math.min(file.length, HEAD_BYTES));
-    return { head, source: file };
+    return { head, source: file, read: [] };
   }
   const handle = await open(file);
   try {
-    const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(HEAD_BYTES), 0, HEAD_BYTES, 0);
+    const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafeSlow(HEAD_BYTES), 0, HEAD_BYTES, 0);
     const head = buffer.subarray(0, bytesRead);
-    return { head, source: bytesRead > 0 && bytesRead < HEAD_BYTES ? head : file };
+    if (bytesRead < HEAD_BYTES) return { head, source: bytesRead > 0 ? head : file, read: [buffer] };
+    if (!readsWhole(head)) return { head, source: file, read: [buffer] };
+    const { size } = await handle.stat();
+    if (size <= HEAD_BYTES || size > NATIVE_BYTES) return { head, source: file, read: [buffer] };
+    const whole = Buffer.allocUnsafeSlow(size);
+    head.copy(whole);
+    const rest = await handle.read(whole, HEAD_BYTES, size - HEAD_BYTES, HEAD_BYTES);
+    return { head, source: whole.subarray(0, HEAD_BYTES + rest.bytesRead), read: [buffer, whole] };
   } finally {
     await handle.close();
   }
@@ -176,10 +199,13 @@ interface Decoding extends ImageFileOptions {
  * limit; MISSING_DEPENDENCY without sharp
  */
 export async function decodeImage(file: string | Uint8Array, options: Decoding = {}): Promise<RawImage> {
-  const { open, head, source, failed } = await openImage(file, options);
+  const { open, head, source, read, failed } = await openImage(file, options, mayBePlain);
   try {
     const native = await decodedNatively(head, source, options);
-    if (native) return native;
+    if (native) {
+      for (const bytes of read) discard(bytes);
+      return native;
+    }
     const image = open();
     const target = options.resize && (await shrunkOnLoad(image, head, options.resize));
     if (!target) return await toRaw(image.rotate());
@@ -190,17 +216,15 @@ export async function decodeImage(file: string | Uint8Array, options: Decoding =
   }
 }
 
-/** Larger files are left to sharp, which reads them piece by piece. */
-const NATIVE_BYTES = 1 << 26;
+/** Whether a file that begins like this may be a JPEG that native code decodes. */
+function mayBePlain(head: Buffer): boolean {
+  return head[0] === 0xff && frameOf(head)?.isPlain !== false;
+}
 
 /** A JPEG as native code decodes it; undefined if it is no JPEG or can't be decoded like that. */
 async function decodedNatively(head: Buffer, source: string | Uint8Array, options: Decoding) {
-  if (head[0] !== 0xff || frameOf(head)?.isPlain === false) return undefined;
-  if (typeof source !== 'string') {
-    return decodeJpeg(Buffer.from(source.buffer, source.byteOffset, source.byteLength), options);
-  }
-  const { size } = await stat(source);
-  return size > NATIVE_BYTES ? undefined : decodeJpeg(await readFile(source), options);
+  if (typeof source === 'string' || !mayBePlain(head)) return undefined;
+  return decodeJpeg(Buffer.from(source.buffer, source.byteOffset, source.byteLength), options);
 }
 
 /** How sharp resizes a JPEG that it decodes at a part of its size; undefined for any other image. */

@@ -1,5 +1,6 @@
 /** JPEG files that native code decodes: upright, whole or at a part of their size. */
 import { nativeJpeg } from '../backends/addon.js';
+import { isSrgb } from './icc.js';
 import { MAX_PIXELS } from './limits.js';
 import type { ResizeKernel, ResizeRule, Size } from './resize-rule.js';
 
@@ -50,7 +51,7 @@ const NO_FRAMES = [0xc4, 0xc8, 0xcc];
 export function frameOf(bytes: Buffer): JpegFrame | undefined {
   let frame: (Size & { channels: number }) | undefined;
   let hasExif = false;
-  let [orientation, isPlain] = [1, true];
+  let [orientation, isPlain, hasProfile] = [1, true, false];
   for (let at = 2; at + 10 <= bytes.length && bytes[at] === 0xff; ) {
     const marker = bytes[at + 1]!;
     if (marker === 0xff) {
@@ -74,13 +75,19 @@ export function frameOf(bytes: Buffer): JpegFrame | undefined {
       orientation = found ?? 1;
       isPlain &&= found !== undefined;
     }
-    // A version that libjpeg warns of, a profile, and other colours than YCbCr.
+    if (marker === APP2 && segment.toString('latin1', 0, 11) === 'ICC_PROFILE') {
+      hasProfile = true;
+      // The only part of it.
+      isPlain &&= segment[12] === 1 && segment[13] === 1 && isSrgb(segment.subarray(14));
+    }
+    // A version that libjpeg warns of, and other colours than YCbCr.
     isPlain &&= marker !== APP0 || segment.toString('latin1', 0, 4) !== 'JFIF' || segment[5] === 1;
-    isPlain &&= marker !== APP2 || segment.toString('latin1', 0, 11) !== 'ICC_PROFILE';
     isPlain &&= marker !== APP14 || segment.toString('latin1', 0, 5) !== 'Adobe' || segment[11] === 1;
     if (marker === SOS) break;
     at = end;
   }
+  // A profile of colours doesn't fit a grey image.
+  if (hasProfile) isPlain &&= frame?.channels === 3;
   return frame && { ...frame, hasExif, orientation, isPlain };
 }
 

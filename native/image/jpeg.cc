@@ -15,11 +15,8 @@ namespace {
 
 constexpr int kBlock = 64;
 constexpr int kMaxComponents = 3;
-// Behind a coefficient's own index come those to which a damaged block would lead.
-constexpr int kIndices = kBlock + 16;
-constexpr std::array<uint8_t, kIndices> kZigzag = [] {
-  std::array<uint8_t, kIndices> order{};
-  order.fill(kBlock);
+constexpr std::array<uint8_t, kBlock> kZigzag = [] {
+  std::array<uint8_t, kBlock> order{};
   int at = 0;
   for (int sum = 0; sum < 15; ++sum) {
     for (int i = 0; i <= sum; ++i) {
@@ -35,6 +32,7 @@ enum Marker : uint8_t { kSof0 = 0xc0, kSof1 = 0xc1, kDht = 0xc4, kRst0 = 0xd0, k
 struct Component {
   int id = 0, across = 1, down = 1;   // blocks of a unit
   int table = 0;                      // of quantisation
+  const int32_t* factors = nullptr;   // its numbers
   const JpegCode* means = nullptr;    // of the differences of means
   const JpegCode* others = nullptr;
   int columns = 8, rows = 8;          // pixels of a block
@@ -42,10 +40,16 @@ struct Component {
   int width = 0, height = 0;          // pixels
   ptrdiff_t stride = 0;
   std::vector<uint8_t> pixels;        // a row of those before, then the rows of a row of units
-  std::vector<int32_t> coefficients;  // of kLanes units, [down][across][kBlock + 1][kLanes]
+  std::vector<int32_t> coefficients;  // of kLanes units, [down][across][kBlock][kLanes]
   int32_t mean = 0;
 
   uint8_t* row(int y) { return pixels.data() + (y + 1) * stride + kLanes; }
+};
+
+// One of a unit, and where its first coefficient goes.
+struct Block {
+  Component* part;
+  int32_t* to;
 };
 
 class Decoder {
@@ -148,8 +152,8 @@ class Decoder {
       Component& component = component_[c];
       const int means = segment[2 + 2 * c] >> 4, others = segment[2 + 2 * c] & 15;
       if (segment[1 + 2 * c] != component.id || means > 3 || others > 3) return false;
-      component.means = &codes_[0][means], component.others = &codes_[1][others];
-      if (!component.means->is_known() || !component.others->is_known() || quantisation_[component.table][0] == 0) return false;
+      component.means = &codes_[0][means], component.others = &codes_[1][others], component.factors = quantisation_[component.table];
+      if (!component.means->is_known() || !component.others->is_known() || component.factors[0] == 0) return false;
     }
     return segment[1 + 2 * count] == 0 && segment[2 + 2 * count] == 63 && segment[3 + 2 * count] == 0;
   }
@@ -177,8 +181,17 @@ class Decoder {
       if (halves_ && part.width < 3) return false;
       part.stride = static_cast<ptrdiff_t>(whole_units) * part.across * part.columns + 4 * kLanes;
       part.pixels.resize(static_cast<size_t>(part.stride) * static_cast<size_t>(part.down * part.rows + 2));
-      part.coefficients.resize(static_cast<size_t>(part.down * part.across) * (kBlock + 1) * kLanes);
+      part.coefficients.resize(static_cast<size_t>(part.down * part.across) * kBlock * kLanes);
       if (part.last < 63) codes_[1][part.others - codes_[1]].make_skips();
+    }
+    for (int unit = 0; unit < kLanes; ++unit) {
+      for (Component& part : components()) {
+        for (int y = 0; y < part.down; ++y) {
+          for (int x = unit * part.across; x < (unit + 1) * part.across; ++x) {
+            blocks_.push_back({&part, group(part, y, x / kLanes) + x % kLanes});
+          }
+        }
+      }
     }
     line_.resize(3 * (static_cast<size_t>(request_.columns()) + 3 * kLanes));
     return true;
@@ -186,6 +199,7 @@ class Decoder {
 
   bool read_scan(uint8_t* pixels) {
     JpegBits bits(file_);
+    const size_t each = blocks_.size() / kLanes;
     int left = restart_, restarts = 0;
     for (int row = 0; row < unit_rows_; ++row) {
       for (int first = 0; first < units_; first += kLanes) {
@@ -193,15 +207,17 @@ class Decoder {
           if (part.last > 0) std::ranges::fill(part.coefficients, 0);
         }
         const int count = std::min(kLanes, units_ - first);
-        for (int unit = 0; unit < count; ++unit) {
-          if (restart_ > 0 && left-- == 0) {
+        for (int unit = 0; unit < count;) {
+          if (restart_ > 0 && left == 0) {
             if (!bits.ends_with(static_cast<uint8_t>(kRst0 + restarts++ % 8))) return false;
-            left = restart_ - 1;
+            left = restart_;
             for (Component& part : components()) part.mean = 0;
           }
-          for (Component& part : components()) {
-            if (!read_unit(bits, part, unit)) return false;
+          const int units = restart_ > 0 ? std::min(left, count - unit) : count - unit;
+          for (const Block& block : std::span(blocks_).subspan(static_cast<size_t>(unit) * each, static_cast<size_t>(units) * each)) {
+            if (!read_block(bits, block)) return false;
           }
+          unit += units, left -= units;
         }
         if (bits.damaged()) return false;
         for (Component& part : components()) transform(part, first);
@@ -211,36 +227,30 @@ class Decoder {
     return bits.ends_with(kEoi);
   }
 
-  bool read_unit(JpegBits& bits, Component& part, int unit) {
-    const int32_t* const factors = quantisation_[part.table];
-    for (int y = 0; y < part.down; ++y) {
-      for (int x = 0; x < part.across; ++x) {
-        const int block = unit * part.across + x;
-        int32_t* const to = group(part, y, block / kLanes) + block % kLanes;
-        bits.fill();
-        const JpegCode::Symbol mean = part.means->next_with_value(bits);
-        if (mean.advance() > 1) return false;
-        // A damaged file may add up to anything.
-        part.mean = static_cast<int16_t>(part.mean + mean.value());
-        to[0] = part.mean * factors[0];
-        int k = 1;
-        while (k <= part.last) {
-          bits.fill();
-          const JpegCode::Symbol symbol = part.others->next_with_value(bits);
-          if (symbol.advance() == 0) break;
-          k += symbol.advance();
-          if (k > kBlock) return false;
-          const size_t at = static_cast<size_t>(k - 1);
-          to[kZigzag[at] * kLanes] = symbol.value() * factors[at];
-        }
-        if (k > part.last && k < kBlock && !part.others->skip_block(bits, k)) return false;
-      }
+  bool read_block(JpegBits& bits, const Block& block) {
+    Component& part = *block.part;
+    const int32_t* const factors = part.factors;
+    bits.fill();
+    const JpegCode::Symbol mean = part.means->next(bits);
+    if (mean.advance > 1) return false;
+    // A damaged file may add up to anything.
+    part.mean = static_cast<int16_t>(part.mean + mean.value);
+    block.to[0] = part.mean * factors[0];
+    int k = 1;
+    while (k <= part.last) {
+      const JpegCode::Symbol symbol = part.others->next(bits);
+      if (symbol.advance == 0) return true;
+      k += symbol.advance;
+      if (k > kBlock) return false;
+      const size_t at = static_cast<size_t>(k - 1);
+      block.to[kZigzag[at] * kLanes] = symbol.value * factors[at];
+      bits.fill_some();
     }
-    return true;
+    return k == kBlock || part.others->skip_block(bits, k);
   }
 
   int32_t* group(Component& part, int y, int x) {
-    return part.coefficients.data() + static_cast<ptrdiff_t>(y * part.across + x) * (kBlock + 1) * kLanes;
+    return part.coefficients.data() + static_cast<ptrdiff_t>(y * part.across + x) * kBlock * kLanes;
   }
 
   void transform(Component& part, int first) {
@@ -309,12 +319,13 @@ class Decoder {
   std::span<const uint8_t> file_;
   const JpegRequest& request_;
   const KernelTable& table_;
-  int32_t quantisation_[4][kIndices] = {};
+  int32_t quantisation_[4][kBlock] = {};
   JpegCode codes_[2][4];
   Component component_[kMaxComponents];
   int components_ = 0, restart_ = 0, units_ = 0, unit_rows_ = 0;
   bool halves_ = false;
   int lag_ = 0;  // rows that wait for the next row of units
+  std::vector<Block> blocks_;  // of kLanes units, as in the file
   std::vector<uint8_t> line_;
 };
 

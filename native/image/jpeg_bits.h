@@ -16,9 +16,9 @@ class JpegBits {
  public:
   explicit JpegBits(std::span<const uint8_t> bytes) : at_(bytes.data()), end_(bytes.data() + bytes.size()) {}
 
-  // From now on, at least 32 bits can be read.
+  // From now on, at least kFilled bits can be read.
+  static constexpr int kFilled = 56;
   void fill() {
-    if (count_ >= 32) return;
     if (end_ - at_ >= 8) {
       uint64_t next;
       std::memcpy(&next, at_, sizeof next);
@@ -27,15 +27,24 @@ class JpegBits {
       if (has_ff == 0) {
         // Bits behind `count_` are read again, as the same.
         bits_ |= next >> count_;
-        const int taken = (63 - count_) >> 3;
-        at_ += taken;
-        count_ += taken * 8;
+        at_ += (63 - count_) >> 3;
+        count_ |= kFilled;
         return;
       }
     }
     fill_by_bytes();
   }
+  // The same, of kMost.
+  void fill_some() {
+    if (count_ < kFilled / 2) fill();
+  }
   int peek(int n) const { return static_cast<int>(bits_ >> (64 - n)); }
+  // The coefficient of which `size` bits follow behind the next `length`. The highest of them is 0 if it is negative.
+  int32_t value(int length, int size) const {
+    const uint64_t rest = bits_ << length;
+    const int32_t number = static_cast<int32_t>(rest >> 1 >> (63 - size)), negative = static_cast<int32_t>(~rest >> 63);
+    return number - (-negative & ((1 << size) - 1));
+  }
   void drop(int n) {
     bits_ <<= n;
     count_ -= n;
@@ -44,7 +53,7 @@ class JpegBits {
   bool damaged() const { return zeros_ > count_; }
   // Whether all bits were read, but for those that fill the last byte; then the next marker, of which the data ends.
   bool ends_with(uint8_t marker) {
-    const int left = count_ - static_cast<int>(zeros_);
+    const int64_t left = count_ - zeros_;
     if (left < 0 || left > 7) return false;
     while (end_ - at_ >= 2 && at_[0] == 0xff && at_[1] == 0xff) ++at_;
     if (end_ - at_ < 2 || at_[0] != 0xff || at_[1] != marker) return false;
@@ -56,10 +65,10 @@ class JpegBits {
  private:
   static constexpr uint64_t kEach = 0x0101010101010101;
 
-  void fill_by_bytes() {
+  [[gnu::noinline]] void fill_by_bytes() {
     if (count_ == 0) bits_ = 0;
     else bits_ &= ~uint64_t{0} << (64 - count_);
-    for (; count_ < 56; count_ += 8) {
+    for (; count_ < kFilled; count_ += 8) {
       uint64_t byte = 0;
       if (at_ < end_ && *at_ != 0xff) {
         byte = *at_++;
@@ -69,38 +78,30 @@ class JpegBits {
       } else {
         zeros_ += 8;
       }
-      bits_ |= byte << (56 - count_);
+      bits_ |= byte << (kFilled - count_);
     }
   }
 
   const uint8_t* at_;
   const uint8_t* end_;
   uint64_t bits_ = 0;  // the next is the highest
-  int count_ = 0;
+  // Of a type that no coefficient has, so that it stays in a register while these are stored.
+  int64_t count_ = 0;
   int64_t zeros_ = 0;  // how many of the bits lie behind the data
 };
-
-// The value of `size` bits, at least 1, that were read as a number.
-inline int32_t jpeg_value(int32_t number, int size) { return number < 1 << (size - 1) ? number - (1 << size) + 1 : number; }
 
 // A Huffman code of coefficients, or of the differences of means. A symbol is how many coefficients before it are zero (its upper four bits)
 // and how many bits of its value follow (its lower four).
 class JpegCode {
  public:
-  // One symbol with its value, in one number: bits in the file, coefficients that it moves on by (0 at the end of a block), and the value.
+  // Bits of a code and a value at most.
+  static constexpr int kMost = 16 + 11;
+
+  // By how many coefficients a symbol moves on, 0 at the end of a block, and its value.
   struct Symbol {
-    int32_t word;
-    int length() const { return word & 255; }
-    int advance() const { return word >> 8 & 255; }
-    int32_t value() const { return word >> 16; }
+    int advance;
+    int32_t value;
   };
-  // Several symbols whose values don't matter.
-  struct Skip {
-    uint8_t bits;
-    uint8_t advance;  // kPastEnd at the end of a block
-    int16_t last;     // the last coefficient from which on all of them belong to one block
-  };
-  static constexpr int kPastEnd = 64;
 
   // Of a table's 16 counts of codes by length, and their symbols. Returns false if there is no such code.
   bool read(std::span<const uint8_t> counts, std::span<const uint8_t> symbols, bool of_means) {
@@ -120,64 +121,41 @@ class JpegCode {
         if (of_means ? symbol > 11 : size > 10 || (size == 0 && symbol != 0 && symbol != 0xf0)) return false;
         if (length > kShort) continue;
         const int shift = kShort - length;
-        std::fill_n(short_.begin() + (code << shift), size_t{1} << shift, static_cast<uint16_t>(length << 8 | symbol));
+        std::fill_n(short_.begin() + (code << shift), size_t{1} << shift, static_cast<uint16_t>(entry_of(length, symbol)));
       }
       end_[static_cast<size_t>(length)] = code;
       code <<= 1;
     }
-    find_symbols();
     known_ = true;
     return true;
   }
   bool is_known() const { return known_; }
 
-  // The next symbol, 0 to 255; -1 if there is none. Takes at most 16 bits.
-  int next(JpegBits& bits) const {
-    const int entry = short_[static_cast<size_t>(bits.peek(kShort))];
-    if (entry != 0) {
-      bits.drop(entry >> 8);
-      return entry & 255;
-    }
-    for (int length = kShort + 1; length <= 16; ++length) {
-      const int code = bits.peek(length);
-      if (code >= end_[static_cast<size_t>(length)]) continue;
-      bits.drop(length);
-      return symbols_[static_cast<size_t>(code - first_[static_cast<size_t>(length)])];
-    }
-    return -1;
-  }
-  // The next symbol and its value. A code that there isn't leads past the end of any block. Takes at most 27 bits.
-  Symbol next_with_value(JpegBits& bits) const {
-    const Symbol known = whole_[static_cast<size_t>(bits.peek(kShort))];
-    if (known.length() != 0) {
-      bits.drop(known.length());
-      return known;
-    }
-    const int symbol = next(bits);
-    if (symbol < 0) return {2 * kPastEnd << 8};
-    const int size = symbol & 15;
-    if (size == 0) return {symbol == 0 ? 0 : 16 << 8};
-    const int32_t value = jpeg_value(bits.peek(size), size);
-    bits.drop(size);
-    return symbol_of(0, (symbol >> 4) + 1, value);
+  // The next symbol, of at most kMost bits. A code that there isn't leads past the end of any block.
+  Symbol next(JpegBits& bits) const {
+    int entry = short_[static_cast<size_t>(bits.peek(kShort))];
+    if (entry == 0) entry = long_entry(bits);
+    const int size = entry >> 5 & 15, all = entry & 31;
+    const Symbol symbol{entry >> 9, bits.value(all - size, size)};
+    bits.drop(all);
+    return symbol;
   }
 
-  // Moves on from coefficient k to behind the end of the block. Returns false if no block ends like this.
+  // Moves on from coefficient k, at least 1, to behind the end of the block. Returns false if no block ends like this. At first, at least
+  // kFilled - kMost bits can be read.
   bool skip_block(JpegBits& bits, int k) const {
-    while (true) {
-      bits.fill();
-      const Skip skip = skips_[static_cast<size_t>(bits.peek(kWindow))];
-      if (k <= skip.last) {
-        bits.drop(skip.bits);
-        k += skip.advance;
-      } else {
-        const int symbol = next(bits);
-        if (symbol <= 0) return symbol == 0;
-        bits.drop(symbol & 15);
-        k += (symbol >> 4) + 1;
-        if (k > kPastEnd) return false;
+    for (int steps = (JpegBits::kFilled - kMost) / kSkipBits;; steps = JpegBits::kFilled / kSkipBits) {
+      for (; steps > 0; --steps) {
+        const int skip = skips_[static_cast<size_t>(bits.peek(kWindow))];
+        k += skip >> 5;
+        if (k >= kPastEnd) {
+          if (k != kPastEnd && (k < kEnds || k >= kEnds + kPastEnd)) return skip_slowly(bits, k - (skip >> 5));
+          bits.drop(skip & 31);
+          return true;
+        }
+        bits.drop(skip & 31);
       }
-      if (k >= kPastEnd) return true;
+      bits.fill();
     }
   }
 
@@ -186,50 +164,61 @@ class JpegCode {
     if (!skips_.empty()) return;
     skips_.resize(size_t{1} << kWindow);
     for (int window = 0; window < 1 << kWindow; ++window) {
-      Skip& skip = skips_[static_cast<size_t>(window)];
       int used = 0, advance = 0;
-      skip.last = -1;
+      uint16_t& skip = skips_[static_cast<size_t>(window)];
+      skip = static_cast<uint16_t>(kUnknown << 5);
       while (used < kWindow) {
         const int rest = window << used & ((1 << kWindow) - 1);
         const int entry = short_[static_cast<size_t>(rest >> (kWindow - kShort))];
-        const int length = entry >> 8, symbol = entry & 255;
-        if (length == 0 || used + length > kWindow) break;
-        if (symbol == 0) {
-          skip = {static_cast<uint8_t>(used + length), kPastEnd, static_cast<int16_t>(kPastEnd - 1 - advance)};
-          break;
-        }
-        advance += (symbol >> 4) + 1;
-        used += length + (symbol & 15);
+        const int all = entry & 31, size = entry >> 5 & 15, moves = entry >> 9;
+        if (entry == 0 || used + all - size > kWindow || used + all > kSkipBits) break;
+        used += all;
+        advance += moves;
         if (advance >= kPastEnd) break;
-        skip = {static_cast<uint8_t>(used), static_cast<uint8_t>(advance), static_cast<int16_t>(kPastEnd - advance)};
+        skip = static_cast<uint16_t>((moves == 0 ? kEnds + advance : advance) << 5 | used);
+        if (moves == 0) break;
       }
     }
   }
 
  private:
-  static constexpr int kShort = 10;   // bits of codes that are looked up
-  static constexpr int kWindow = 12;  // bits in which symbols to be skipped begin
+  static constexpr int kPastEnd = 64;
+  static constexpr int kShort = 10;     // bits of codes that are looked up
+  static constexpr int kWindow = 12;    // bits in which symbols to be skipped begin
+  static constexpr int kSkipBits = 14;  // of such symbols and their values at most
+  // By how many coefficients a window moves on is added to kEnds if the block ends in it. kUnknown leads to neither end.
+  static constexpr int kEnds = 128, kUnknown = 64;
 
-  static Symbol symbol_of(int length, int advance, int32_t value) {
-    return {static_cast<int32_t>(static_cast<uint32_t>(value) << 16 | static_cast<uint32_t>(advance << 8 | length))};
+  // Bits of the code and the value, those of the value, and `advance`, from the lowest bits on.
+  static int entry_of(int length, int symbol) {
+    const int size = symbol & 15, advance = symbol == 0 ? 0 : (symbol >> 4) + 1;
+    return advance << 9 | size << 5 | (length + size);
   }
-  void find_symbols() {
-    for (int window = 0; window < 1 << kShort; ++window) {
-      const int entry = short_[static_cast<size_t>(window)];
-      const int symbol = entry & 255, size = symbol & 15, length = (entry >> 8) + size;
-      Symbol& whole = whole_[static_cast<size_t>(window)];
-      whole = {0};
-      if (entry == 0 || length > kShort) continue;
-      const int32_t value = size == 0 ? 0 : jpeg_value(window >> (kShort - length) & ((1 << size) - 1), size);
-      whole = symbol_of(length, symbol == 0 ? 0 : (symbol >> 4) + 1, value);
+
+  [[gnu::noinline]] int long_entry(const JpegBits& bits) const {
+    for (int length = kShort + 1; length <= 16; ++length) {
+      const int code = bits.peek(length);
+      if (code >= end_[static_cast<size_t>(length)]) continue;
+      return entry_of(length, symbols_[static_cast<size_t>(code - first_[static_cast<size_t>(length)])]);
     }
+    return 2 * kPastEnd << 9;
+  }
+
+  // The same symbol by symbol.
+  [[gnu::noinline]] bool skip_slowly(JpegBits& bits, int k) const {
+    while (k < kPastEnd) {
+      bits.fill();
+      const int advance = next(bits).advance;
+      if (advance == 0) return true;
+      k += advance;
+    }
+    return k == kPastEnd;
   }
 
   std::array<uint8_t, 256> symbols_{};
-  std::array<uint16_t, 1 << kShort> short_{};  // length and symbol; 0 for a longer code
-  std::array<Symbol, 1 << kShort> whole_{};    // with their values; length 0 for those that are longer
+  std::array<uint16_t, 1 << kShort> short_{};  // 0 for a longer code
   std::array<int, 17> first_{}, end_{};        // by length: what turns a code into an index, and the first code behind
-  std::vector<Skip> skips_;
+  std::vector<uint16_t> skips_;                // coefficients, and bits below
   bool known_ = false;
 };
 

@@ -119,6 +119,18 @@ RSKIP_INLINE void store_bytes(uint8_t* p, Bits a) {
   const __m128i high = _mm_or_si128(_mm256_castsi256_si128(hi), _mm256_extracti128_si256(hi, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi64(low, high));
 }
+RSKIP_INLINE void store_pairs(uint8_t* p, Bits a) {
+  const __m256i words = _mm256_set1_epi32(0xffff);
+  const __m256i pairs = _mm256_packus_epi32(_mm256_and_si256(a.lo, words), _mm256_and_si256(a.hi, words));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(pairs, 0xd8));
+}
+RSKIP_INLINE void store_triples(uint8_t* p, Bits a) {
+  const __m256i front = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+  const __m256i words = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 7, 7);
+  const auto packed = [&](__m256i half) { return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(half, front), words); };
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed(a.lo));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 24), packed(a.hi));
+}
 RSKIP_INLINE Bits round_to_bits(Vec a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
 RSKIP_INLINE Vec round_even(Vec a) { return {_mm256_round_ps(a.lo, 8), _mm256_round_ps(a.hi, 8)}; }
 

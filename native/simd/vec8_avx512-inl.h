@@ -101,6 +101,14 @@ RSKIP_INLINE Bits load_bytes(const uint8_t* p) { return {widened(p)}; }
 RSKIP_INLINE void store_bytes(uint8_t* p, Bits a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }
+RSKIP_INLINE void store_pairs(uint8_t* p, Bits a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a.v));
+}
+RSKIP_INLINE void store_triples(uint8_t* p, Bits a) {
+  const __m512i front = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+  const __m512i words = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 15, 15, 15, 15);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(words, _mm512_shuffle_epi8(a.v, front)));
+}
 RSKIP_INLINE Bits round_to_bits(Vec a) { return {_mm512_cvtps_epi32(a.v)}; }
 RSKIP_INLINE Vec round_even(Vec a) { return {_mm512_roundscale_ps(a.v, 0)}; }
 

@@ -74,6 +74,17 @@ RSKIP_INLINE void store_bytes(uint8_t* p, Bits a) {
   const uint16x8_t low = words(a.v[0], a.v[1]), high = words(a.v[2], a.v[3]);
   vst1q_u8(p, vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)));
 }
+RSKIP_INLINE void store_pairs(uint8_t* p, Bits a) {
+  RSKIP_UNROLL(2) for (int i = 0; i < 2; ++i) {
+    const uint16x8_t words = vuzp1q_u16(vreinterpretq_u16_s32(a.v[2 * i]), vreinterpretq_u16_s32(a.v[2 * i + 1]));
+    vst1q_u8(p + 16 * i, vreinterpretq_u8_u16(words));
+  }
+}
+RSKIP_INLINE void store_triples(uint8_t* p, Bits a) {
+  constexpr uint8_t kFront[16] = {0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 255, 255, 255, 255};
+  const uint8x16_t front = vld1q_u8(kFront);
+  RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) vst1q_u8(p + 12 * i, vqtbl1q_u8(vreinterpretq_u8_s32(a.v[i]), front));
+}
 RSKIP_INLINE Bits round_to_bits(Vec a) { RSKIP_EACH_QUARTER(Bits, vcvtnq_s32_f32(a.v[i])) }
 RSKIP_INLINE Vec round_even(Vec a) { RSKIP_EACH_QUARTER(Vec, vrndnq_f32(a.v[i])) }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 
 #include "simd/vec_scalar-inl.h"
 
@@ -97,6 +98,20 @@ inline Bits load_bytes(const uint8_t* p) {
 // The low bytes.
 inline void store_bytes(uint8_t* p, Bits a) {
   for (int32_t lane : a.v) *p++ = static_cast<uint8_t>(lane);
+}
+// The low 16 bits.
+inline void store_pairs(uint8_t* p, Bits a) {
+  for (int32_t lane : a.v) {
+    *p++ = static_cast<uint8_t>(lane);
+    *p++ = static_cast<uint8_t>(lane >> 8);
+  }
+}
+// The low 24 bits; up to 16 more bytes may be written behind them.
+inline void store_triples(uint8_t* p, Bits a) {
+  for (int32_t lane : a.v) {
+    std::memcpy(p, &lane, sizeof lane);
+    p += 3;
+  }
 }
 // To the nearest integer, of two equally near to the even one; |a| is below 2^22.
 inline Bits round_to_bits(Vec a) {

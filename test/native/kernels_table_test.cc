@@ -369,7 +369,7 @@ Result run_inverse8(const KernelTable& table) {
 Result run_paint8(const KernelTable& table) {
   const auto rows = random_integers<uint8_t>(5 * 96, 1, 0, 255);
   const auto row = [&](int i) { return rows.data() + 96 * i + 16; };
-  std::vector<uint8_t> rgb(3 * 64 + 1);
+  std::vector<uint8_t> rgb(3 * 64 + 16);
   Result all;
   for (const PaintArgs8& args : {PaintArgs8{row(0), {row(1), row(2)}, {row(3), row(4)}, true, 37, rgb.data()},
                                  PaintArgs8{row(0), {row(1), row(2)}, {}, true, 37, rgb.data()},

@@ -115,21 +115,15 @@ inline void inverse8(const InverseArgs8& args) {
 
 // 32 colours of a row, of which one or two rows of the file's make one.
 RSKIP_INLINE void double_colours(const uint8_t* near, const uint8_t* far, uint8_t* y) {
-  int16_t sum[kLanes + 2];
-  if (far == nullptr) {
-    for (int i = 0; i < kLanes; ++i) {
-      const int middle = 3 * near[i];
-      y[2 * i] = static_cast<uint8_t>((middle + near[i - 1] + 1) >> 2);
-      y[2 * i + 1] = static_cast<uint8_t>((middle + near[i + 1] + 2) >> 2);
-    }
-    return;
-  }
-  for (int i = 0; i < kLanes + 2; ++i) sum[i] = static_cast<int16_t>(3 * near[i - 1] + far[i - 1]);
-  for (int i = 0; i < kLanes; ++i) {
-    const int middle = 3 * sum[i + 1];
-    y[2 * i] = static_cast<uint8_t>((middle + sum[i] + 8) >> 4);
-    y[2 * i + 1] = static_cast<uint8_t>((middle + sum[i + 2] + 7) >> 4);
-  }
+  const auto sum = [&](int at) {
+    const Bits bytes = load_bytes(near + at);
+    return far ? add_bits(mul_bits(bytes, 3), load_bytes(far + at)) : bytes;
+  };
+  const Bits middle = mul_bits(sum(0), 3);
+  const Bits even = add_bits(middle, sum(-1)), odd = add_bits(middle, sum(1));
+  const Bits pair[2] = {far ? shift_right<4>(add_bits(even, 8)) : shift_right<2>(add_bits(even, 1)),
+                        far ? shift_right<4>(add_bits(odd, 7)) : shift_right<2>(add_bits(odd, 2))};
+  store_pairs(y, or_bits(pair[0], shift_left<8>(pair[1])));
 }
 
 // 16 pixels.
@@ -140,10 +134,7 @@ RSKIP_INLINE void to_rgb(const uint8_t* y, const uint8_t* blue, const uint8_t* r
   const Bits r = clamped(add_bits(luminance, rounded<16>(mul_bits(cr, 91881))));
   const Bits g = clamped(add_bits(luminance, rounded<16>(add_bits(mul_bits(cb, -22554), mul_bits(cr, -46802)))));
   const Bits b = clamped(add_bits(luminance, rounded<16>(mul_bits(cb, 116130))));
-  int32_t pixels[kLanes];
-  store_bits(pixels, or_bits(r, or_bits(shift_left<8>(g), shift_left<16>(b))));
-  // The fourth byte of each pixel is overwritten by the next.
-  RSKIP_UNROLL(16) for (int i = 0; i < kLanes; ++i) std::memcpy(rgb + 3 * i, pixels + i, 4);
+  store_triples(rgb, or_bits(r, or_bits(shift_left<8>(g), shift_left<16>(b))));
 }
 
 inline void paint8(const PaintArgs8& a) {

@@ -229,7 +229,7 @@ struct PaintArgs8 {
   const uint8_t* far[2] = {};
   bool halves = false;
   int width = 0;
-  uint8_t* rgb = nullptr;  // of whole vectors of 32 pixels, and one byte
+  uint8_t* rgb = nullptr;  // of whole vectors of 32 pixels, and 16 more bytes
 };
 
 }  // namespace rskip

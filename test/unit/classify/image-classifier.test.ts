@@ -105,6 +105,17 @@ describe('classify', () => {
     for (const { data } of decoded) expect(data.buffer.byteLength).toBe(0);
   });
 
+  test('prepared images are freed after their run, and not the bytes that were given', async () => {
+    const apply = jest.spyOn(classifier.preprocessor, 'apply');
+    const file = new Uint8Array(readFileSync(join(IMAGES, 'cat-0000.jpg')));
+    await classifier.classify([file, file]);
+    const prepared = await Promise.all(apply.mock.results.map(({ value }) => value));
+    apply.mockRestore();
+    expect(prepared).toHaveLength(2);
+    for (const { data } of prepared) expect(data.buffer.byteLength).toBe(0);
+    expect(file[0]).toBe(0xff);
+  });
+
   test('answers for no images with no answers', async () => {
     expect(await classifier.classify([])).toEqual([]);
   });

@@ -35,6 +35,56 @@ function turned(file: Buffer, orientation: number): Buffer {
   return Buffer.concat([file.subarray(0, 2), exif, file.subarray(2)]);
 }
 
+const SRGB = [0.43607, 0.22249, 0.01392, 0.38515, 0.71687, 0.09708, 0.14307, 0.06061, 0.7141];
+const fixed = (value: number) => Math.round(value * 65536);
+const int = (value: number) => [24, 16, 8, 0].map((shift) => (value >> shift) & 255);
+/** A curve of `count` numbers. */
+const curveOf = (curve: (x: number) => number, count: number) =>
+  Buffer.concat([
+    Buffer.from([...Buffer.from('curv\0\0\0\0'), ...int(count)]),
+    ...Array.from({ length: count }, (_, i) => int(Math.round(65535 * curve(i / (count - 1)))).slice(2)).map(
+      (bytes) => Buffer.from(bytes),
+    ),
+  ]);
+const linear = (x: number) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+const PARAMETRIC = Buffer.from([
+  ...Buffer.from('para\0\0\0\0\0\x03\0\0'),
+  ...[2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045].flatMap((value) => int(fixed(value))),
+]);
+
+/** A colour profile of primaries, one curve, and any other tag. */
+function profileOf(primaries: readonly number[], curve: Buffer, other = 'desc'): Buffer {
+  const xyz = [0, 3, 6].map((at) =>
+    Buffer.from([
+      ...Buffer.from('XYZ \0\0\0\0'),
+      ...primaries.slice(at, at + 3).flatMap((value) => int(fixed(value))),
+    ]),
+  );
+  const parts = [...xyz, curve];
+  const tags = ['rXYZ', 'gXYZ', 'bXYZ', 'rTRC', 'gTRC', 'bTRC', other];
+  const offsets = parts.map(
+    (_, i) => 132 + 12 * tags.length + parts.slice(0, i).reduce((sum, { length }) => sum + length, 0),
+  );
+  const table = tags.flatMap((tag, i) => {
+    const part = Math.min(i, 3);
+    return [...Buffer.from(tag), ...int(offsets[part]!), ...int(parts[part]!.length)];
+  });
+  const header = Buffer.alloc(128);
+  header.writeUInt32BE(offsets[3]! + curve.length, 0);
+  header.writeUInt32BE(0x0420_0000, 8);
+  header.write('mntrRGB XYZ ', 12, 'latin1');
+  header.write('acsp', 36, 'latin1');
+  Buffer.from([0, 0, 0xf6, 0xd6, 0, 1, 0, 0, 0, 0, 0xd3, 0x2d]).copy(header, 68);
+  return Buffer.concat([header, Buffer.from(int(tags.length)), Buffer.from(table), ...parts]);
+}
+
+function withProfile(file: Buffer, profile: Buffer): Buffer {
+  const segment = Buffer.concat([Buffer.from('ICC_PROFILE\0\x01\x01', 'latin1'), profile]);
+  const length = segment.length + 2;
+  const head = Buffer.from([0xff, 0xe2, length >> 8, length & 255]);
+  return Buffer.concat([file.subarray(0, 2), head, segment, file.subarray(2)]);
+}
+
 describe('native code decodes the pixels that sharp decodes', () => {
   test.each<JpegOptions>([
     { chromaSubsampling: '4:2:0', quality: 75 },
@@ -58,6 +108,13 @@ describe('native code decodes the pixels that sharp decodes', () => {
     await expectSame(file);
   });
 
+  test('a profile of sRGB leaves pixels as they are', async () => {
+    for (const curve of [curveOf(linear, 1024), PARAMETRIC]) {
+      await expectSame(withProfile(await part(83, 60).jpeg().toBuffer(), profileOf(SRGB, curve)));
+    }
+    await expectSame(await part(83, 60).withIccProfile('srgb').jpeg().toBuffer());
+  });
+
   test('grey, and with restarts', async () => {
     const grey = await part(61, 47).toColourspace('b-w').jpeg().toBuffer();
     const [image, wanted] = [await decodeJpeg(grey, {}), await bySharp(grey)];
@@ -75,6 +132,37 @@ test.each<[string, (image: Sharp) => Sharp]>([
   const file = await make(part(40, 30)).toBuffer();
   expect(await decodeJpeg(file, {})).toBeUndefined();
   expect(await decodeImage(file)).toMatchObject({ width: 40, height: 30 });
+});
+
+test('a profile of other colours, or a damaged one, is left to sharp', async () => {
+  const file = await part(16, 16).jpeg().toBuffer();
+  const isLeft = async (profile: Buffer) => (await decodeJpeg(withProfile(file, profile), {})) === undefined;
+  const own = profileOf(SRGB, PARAMETRIC);
+  expect(await isLeft(own)).toBe(false);
+  const wide = profileOf(SRGB.with(3, 0.292), PARAMETRIC);
+  expect(await isLeft(wide)).toBe(true);
+  const [plain, converted] = [await decodeImage(file), await decodeImage(withProfile(file, wide))];
+  expect(Buffer.compare(converted.data, plain.data)).not.toBe(0);
+  expect(
+    await isLeft(
+      profileOf(
+        SRGB,
+        curveOf((x) => x ** 2.2, 256),
+      ),
+    ),
+  ).toBe(true);
+  expect(
+    await isLeft(
+      profileOf(
+        SRGB,
+        curveOf((x) => x, 1),
+      ),
+    ),
+  ).toBe(true);
+  expect(await isLeft(profileOf(SRGB, PARAMETRIC, 'A2B0'))).toBe(true);
+  for (let end = 0; end < own.length; end++) expect(await isLeft(own.subarray(0, end))).toBe(true);
+  const grey = await part(16, 16).toColourspace('b-w').jpeg().toBuffer();
+  expect(await decodeJpeg(withProfile(grey, own), {})).toBeUndefined();
 });
 
 test('what is damaged, torn or too large is left to sharp', async () => {
