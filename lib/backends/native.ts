@@ -1,7 +1,7 @@
 import { ResidualSkipError } from '../errors.js';
 import { NONE, type OpName, type Program } from '../model/program/program.js';
 import type { AuditLines } from '../skip/observer.js';
-import { forget, recalled, sourceOf } from '../tensor/recall.js';
+import { forget, recalled, sourceOf, type WeightFile } from '../tensor/recall.js';
 import {
   binding,
   type CompileArguments,
@@ -40,11 +40,20 @@ const READS_FILES = process.platform !== 'win32';
 function compileArguments(program: Program, progress?: Int32Array): CompileArguments {
   const { words, constants, ids } = encodeProgram(program);
   if (!READS_FILES) for (const data of constants) recalled(data);
-  const sources = constants.map(sourceOf);
-  const kept = constants.map((data, i) => (sources[i] ? WITHOUT_MEMORY : data));
-  const places = Float64Array.from(
-    sources.flatMap((source) => (source ? [source.file.descriptor, source.offset] : [-1, 0])),
-  );
+  const places = new Float64Array(2 * constants.length);
+  // To ask a file for its descriptor is to look whether it is the same.
+  const descriptors = new Map<WeightFile, number>();
+  const kept = constants.map((data, i) => {
+    const source = sourceOf(data);
+    if (!source) {
+      places[2 * i] = -1;
+      return data;
+    }
+    const descriptor = descriptors.get(source.file) ?? source.file.descriptor;
+    descriptors.set(source.file, descriptor);
+    places.set([descriptor, source.offset], 2 * i);
+    return WITHOUT_MEMORY;
+  });
   return [words, kept, ids, progress, program.precision === 'bfloat16', places];
 }
 

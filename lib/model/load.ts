@@ -24,7 +24,7 @@ import { metadataOf } from './read/metadata.js';
 import type { Model } from './read/model.js';
 import { type DecodedModel, decodeModel } from './read/onnx.js';
 import { decodingModelProto, type GraphProto, type ModelProto } from './read/proto.js';
-import { toBigInt } from './read/tensor-proto.js';
+import { toNumber } from './read/tensor-proto.js';
 
 export { unsupportedOperators } from './lower/unsupported.js';
 
@@ -148,7 +148,7 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
 
 /** Elements of all initialisers; decoding has checked their shapes. */
 function parametersOf({ initializer = [], node = [] }: GraphProto = {}): number {
-  const own = initializer.map(({ dims = [] }) => sizeOf(dims.map((dim) => Number(toBigInt(dim)))));
+  const own = initializer.map(({ dims = [] }) => sizeOf(dims.map(toNumber)));
   const nested = node.flatMap(({ attribute = [] }) => attribute.map(({ g }) => (g ? parametersOf(g) : 0)));
   return [...own, ...nested].reduce((sum, count) => sum + count, 0);
 }

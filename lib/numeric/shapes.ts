@@ -4,12 +4,14 @@ export type Shape = readonly number[];
 /** How many elements a tensor of that shape has. */
 export function sizeOf(shape: Shape): number {
   let size = 1;
-  for (const length of shape) size *= length;
+  for (let axis = 0; axis < shape.length; axis++) size *= shape[axis]!;
   return size;
 }
 
 export function sameShape(a: Shape, b: Shape): boolean {
-  return a.length === b.length && a.every((length, axis) => length === b[axis]);
+  let same = a.length === b.length;
+  for (let axis = 0; same && axis < a.length; axis++) same = a[axis] === b[axis];
+  return same;
 }
 
 /** The shape that numpy broadcasts `shapes` to; undefined when they don't fit together. */

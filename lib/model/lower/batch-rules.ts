@@ -36,6 +36,9 @@ type StepOf<Op> = Extract<IrStep, { op: Op }>;
 export const sameBatch = (a: Batch | undefined, b: Batch | undefined): boolean =>
   a?.axis === b?.axis && a?.post === b?.post;
 
+/** Of steps that mix items whatever their shapes are. */
+export const mixes = (): undefined => undefined;
+
 /** The batch of the first input, which alone may be batched. */
 const first = ({ batches: [x, ...others] }: View): Batch | undefined =>
   others.every((batch) => batch === undefined) ? x : undefined;
@@ -156,7 +159,7 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
   softmax: (view, { attrs }) => across(view, attrs.axis),
   layerNorm: (view, { attrs }) => across(view, attrs.axis),
   // Made only after batches have been analysed.
-  attention: () => undefined,
+  attention: mixes,
   argMax: (view, { attrs }) => reduced(view, [attrs.axis]),
   topK: (view, { attrs }) => across(view, attrs.axis),
   oneHot: (view, { attrs }) => {
@@ -185,7 +188,7 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
   quantize: scaled,
   dequantize: scaled,
   // One range for all items.
-  dynamicQuantize: () => undefined,
+  dynamicQuantize: mixes,
   qconv: (view) => (first(view)?.axis === 0 ? first(view) : undefined),
   qmatmul: ({ batches: [a, b, ...others], shapes, ...rest }) =>
     others.every((batch) => batch === undefined)
@@ -211,5 +214,5 @@ export const BATCH_RULES: { readonly [Op in Exclude<OpName, 'branch' | 'jump'>]:
   },
   scatterElements: (view, { attrs }) => together(view, attrs.axis),
   // Indices name positions on the axes of all items.
-  scatterNd: () => undefined,
+  scatterNd: mixes,
 };

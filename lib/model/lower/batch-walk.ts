@@ -3,7 +3,7 @@ import { recalled } from '../../tensor/recall.js';
 import { allocate, type TensorData } from '../../tensor/tensor.js';
 import type { IrBranch, IrOp, IrStep } from '../program/ir.js';
 import { NONE, type Value, type ValueId } from '../program/program.js';
-import { BATCH_RULES, type Batch, sameBatch, type View } from './batch-rules.js';
+import { BATCH_RULES, type Batch, mixes, sameBatch, type View } from './batch-rules.js';
 import type { LoweredGraph } from './lowering.js';
 
 /** One item cut out of a graph that was lowered for several. */
@@ -16,17 +16,17 @@ export interface OneItem extends LoweredGraph {
  * Follows the batch axis through a lowered graph, and cuts one item out of every value.
  * @param many the graph lowered for `items` (at least 2) of them
  * @param carriers inputs whose axis 0 is the batch
- * @returns the reason when the graph mixes items
+ * @returns the reason when the graph mixes items, and whether it does so for all lengths
  */
 export function oneItemOf(
   many: LoweredGraph,
   items: number,
   carriers: ReadonlySet<string>,
-): OneItem | { readonly reason: string } {
+): OneItem | { readonly reason: string; readonly always: boolean } {
   const walk = new Walk(many, items, carriers);
   const ops = walk.over(many.ops);
   const reason = walk.problem ?? walk.wideOutput(many.outputs);
-  if (reason !== undefined) return { reason };
+  if (reason !== undefined) return { reason, always: walk.alwaysMixes };
   const batched = many.outputs.map((id) => walk.isBatched(id));
   return { ...many, values: walk.values, ops, batched };
 }
@@ -86,6 +86,8 @@ class Walk {
   readonly values: Value[];
   /** Why items can't be run one by one. */
   problem: string | undefined;
+  /** Whether they can't for any lengths. */
+  alwaysMixes = false;
   private readonly batches = new Map<ValueId, Batch>();
 
   constructor(
@@ -153,6 +155,7 @@ class Walk {
     const rule = BATCH_RULES[step.op] as (view: View, step: IrStep) => Batch | undefined;
     const batch = rule(view, step);
     if (!batch) {
+      this.alwaysMixes = rule === mixes;
       this.problem =
         uneven === undefined
           ? `node '${step.node}' moves, reduces or indexes the batch axis`

@@ -3,6 +3,7 @@ import { ResidualSkipError } from '../../errors.js';
 import type { Sliced } from '../../util/slices.js';
 import type { Dimension, Graph, ModelPort } from '../read/graph.js';
 import type { Binding, Model, ModelInput } from '../read/model.js';
+import { separateItem } from './batch-proof.js';
 import { differenceOf, type OneItem, oneItemOf } from './batch-walk.js';
 import { decidingInputs } from './bound.js';
 import { foldCacheOf, LoweringBudget } from './fold.js';
@@ -87,15 +88,16 @@ function* analyse({ graph, opset, runnable, mixes }: Given, bound: ReadonlySet<s
       if (items === 1 && !open && 'ops' in lowered) keepLowered(graph, binding, lowered);
       return lowered;
     };
-    const result = yield* tryBatches({ graph, inputs, batch, open, mixes, lower });
+    const result = yield* tryBatches({ graph, opset, inputs, batch, open, mixes, lower });
     if (result instanceof ResidualSkipError) {
       if (open && result.code !== 'UNSUPPORTED_MODEL') continue;
       const traced = open ? undefined : yield* tracedBatch(graph, batch, lower);
       if (!traced) throw result;
       return yield* analyse({ graph: traced, opset, runnable, mixes }, bound);
     }
-    if (result.batching === 'item') return result;
-    failed ??= result;
+    failed ??= result.batching;
+    if (result.batching.batching === 'item') return result.batching;
+    if (result.always) break;
   }
   return failed ?? whole(graph, inputs, 'no trial length of its symbolic axes fits the model');
 }
@@ -136,6 +138,7 @@ function likelyBatches({ nodes, constants }: Graph): number[] {
 
 interface Trial {
   readonly graph: Graph;
+  readonly opset: number;
   readonly inputs: readonly ModelInput[];
   readonly batch: Dimension | undefined;
   /** Axes other than the batch have no fixed length. */
@@ -146,38 +149,50 @@ interface Trial {
   readonly lower: (items: number) => Sliced<LoweredGraph | ResidualSkipError>;
 }
 
+/** What one length shows. */
+interface Outcome {
+  readonly batching: Batching;
+  /** Whether other lengths show the same. */
+  readonly always: boolean;
+}
+
 /** @returns the error when the graph can't be lowered at all */
-function* tryBatches(trial: Trial): Sliced<Batching | ResidualSkipError> {
-  const { graph, inputs, batch, open, mixes, lower } = trial;
+function* tryBatches(trial: Trial): Sliced<Outcome | ResidualSkipError> {
+  const { graph, opset, inputs, batch, open, mixes, lower } = trial;
   const fixed = typeof batch === 'number' && batch > 1;
   const declared = yield* lower(fixed ? batch : 1);
-  const alone = (reason: string) =>
+  const alone = (reason: string, always: boolean): Outcome | ResidualSkipError =>
     declared instanceof ResidualSkipError
       ? declared
-      : whole(graph, inputs, reason, declared, open || typeof batch === 'string');
-  if (mixes !== undefined) return alone(mixes);
-  if (batch === undefined) return alone('no input begins with an axis of length 1 or of any length');
+      : { batching: whole(graph, inputs, reason, declared, open || typeof batch === 'string'), always };
+  if (mixes !== undefined) return alone(mixes, true);
+  if (batch === undefined) return alone('no input begins with an axis of length 1 or of any length', true);
   if (typeof batch === 'string' && graph.inputs.some(({ shape }) => shape.indexOf(batch, 1) > 0)) {
-    return alone(`axis '${batch}' is also a later axis of an input`);
-  }
-  const many = fixed ? declared : yield* lower(TRIAL_BATCH);
-  if (many instanceof ResidualSkipError) {
-    return alone(`a batch of ${TRIAL_BATCH} doesn't fit: ${many.message}`);
+    return alone(`axis '${batch}' is also a later axis of an input`, true);
   }
   const carriers = new Set(graph.inputs.filter(({ shape }) => shape[0] === batch).map(({ name }) => name));
+  const shown =
+    fixed || declared instanceof ResidualSkipError
+      ? undefined
+      : separateItem(graph, opset, declared, carriers);
+  if (shown) return itemByItem(trial, carriers, shown);
+  const many = fixed ? declared : yield* lower(TRIAL_BATCH);
+  if (many instanceof ResidualSkipError) {
+    return alone(`a batch of ${TRIAL_BATCH} doesn't fit: ${many.message}`, false);
+  }
   const item = oneItemOf(many, fixed ? batch : TRIAL_BATCH, carriers);
-  if ('reason' in item) return alone(item.reason);
+  if ('reason' in item) return alone(item.reason, item.always);
   if (fixed) return itemByItem(trial, carriers, item, batch);
   const difference = declared instanceof ResidualSkipError ? declared.message : differenceOf(item, declared);
   if (difference === undefined) return itemByItem(trial, carriers, item);
   // A file for one item means what it says, also where Squeeze removes the batch axis of an output.
-  if (batch === 1 && !sameOutputs(item, declared)) return alone(difference);
+  if (batch === 1 && !sameOutputs(item, declared)) return alone(difference, false);
   // A batch of one may be a special case, as for Squeeze, which then loses the batch axis.
   const otherwiseSame = declared instanceof ResidualSkipError || !differenceOf(item, declared, true);
   const more = otherwiseSame ? yield* lower(SECOND_TRIAL_BATCH) : undefined;
   const second = more && 'ops' in more ? oneItemOf(more, SECOND_TRIAL_BATCH, carriers) : undefined;
   const independent = second && 'ops' in second && !differenceOf(item, second);
-  return independent ? itemByItem(trial, carriers, item, TRIAL_BATCH) : alone(difference);
+  return independent ? itemByItem(trial, carriers, item, TRIAL_BATCH) : alone(difference, false);
 }
 
 function sameOutputs(item: OneItem, declared: LoweredGraph | ResidualSkipError): boolean {
@@ -191,8 +206,8 @@ function itemByItem(
   carriers: ReadonlySet<string>,
   { values, outputs, batched }: OneItem,
   loweredItems?: number,
-): Batching {
-  return {
+): Outcome {
+  const batching: Batching = {
     inputs: inputs.map((port) => ({ ...port, batched: carriers.has(port.name) })),
     outputs: graph.outputs.map((port, i) => {
       const shape = outputShape(port, values[outputs[i]!]!.shape, open);
@@ -201,6 +216,7 @@ function itemByItem(
     batching: 'item',
     ...(loweredItems !== undefined && { loweredItems }),
   };
+  return { batching, always: false };
 }
 
 /**

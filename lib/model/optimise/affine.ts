@@ -46,7 +46,7 @@ function perChannel(
   if (aligned.some((length, axis) => length !== 1 && (axis !== channelAxis || length !== channels)))
     return undefined;
   const known = recalled(data);
-  return Float64Array.from({ length: channels }, (_, c) => known[known.length === 1 ? 0 : c]!);
+  return known.length === 1 ? new Float64Array(channels).fill(known[0]!) : new Float64Array(known);
 }
 
 /** The input and the function of a step that is an affine map of every channel (along `axis`), without its activation. */
@@ -59,7 +59,7 @@ export function asChannelAffine(
     if (axis !== 1) return undefined;
     const [input, scale, shift] = step.inputs as [ValueId, ValueId, ValueId];
     const [a, b] = [constant(region, scale), constant(region, shift)];
-    return a && b && { input, affine: { scale: Float64Array.from(a), shift: Float64Array.from(b) } };
+    return a && b && { input, affine: { scale: new Float64Array(a), shift: new Float64Array(b) } };
   }
   if (step.op !== 'binary') return undefined;
   const shape = region.shape(step.outputs[0]!);
@@ -137,8 +137,8 @@ export function foldIntoAffine(
 /** Writes `step` as an `affine` step on `input`. */
 export function affineStep(region: Region, step: WorkStep, input: ValueId, affine: ChannelAffine): WorkStep {
   const channels = affine.scale.length;
-  const scale = region.addValue(`${step.node}.scale`, 'float32', [channels], Float32Array.from(affine.scale));
-  const shift = region.addValue(`${step.node}.shift`, 'float32', [channels], Float32Array.from(affine.shift));
+  const scale = region.addValue(`${step.node}.scale`, 'float32', [channels], new Float32Array(affine.scale));
+  const shift = region.addValue(`${step.node}.shift`, 'float32', [channels], new Float32Array(affine.shift));
   const attrs = { act: activationOf(step) };
   return { op: 'affine', node: step.node, inputs: [input, scale, shift], outputs: step.outputs, attrs };
 }

@@ -34,7 +34,7 @@ function scaledBy(region: Region, step: WorkStepNamed<'binary'>, sums: ValueId, 
     return false;
   if (region.value(product.outputs[0]!).dtype !== 'int32') return false;
   const [a, w, , , zero = NONE, weightZero = NONE] = product.inputs as ValueId[];
-  const zeros = weightZero === NONE ? [0] : region.value(weightZero).data;
+  const zeros = weightZero === NONE ? Int32Array.of(0) : region.value(weightZero).data;
   const constant = data && zeros && !isBigData(zeros) && (dtype === 'int8' || dtype === 'uint8');
   const signed = constant ? signedWeight(region, w!, zeros) : { weight: w!, zero: weightZero };
   const vector = region.addValue(`${step.node}.scale`, 'float32', [factors], region.value(scale).data);

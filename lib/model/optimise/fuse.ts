@@ -1,4 +1,5 @@
 import { sameShape } from '../../numeric/shapes.js';
+import { append } from '../../util/maps.js';
 import { atOnce, isDue, type Sliced } from '../../util/slices.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../program/program.js';
 import { affineStep, asChannelAffine, foldIntoAffine, foldIntoLayer } from './affine.js';
@@ -12,40 +13,61 @@ import { matchSwish } from './swish.js';
 
 /** A rewriting rule: true when it changed the region. */
 type Rule = (region: Region, step: WorkStep) => boolean;
+/** By the operator of the steps that they look at. */
+type Rules = ReadonlyMap<WorkOp['op'], readonly Rule[]>;
+type RuleOf = readonly [rule: Rule, ...operators: WorkStep['op'][]];
 
-const SIMPLIFICATIONS: readonly Rule[] = [
-  dropNoOp,
-  mergeReshapes,
-  mergeTransposes,
-  toGlobalPool,
-  flattenPool,
-  clipToRelu,
-  dropIdleActivation,
+const SIMPLIFICATIONS: readonly RuleOf[] = [
+  [dropNoOp, 'reshape', 'expand', 'cast', 'concat', 'slice', 'pad', 'transpose', 'unary'],
+  [mergeReshapes, 'reshape'],
+  [mergeTransposes, 'transpose'],
+  [toGlobalPool, 'reduceMean', 'pool'],
+  [flattenPool, 'reshape'],
+  [clipToRelu, 'unary'],
+  [dropIdleActivation, 'unary'],
 ];
-const FUSIONS: readonly Rule[] = [
+const SIMPLIFY = byOperator(SIMPLIFICATIONS);
+const FUSE = byOperator([
   ...SIMPLIFICATIONS,
-  matMulToGemm,
-  scaleProduct,
-  shiftProduct,
-  matchAttention,
-  matchLayerNorm,
-  scaleLayerNorm,
-  matchGelu,
-  foldAffine,
-  toAffine,
-  sinkTranspose,
-  matchSwish,
-  fuseActivation,
-];
+  [matMulToGemm, 'matmul'],
+  [scaleProduct, 'binary'],
+  [shiftProduct, 'binary'],
+  [matchAttention, 'matmul'],
+  [matchLayerNorm, 'binary'],
+  [scaleLayerNorm, 'binary'],
+  [matchGelu, 'binary'],
+  [foldAffine, 'affine', 'binary'],
+  [toAffine, 'binary'],
+  [
+    sinkTranspose,
+    'unary',
+    'binary',
+    'concat',
+    'pad',
+    'quantize',
+    'dequantize',
+    'reduceMean',
+    'layerNorm',
+    'gemm',
+  ],
+  [matchSwish, 'binary'],
+  [fuseActivation, 'unary'],
+]);
+
+function byOperator(rules: readonly RuleOf[]): Rules {
+  const found = new Map<WorkOp['op'], Rule[]>();
+  for (const [rule, ...operators] of rules) for (const op of operators) append(found, op, rule);
+  return found;
+}
 
 /** Removes steps that compute nothing and brings equivalent forms into one. Changes no element. */
 export function simplify(region: Region): Sliced<void> {
-  return rewrite(region, SIMPLIFICATIONS);
+  return rewrite(region, SIMPLIFY);
 }
 
 /** Folds affine maps into layers and pointwise functions into the epilogue of the step before. */
 export function fuse(region: Region): Sliced<void> {
-  return rewrite(region, FUSIONS);
+  return rewrite(region, FUSE);
 }
 
 /**
@@ -53,13 +75,16 @@ export function fuse(region: Region): Sliced<void> {
  * is the residual stream: the layer that produces it takes no sum, because it precedes the block.
  */
 export function fuseResiduals(region: Region, streams: ReadonlySet<ValueId>): Sliced<void> {
-  return rewrite(region, [(within, step) => fuseResidual(within, step, streams)]);
+  return rewrite(
+    region,
+    new Map([['binary', [(within: Region, step: WorkStep) => fuseResidual(within, step, streams)]]]),
+  );
 }
 
 /** Of all rules on one operation. */
 const RULES_EFFORT = 8;
 
-function* rewrite(region: Region, rules: readonly Rule[]): Sliced<void> {
+function* rewrite(region: Region, rules: Rules): Sliced<void> {
   region.removeDead();
   for (let changed = true; changed && !region.effort.spent; ) {
     changed = false;
@@ -70,10 +95,18 @@ function* rewrite(region: Region, rules: readonly Rule[]): Sliced<void> {
       if (isDue()) yield;
       if (op.op === 'select') changed = (region.has(op) && sinkActivation(region, op)) || changed;
       else if (op.op === 'if') region.changeBranches(op, (branch) => atOnce(rewrite(branch, rules)));
-      else changed = rules.some((rule) => region.has(op) && rule(region, op)) || changed;
+      else if (rewriteStep(region, op, rules)) changed = true;
     }
     region.removeDead();
   }
+}
+
+/** Applies the first rule that fits. */
+function rewriteStep(region: Region, step: WorkStep, rules: Rules): boolean {
+  const own = rules.get(step.op);
+  if (!own || !region.has(step)) return false;
+  for (const rule of own) if (rule(region, step)) return true;
+  return false;
 }
 
 function dropNoOp(region: Region, step: WorkStep): boolean {

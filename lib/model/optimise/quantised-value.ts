@@ -114,8 +114,22 @@ export function boundsOf(
 
 /** The numbers that the 256 bytes of a type stand for, in the order of a table. */
 export function numbersOf(dtype: ByteType, { zero, factor }: Term): Float32Array {
-  const bytes = new ARRAY_OF[dtype](Uint8Array.from({ length: 256 }, (_, i) => i).buffer);
-  return Float32Array.from(bytes, (byte) => Math.fround(byte - zero) * factor);
+  const numbers = new Float32Array(256);
+  for (let i = 0; i < 256; i++) {
+    const byte = dtype === 'int8' ? (i << 24) >> 24 : i;
+    numbers[i] = Math.fround(byte - zero) * factor;
+  }
+  return numbers;
+}
+
+/** Bytes plus a number, written to an array of the other type. Methods with callbacks take longer where each is called a few times. */
+export function shifted<T extends Uint8Array | Int8Array>(
+  bytes: Uint8Array | Int8Array,
+  to: T,
+  shift: number,
+): T {
+  for (let i = 0; i < bytes.length; i++) to[i] = bytes[i]! + shift;
+  return to;
 }
 
 /** The bytes that numbers become. */

@@ -5,13 +5,13 @@
 import type { TensorData } from '../../tensor/tensor.js';
 import { NONE, type ValueId } from '../program/program.js';
 import { MOVES, movedInputs } from './integer-pointwise.js';
-import { dequantised, derive } from './quantised-value.js';
+import { dequantised, derive, shifted } from './quantised-value.js';
 import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 
 const SHIFT = 128;
 
 function raised(data: Int8Array): TensorData {
-  return derive(data, 'unsigned', () => Uint8Array.from(data, (byte) => byte + SHIFT));
+  return derive(data, 'unsigned', () => shifted(data, new Uint8Array(data.length), SHIFT));
 }
 
 /** Converts the outputs of `quantize`, what moves make of them, and constants that aren't weights. */
@@ -72,8 +72,8 @@ function raiseDequantize(
   unsigned: ReadonlyMap<ValueId, ValueId>,
 ): void {
   const [x, scale, zero = NONE] = op.inputs as [ValueId, ValueId, ValueId?];
-  const fresh = raisedZero(region, scale, zero);
   const bytes = unsigned.get(x) ?? raisedConstant(region, op);
+  const fresh = bytes === undefined ? undefined : raisedZero(region, scale, zero);
   if (fresh !== undefined && bytes !== undefined) region.setInputs(op, [bytes, scale, fresh]);
 }
 

@@ -62,15 +62,15 @@ interface OpenFile {
 /** Parts that overlap could take far more memory than the file has bytes: a file is read this often at most. */
 const MAX_READS = 2;
 
-export function* tensorsOf(graph: GraphProto | undefined): Generator<TensorProto> {
-  if (!graph) return;
-  yield* graph.initializer ?? [];
-  for (const node of graph.node ?? []) {
-    for (const { t, g } of node.attribute ?? []) {
-      if (t) yield t;
-      yield* tensorsOf(g);
+export function tensorsOf({ initializer = [], node = [] }: GraphProto = {}): TensorProto[] {
+  const found = [...initializer];
+  for (const { attribute = [] } of node) {
+    for (const { t, g } of attribute) {
+      if (t) found.push(t);
+      if (g) for (const tensor of tensorsOf(g)) found.push(tensor);
     }
   }
+  return found;
 }
 
 function fail(tensor: TensorProto, problem: string, cause?: unknown): never {

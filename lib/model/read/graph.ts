@@ -64,9 +64,17 @@ export interface Unsupported {
   readonly nodes: readonly string[];
 }
 
+const NO_GRAPHS: readonly Graph[] = [];
+
 /** The subgraphs among a node's attributes. */
-export function subgraphsOf(node: Node): Graph[] {
-  return [...node.attributes.values()].filter(isGraph);
+export function subgraphsOf({ attributes }: Node): readonly Graph[] {
+  let found: Graph[] | undefined;
+  for (const attribute of attributes.values()) {
+    if (typeof attribute !== 'object' || !isGraph(attribute)) continue;
+    found ??= [];
+    found.push(attribute);
+  }
+  return found ?? NO_GRAPHS;
 }
 
 export function isGraph(attribute: Attribute): attribute is Graph {

@@ -6,7 +6,6 @@ import { checkedNodes, type Names, reachable } from './order.js';
 import type {
   AttributeProto,
   GraphProto,
-  Int64,
   ModelProto,
   NodeProto,
   TensorProto,
@@ -18,7 +17,7 @@ import {
   dtypeOf,
   elementTypeName,
   isDecodable,
-  toBigInt,
+  toNumber,
   widenedTypeOf,
 } from './tensor-proto.js';
 
@@ -42,7 +41,7 @@ export function* decodeModel(model: ModelProto, external: ExternalData): Sliced<
   const imports = model.opsetImport ?? [];
   if (imports.length === 0) corrupt('it names no operator set');
   const standard = imports.find(({ domain = '' }) => STANDARD_DOMAINS.has(domain));
-  const opset = Number(toBigInt(standard?.version ?? 0));
+  const opset = toNumber(standard?.version ?? 0);
   const graph = yield* new GraphDecoder(external, `graph '${model.graph.name ?? ''}'`).decode(
     model.graph,
     new Set(),
@@ -139,7 +138,7 @@ class GraphDecoder {
       if (dimParam) return dimParam;
       // An axis without a length or a name can have any length. All unnamed batch axes are taken to be the same.
       if (dimValue === undefined) return axis === 0 ? 'batch' : `${name}.${axis}`;
-      const length = Number(toBigInt(dimValue));
+      const length = toNumber(dimValue);
       // Some exporters write -1 for an axis of any length.
       if (length === -1) return axis === 0 ? 'batch' : `${name}.${axis}`;
       if (length < 0) invalid(`${this.where}: ${kind} '${name}' has a length of ${length}`);
@@ -210,7 +209,7 @@ class GraphDecoder {
           g && (yield* this.subgraph(g, `${this.where}, node '${node}', ${attribute.name ?? ''}`, visible))
         );
       case 'floats':
-        return floats ?? [];
+        return [...(floats ?? [])];
       case 'ints':
         return (ints ?? []).map(toNumber);
       case 'strings':
@@ -266,10 +265,6 @@ function constantTensor({ name, t, f, i, floats, ints }: AttributeProto): Tensor
     default:
       return undefined;
   }
-}
-
-function toNumber(value: Int64): number {
-  return Number(toBigInt(value));
 }
 
 /** Names without absent ones at the end. */

@@ -12,12 +12,15 @@ export interface KeyValueProto {
   value?: string;
 }
 
+/** A list, or what was decoded at once. */
+type Numbers = ArrayLike<number> & Iterable<number>;
+
 export interface TensorProto {
   dims?: Int64[];
   dataType?: number;
   segment?: object;
-  floatData?: number[];
-  int32Data?: number[];
+  floatData?: Numbers;
+  int32Data?: Numbers;
   stringData?: Uint8Array[];
   int64Data?: Int64[];
   doubleData?: number[];
@@ -47,7 +50,7 @@ export interface AttributeProto {
   s?: Uint8Array;
   t?: TensorProto;
   g?: GraphProto;
-  floats?: number[];
+  floats?: Numbers;
   ints?: Int64[];
   strings?: Uint8Array[];
 }

@@ -43,6 +43,11 @@ export function toBigInt(value: Int64): bigint {
   return typeof value === 'number' ? BigInt(value) : (BigInt(value.high) << 32n) | BigInt(value.low >>> 0);
 }
 
+/** Rounded where it is beyond the safe integers. */
+export function toNumber(value: Int64): number {
+  return typeof value === 'number' ? value : Number(toBigInt(value));
+}
+
 const half = (widen: (bits: ArrayLike<number>) => Float32Array): ElementType => ({
   dtype: 'float32',
   bytes: 2,
@@ -53,12 +58,12 @@ const half = (widen: (bits: ArrayLike<number>) => Float32Array): ElementType => 
 /** Integers that the typed field holds one by one. */
 const integers = (
   dtype: 'int16' | 'uint16' | 'int32' | 'uint32',
-  field: (tensor: TensorProto) => Iterable<number>,
+  field: (tensor: TensorProto) => ArrayLike<number>,
 ): ElementType => ({
   dtype,
   bytes: ELEMENT_BYTES[dtype],
   fromRaw: (raw) => new ARRAY_OF[dtype](aligned(raw)),
-  fromField: (tensor) => ARRAY_OF[dtype].from(field(tensor)),
+  fromField: (tensor) => new ARRAY_OF[dtype](field(tensor)),
 });
 const int32Field = ({ int32Data = [] }: TensorProto) => int32Data;
 
@@ -75,7 +80,7 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
         own && raw.byteOffset % Float32Array.BYTES_PER_ELEMENT === 0
           ? new Float32Array(raw.buffer as ArrayBuffer, raw.byteOffset, raw.byteLength / 4)
           : new Float32Array(aligned(raw)),
-      fromField: ({ floatData = [] }) => Float32Array.from(floatData),
+      fromField: ({ floatData = [] }) => new Float32Array(floatData),
     },
   ],
   [
@@ -85,7 +90,7 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
       bytes: 1,
       fromRaw: (raw, own) =>
         new Uint8Array(own ? raw.buffer : aligned(raw), own ? raw.byteOffset : 0, raw.byteLength),
-      fromField: ({ int32Data = [] }) => Uint8Array.from(int32Data),
+      fromField: ({ int32Data = [] }) => new Uint8Array(int32Data),
     },
   ],
   [
@@ -95,7 +100,7 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
       bytes: 1,
       fromRaw: (raw, own) =>
         new Int8Array(own ? raw.buffer : aligned(raw), own ? raw.byteOffset : 0, raw.byteLength),
-      fromField: ({ int32Data = [] }) => Int8Array.from(int32Data),
+      fromField: ({ int32Data = [] }) => new Int8Array(int32Data),
     },
   ],
   [4, integers('uint16', int32Field)],
@@ -155,7 +160,7 @@ function fourBits(dtype: ValueType, widen: (nibbles: Uint8Array) => TensorData):
     dtype,
     bytes: 0.5,
     fromRaw: split,
-    fromField: ({ int32Data = [] }) => split(Uint8Array.from(int32Data)),
+    fromField: ({ int32Data = [] }) => split(new Uint8Array(int32Data)),
   };
 }
 
@@ -213,7 +218,8 @@ function invalid(tensor: TensorProto, problem: string): never {
 export function checkShape(shape: readonly number[], invalid: (problem: string) => never): void {
   if (shape.length > 32) invalid(`it has ${shape.length} axes; at most 32 are supported`);
   let count = 1;
-  for (const length of shape) {
+  for (let axis = 0; axis < shape.length; axis++) {
+    const length = shape[axis]!;
     if (!Number.isSafeInteger(length) || length < 0) invalid(`its shape [${shape}] has a negative length`);
     count *= length || 1;
   }
@@ -221,7 +227,7 @@ export function checkShape(shape: readonly number[], invalid: (problem: string) 
 }
 
 function shapeOf(tensor: TensorProto): { shape: number[]; count: number } {
-  const shape = (tensor.dims ?? []).map((dim) => Number(toBigInt(dim)));
+  const shape = (tensor.dims ?? []).map(toNumber);
   checkShape(shape, (problem) => invalid(tensor, problem));
   return { shape, count: sizeOf(shape) };
 }

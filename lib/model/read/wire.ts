@@ -1,4 +1,5 @@
 /** Reads and writes messages in the encoding of protocol buffers, by tables of their fields. */
+import { isAscii } from 'node:buffer';
 import { BinaryReader, BinaryWriter, type IBinaryWriter } from '@protobuf-ts/runtime';
 import { ResidualSkipError } from '../../errors.js';
 import { isDue, type Sliced } from '../../util/slices.js';
@@ -14,7 +15,11 @@ interface Field {
   readonly type: Scalar | (() => Message);
   readonly wireType: number;
   readonly repeated: boolean;
+  readonly read: Read;
 }
+
+/** Reads one value of a message that ends at `end`. */
+type Read = (reader: Reader, end: number, depth: number) => unknown;
 /** By field number. */
 export type Message = Readonly<Record<number, Field>>;
 
@@ -23,10 +28,15 @@ const WIRE_TYPES = { string: 2, bytes: 2, int32: 0, int64: 0, uint64: 0, float: 
 const DELIMITED = 2;
 
 const fieldOf = (name: string, type: Field['type'], repeated: boolean): Field => {
-  return { name, type, wireType: typeof type === 'string' ? WIRE_TYPES[type] : DELIMITED, repeated };
+  if (typeof type === 'string') return { name, type, wireType: WIRE_TYPES[type], repeated, read: READ[type] };
+  const read: Read = (reader, end, depth) => decodeInside(reader, type(), end, depth);
+  return { name, type, wireType: DELIMITED, repeated, read };
 };
 export const one = (name: string, type: Field['type']) => fieldOf(name, type, false);
 export const many = (name: string, type: Field['type']) => fieldOf(name, type, true);
+
+/** A byte of a number is at least this if another one follows. */
+const MORE = 0x80;
 
 /** Deeper nesting is refused: no real model comes near this depth, and the stack suffices for it. */
 const MAX_DEPTH = 100;
@@ -35,11 +45,11 @@ type Decoded = Record<string, unknown>;
 
 /** A reader whose strings and integers take no more time than they must: a file has thousands. */
 class Reader extends BinaryReader {
-  readonly #text: Buffer;
+  readonly #bytes: Buffer;
 
   constructor({ buffer, byteOffset, byteLength }: Uint8Array) {
     super(new Uint8Array(buffer, byteOffset, byteLength));
-    this.#text = Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
+    this.#bytes = Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
   }
 
   /** Text that isn't UTF-8 is read with replacement characters: names only need to differ. */
@@ -47,11 +57,26 @@ class Reader extends BinaryReader {
     const length = this.uint32();
     const start = this.pos;
     this.pos += length;
-    this.assertBounds();
-    return this.#text.toString('utf8', start, this.pos);
+    if (this.pos > this.len) this.assertBounds();
+    return this.#bytes.toString('utf8', start, this.pos);
+  }
+
+  /** A packed list whose bytes are its numbers: of floats, or of integers below 128. Undefined for any other. */
+  wholeList(type: Field['type'], end: number): Float32Array | Uint8Array | undefined {
+    const { pos } = this;
+    const isFloats = type === 'float' && (end - pos) % Float32Array.BYTES_PER_ELEMENT === 0;
+    if (!isFloats && !(type === 'int32' && isAscii(this.#bytes.subarray(pos, end)))) return undefined;
+    this.pos = end;
+    const bytes = Uint8Array.prototype.slice.call(this.#bytes, pos, end);
+    return isFloats ? new Float32Array(bytes.buffer) : bytes;
   }
 
   integer(): Int64 {
+    const byte = this.#bytes[this.pos]!;
+    if (byte < MORE) {
+      this.pos++;
+      return byte;
+    }
     const [low, high] = this.varint64();
     const value = (high | 0) * 2 ** 32 + (low >>> 0);
     return Number.isSafeInteger(value) ? value : { low: low | 0, high: high | 0 };
@@ -134,8 +159,8 @@ function* decoding(reader: Reader, fields: Message, end: number, depth: number):
 }
 
 /**
- * Decodes the fields that begin before `until`. All in one function: V8 would optimise several small ones, which takes longer than
- * they run.
+ * Decodes the fields that begin before `until`. V8 counts the bytes of a loop for each round, and optimises the function after some,
+ * which takes longer than it runs: what few fields need is elsewhere.
  */
 function decode(
   reader: Reader,
@@ -148,36 +173,42 @@ function decode(
   while (reader.pos < until) {
     const tag = reader.uint32();
     const field = fields[tag >>> 3];
-    const wireType = tag & 7;
-    if (field === undefined || wireType !== field.wireType) {
-      if (field && wireType === DELIMITED && isPacked(field))
-        decodeList(reader, message, field, delimitedEnd(reader, end));
-      else reader.skip(wireType);
-      continue;
+    if (field === undefined || (tag & 7) !== field.wireType)
+      decodeOther(reader, message, field, tag & 7, end);
+    else {
+      const { name, read, repeated } = field;
+      const value = read(reader, end, depth);
+      if (!repeated) message[name] = value;
+      else listOf(message, field).push(value);
     }
-    const { name, type, repeated } = field;
-    let value: unknown;
-    if (typeof type === 'function') {
-      const length = reader.uint32();
-      if (length > end - reader.pos) corrupt(TOO_LONG);
-      const last = reader.pos + length;
-      value = decode(reader, type(), last, checkedDepth(depth + 1));
-      if (reader.pos !== last) corrupt(FIELD_TOO_LONG);
-    } else if (type === 'string') value = reader.string();
-    else if (type === 'int64') value = reader.integer();
-    else value = READ[type](reader);
-    if (!repeated) message[name] = value;
-    else if (message[name] === undefined) message[name] = [value];
-    else (message[name] as unknown[]).push(value);
   }
   return message;
 }
 
+function decodeInside(reader: Reader, fields: Message, limit: number, depth: number): Decoded {
+  const end = delimitedEnd(reader, limit);
+  return ended(reader, decode(reader, fields, end, checkedDepth(depth + 1)), end);
+}
+
+/** A packed list, or what isn't part of the message. */
+function decodeOther(
+  reader: Reader,
+  message: Decoded,
+  field: Field | undefined,
+  wireType: number,
+  end: number,
+): void {
+  if (wireType !== DELIMITED) reader.skip(wireType);
+  else if (field && isPacked(field)) decodeList(reader, message, field, delimitedEnd(reader, end));
+  else reader.pos = delimitedEnd(reader, end);
+}
+
 /** Numbers of a packed list, up to `end` or beyond it by a part of the last. */
 function decodeList(reader: Reader, message: Decoded, field: Field, end: number): void {
+  message[field.name] ??= reader.wholeList(field.type, end);
+  if (reader.pos === end) return;
   const values = listOf(message, field);
-  const read = READ[field.type as Scalar];
-  while (reader.pos < end) values.push(read(reader));
+  while (reader.pos < end) values.push(field.read(reader, end, 0));
 }
 
 const isMessage = (field: Field): field is Field & { readonly type: () => Message } =>
@@ -208,8 +239,11 @@ function put(message: Decoded, field: Field, value: unknown): void {
 }
 
 function listOf(message: Decoded, { name }: Field): unknown[] {
-  message[name] ??= [];
-  return message[name] as unknown[];
+  const known = message[name];
+  if (Array.isArray(known)) return known;
+  const list = Array.from((known as Iterable<unknown> | undefined) ?? []);
+  message[name] = list;
+  return list;
 }
 
 function encode(writer: IBinaryWriter, fields: Message, message: Decoded): IBinaryWriter {

@@ -21,17 +21,25 @@ void pack(const float* weight, PackedConv& packed) {
   packed.weights.zero_from(s.groups > 1 ? 0 : packed.blocks.back().offset);
   for (size_t b = 0; b < packed.blocks.size(); ++b) {
     const ConvBlock& block = packed.blocks[b];
+    // The weights of each output lane, and the first input channel that it reads.
+    const float* weights[kLanes] = {};
+    int first[kLanes] = {};
+    int lanes = 0;
+    each_lane(static_cast<int>(b), s.out_channels, [&](int m, int lane) {
+      weights[lane] = weight + static_cast<size_t>(m) * group_in * taps;
+      first[lane] = m / group_out * group_in;
+      lanes = lane + 1;
+    });
     float* out = packed.weights.data() + block.offset;
     for (int i = 0; i < block.blocks; ++i) {
-      const int lanes = i + 1 == block.blocks ? block.last_channels : kLanes;
+      const int begin = (block.first_block + i) * kLanes;
+      const int end = begin + (i + 1 == block.blocks ? block.last_channels : kLanes);
       for (size_t tap = 0; tap < taps; ++tap) {
-        for (int lane = 0; lane < lanes; ++lane, out += kLanes) {
-          const int c = (block.first_block + i) * kLanes + lane;
-          each_lane(static_cast<int>(b), s.out_channels, [&](int m, int out_lane) {
-            const int in_group = c - m / group_out * group_in;
-            if (in_group < 0 || in_group >= group_in) return;
-            out[out_lane] = weight[(static_cast<size_t>(m) * group_in + in_group) * taps + tap];
-          });
+        for (int c = begin; c < end; ++c, out += kLanes) {
+          for (int lane = 0; lane < lanes; ++lane) {
+            const int in_group = c - first[lane];
+            if (in_group >= 0 && in_group < group_in) out[lane] = weights[lane][in_group * taps + tap];
+          }
         }
       }
     }

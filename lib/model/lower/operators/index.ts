@@ -11,7 +11,7 @@ import { INDEXING } from './indexing.js';
 import { LAYOUT } from './layout.js';
 import { MATRIX } from './matrix.js';
 import { NORMALIZATION } from './normalization.js';
-import type { Operator, OperatorTable } from './operator.js';
+import type { Operator } from './operator.js';
 import { PACKED_WEIGHTS } from './packed-weights.js';
 import { POOLING } from './pooling.js';
 import { QUANTIZATION } from './quantization.js';
@@ -26,36 +26,38 @@ import { SEQUENCES } from './sequences.js';
 import { TRANSPOSED } from './transposed.js';
 
 /** Every operator that is implemented. `Constant` isn't here: decoding makes a constant of it. */
-const TABLE: OperatorTable = {
-  ...ACTIVATIONS,
-  ...ATTENTION,
-  ...CONTRIB,
-  ...CONTROL,
-  ...CONVOLUTION,
-  ...EINSUM,
-  ...ELEMENTWISE,
-  ...GENERATORS,
-  ...GRID_SAMPLE,
-  ...INDEXING,
-  ...LAYOUT,
-  ...MATRIX,
-  ...NORMALIZATION,
-  ...POOLING,
-  ...QUANTIZATION,
-  ...QUANTIZED_LAYERS,
-  ...PACKED_WEIGHTS,
-  ...RECURRENT,
-  ...REDUCTION,
-  ...RESIZE,
-  ...ROTARY,
-  ...SCATTER,
-  ...SELECTION,
-  ...SEQUENCES,
-  ...TRANSPOSED,
-};
+const TABLE: ReadonlyMap<string, Operator> = new Map(
+  Object.entries<Operator>({
+    ...ACTIVATIONS,
+    ...ATTENTION,
+    ...CONTRIB,
+    ...CONTROL,
+    ...CONVOLUTION,
+    ...EINSUM,
+    ...ELEMENTWISE,
+    ...GENERATORS,
+    ...GRID_SAMPLE,
+    ...INDEXING,
+    ...LAYOUT,
+    ...MATRIX,
+    ...NORMALIZATION,
+    ...POOLING,
+    ...QUANTIZATION,
+    ...QUANTIZED_LAYERS,
+    ...PACKED_WEIGHTS,
+    ...RECURRENT,
+    ...REDUCTION,
+    ...RESIZE,
+    ...ROTARY,
+    ...SCATTER,
+    ...SELECTION,
+    ...SEQUENCES,
+    ...TRANSPOSED,
+  }),
+);
 
 export function findOperator(op: string): Operator | undefined {
-  return Object.hasOwn(TABLE, op) ? TABLE[op] : undefined;
+  return TABLE.get(op);
 }
 
 export type { Operator } from './operator.js';
