@@ -146,7 +146,8 @@ export async function decodeJpeg(
   // The first cell of an axis that is turned round would be smaller than the others.
   if (orientation !== 1 && (width % shrink > 0 || height % shrink > 0)) return undefined;
   const stored = { width: Math.ceil(width / shrink), height: Math.ceil(height / shrink) };
-  const data = new Uint8Array(stored.width * stored.height * channels);
+  // All of it is written, or dropped.
+  const data = Buffer.allocUnsafeSlow(stored.width * stored.height * channels);
   const numbers = Int32Array.of(width, height, channels, shrink, orientation);
   if (!(await decode!(file, numbers, data))) return undefined;
   return {

@@ -131,8 +131,11 @@ export class Preprocessor {
       this.#layouts.get(key) ??
       keepRecent(this.#layouts, key, this.#layoutOf({ width: wide, height: high }, by, name), LAYOUTS);
     const { height, width } = layout.size;
-    const output = new Float32Array(channels * height * width);
-    if (layout.columns.firsts.length < width || layout.rows.firsts.length < height) this.#fill(output);
+    const size = channels * height * width;
+    const isCovered = layout.columns.firsts.length === width && layout.rows.firsts.length === height;
+    const output = isCovered
+      ? new Float32Array(Buffer.allocUnsafeSlow(4 * size).buffer)
+      : this.#filled(new Float32Array(size));
     const order = this.#flip ? [2, 1, 0] : [0, 1, 2];
     const sources = order.slice(0, channels).map((channel) => (drawn.channels === 1 ? 0 : channel));
     await draw({ image: drawn, ...layout, channels: sources, tables: this.#tables, output });
@@ -168,13 +171,14 @@ export class Preprocessor {
   }
 
   /** Gives what lies around an image its value. */
-  #fill(output: Float32Array): void {
+  #filled(output: Float32Array): Float32Array {
     const pixel = this.#padding ? this.#padding.pixel : 0;
     const plane = output.length / this.#input.channels;
-    if (pixel === undefined) return;
+    if (pixel === undefined) return output;
     for (let c = 0; c < this.#input.channels; c++) {
       output.fill(this.#tables[256 * c + pixel]!, c * plane, (c + 1) * plane);
     }
+    return output;
   }
 
   /** Where `apply` puts an image of this size. */

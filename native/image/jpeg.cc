@@ -37,6 +37,7 @@ struct Component {
   const JpegCode* others = nullptr;
   int columns = 8, rows = 8;          // pixels of a block
   int last = 63;                      // coefficient that is needed
+  int cleared = 0;                    // how many of a block are before the next is read
   int width = 0, height = 0;          // pixels
   ptrdiff_t stride = 0;
   std::vector<uint8_t> pixels;        // a row of those before, then the rows of a row of units
@@ -174,6 +175,7 @@ class Decoder {
         const int at = kZigzag[static_cast<size_t>(i)];
         if (at / 8 < part.rows && at % 8 < part.columns) part.last = i;
       }
+      if (part.last > 0) part.cleared = 1 + *std::max_element(kZigzag.begin(), kZigzag.begin() + part.last + 1);
       const auto share = [](int all, int part_of, int whole) { return (all * part_of + whole - 1) / whole; };
       part.width = halves_ ? share(request_.width, part.across, across) : request_.columns();
       part.height = lag_ ? share(request_.height, part.down, down) : request_.rows();
@@ -204,7 +206,7 @@ class Decoder {
     for (int row = 0; row < unit_rows_; ++row) {
       for (int first = 0; first < units_; first += kLanes) {
         for (Component& part : components()) {
-          if (part.last > 0) std::ranges::fill(part.coefficients, 0);
+          for (int i = 0; i < part.down * part.across; ++i) std::fill_n(group(part, 0, i), part.cleared * kLanes, 0);
         }
         const int count = std::min(kLanes, units_ - first);
         for (int unit = 0; unit < count;) {

@@ -146,14 +146,21 @@ class JpegCode {
   bool skip_block(JpegBits& bits, int k) const {
     for (int steps = (JpegBits::kFilled - kMost) / kSkipBits;; steps = JpegBits::kFilled / kSkipBits) {
       for (; steps > 0; --steps) {
-        const int skip = skips_[static_cast<size_t>(bits.peek(kWindow))];
-        k += skip >> 5;
-        if (k >= kPastEnd) {
-          if (k != kPastEnd && (k < kEnds || k >= kEnds + kPastEnd)) return skip_slowly(bits, k - (skip >> 5));
-          bits.drop(skip & 31);
-          return true;
+        const int skip = skips_[static_cast<size_t>(bits.peek(kWindow))], to = k + (skip >> 5);
+        if (to >= kPastEnd) {
+          if (to == kPastEnd || (to >= kEnds && to < kEnds + kPastEnd)) {
+            bits.drop(skip & 31);
+            return true;
+          }
+          bits.fill();
+          const int advance = next(bits).advance;
+          if (advance == 0) return true;
+          k += advance;
+          if (k >= kPastEnd) return k == kPastEnd;
+          break;
         }
         bits.drop(skip & 31);
+        k = to;
       }
       bits.fill();
     }
@@ -202,17 +209,6 @@ class JpegCode {
       return entry_of(length, symbols_[static_cast<size_t>(code - first_[static_cast<size_t>(length)])]);
     }
     return 2 * kPastEnd << 9;
-  }
-
-  // The same symbol by symbol.
-  [[gnu::noinline]] bool skip_slowly(JpegBits& bits, int k) const {
-    while (k < kPastEnd) {
-      bits.fill();
-      const int advance = next(bits).advance;
-      if (advance == 0) return true;
-      k += advance;
-    }
-    return k == kPastEnd;
   }
 
   std::array<uint8_t, 256> symbols_{};

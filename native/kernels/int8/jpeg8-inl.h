@@ -107,6 +107,10 @@ inline void inverse8(const InverseArgs8& args) {
   for (int row = 0; row < args.rows; ++row) {
     const uint8_t* const from = pixels + row * args.columns * kLanes;
     uint8_t* const to = args.y + row * args.stride;
+    if (args.columns == 1) {
+      std::memcpy(to, from, kLanes);
+      continue;
+    }
     for (int column = 0; column < args.columns; ++column) {
       for (int block = 0; block < kLanes; ++block) to[block * args.columns + column] = from[column * kLanes + block];
     }
