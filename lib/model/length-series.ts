@@ -38,8 +38,10 @@ type Fitted<T> = { readonly same: T } | { readonly make: Made<T> };
  *    positive third difference: a fourth sample isn't on the polynomial of three.
  */
 export class LengthSeries {
-  private samples: Sample[] = [];
-  private made: Made<Program> | undefined;
+  /** The shortest first. */
+  private samples: readonly Sample[] = [];
+  /** What interpolates, and between which samples. To make it takes as long as to compile, so that it waits for a length between them. */
+  private known: { readonly samples: readonly Sample[]; readonly make: Made<Program> } | undefined;
 
   constructor(
     private readonly model: Model,
@@ -54,19 +56,24 @@ export class LengthSeries {
   /** The same in slices. */
   *compiling(binding: Binding): Sliced<Program> {
     const length = openLength(this.model, binding);
-    const made = length === undefined || !this.spans(length) ? undefined : this.made?.(length);
+    const made = length === undefined ? undefined : this.interpolated(length);
     if (made) return made;
     const ir = yield* specializing(this.model, binding);
     const program = yield* this.build(ir);
-    if (length !== undefined && !this.spans(length))
+    if (length !== undefined && !(this.known && spans(this.known.samples, length)))
       this.add({ length, outline: outlineOf(ir, length), program });
     return program;
   }
 
-  /** Whether a program for this length could be interpolated. */
-  private spans(length: number): boolean {
-    if (!this.made) return false;
-    return this.samples[0]!.length < length && length < this.samples.at(-1)!.length;
+  private interpolated(length: number): Program | undefined {
+    const { samples, known } = this;
+    if (known && spans(known.samples, length)) return known.make(length);
+    if (samples === known?.samples || samples.length < SAMPLES || !spans(samples, length)) return undefined;
+    const make = interpolation(samples, this.model);
+    if (make) this.known = { samples, make };
+    // One of the samples is a special case, and it may be an earlier one.
+    else this.samples = known?.samples ?? samples.slice(1);
+    return make?.(length);
   }
 
   private add(sample: Sample): void {
@@ -74,15 +81,13 @@ export class LengthSeries {
     const samples = [...this.samples, sample].sort((a, b) => a.length - b.length);
     // The shortest and the longest stay: lengths between them can be interpolated.
     if (samples.length > SAMPLES) samples.splice(samples[1] === sample ? 2 : 1, 1);
-    const made = samples.length === SAMPLES ? interpolation(samples, this.model) : undefined;
-    if (samples.length < SAMPLES || made) [this.samples, this.made] = [samples, made];
-    // One of the samples is a special case, and it may be an earlier one.
-    else if (!this.made)
-      this.samples = this.samples
-        .slice(1)
-        .concat(sample)
-        .sort((a, b) => a.length - b.length);
+    this.samples = samples;
   }
+}
+
+/** Whether `length` is between those of samples. */
+function spans(samples: readonly Sample[], length: number): boolean {
+  return samples[0]!.length < length && length < samples.at(-1)!.length;
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Convolutions and products of matrices on bytes. */
 import { extremesOf } from '../../tensor/extremes.js';
-import { contentOf, isBigData, type NumberData } from '../../tensor/tensor.js';
+import { recalled } from '../../tensor/recall.js';
+import { contentOf, copyData, isBigData, type NumberData } from '../../tensor/tensor.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -106,6 +107,7 @@ function biasIn(
   found: Quantised | undefined,
   channels: number,
 ): Int32Array {
+  recalled(given);
   const integers = new Int32Array(channels);
   for (let c = 0; c < channels; c++) {
     const at = found && found.scales.length > 1 ? c : 0;
@@ -121,8 +123,7 @@ function biasIn(
 }
 
 function isAll(numbers: NumberData, number: number): boolean {
-  const { low, high } = extremesOf(numbers);
-  return low === number && high === number;
+  return numbers[0] === number && contentOf(numbers) === contentOf(copyData(numbers).fill(number as never));
 }
 
 /** Constant weights of uint8 become int8, with another zero point; an absent one is 0 for all. */

@@ -128,6 +128,7 @@ export function shifted<T extends Uint8Array | Int8Array>(
   to: T,
   shift: number,
 ): T {
+  recalled(bytes);
   for (let i = 0; i < bytes.length; i++) to[i] = bytes[i]! + shift;
   return to;
 }
@@ -160,16 +161,12 @@ const derived = new WeakMap<TensorData, Map<string, TensorData>>();
 
 /**
  * What `compute` makes of a constant, or made before: all programs of a model share it, so that its packed form is shared, too.
- * `key` says everything that it depends on.
+ * `key` says everything that it depends on. Weights may still be in a file: `compute` recalls what it reads.
  */
 export function derive(from: TensorData, key: string, compute: () => TensorData): TensorData {
   const known = derived.get(from) ?? new Map<string, TensorData>();
   derived.set(from, known);
-  let data = known.get(key);
-  if (!data) {
-    recalled(from);
-    data = compute();
-  }
+  const data = known.get(key) ?? compute();
   known.set(key, data);
   return data;
 }
@@ -192,9 +189,10 @@ export function lookedUp(
   const { data, name, shape } = region.value(bytes);
   if (!data) return undefined;
   const key = `table ${dtype} ${contentOf(table)}`;
-  const made = derive(data, key, () =>
-    new ARRAY_OF[dtype](data.length).map((_, i) => table[Number(data[i]) & 255]!),
-  );
+  const made = derive(data, key, () => {
+    recalled(data);
+    return new ARRAY_OF[dtype](data.length).map((_, i) => table[Number(data[i]) & 255]!);
+  });
   return region.addValue(name, dtype, shape, made);
 }
 
@@ -211,6 +209,7 @@ export function foldDequantised(region: Region): void {
     const key = `float ${found.axis} ${contentOf(found.scales)} ${contentOf(found.zeros)}`;
     if (isExhausted(data, key)) continue;
     const floats = derive(data, key, () => {
+      recalled(data);
       const to = new Float32Array(sizeOf(shape));
       const inputs = op.inputs.map((id) => (id === NONE ? undefined : (region.value(id) as never)));
       runStep(op, inputs, [{ dtype: 'float32', shape, data: to }]);

@@ -1,5 +1,6 @@
 // Convolution on 8-bit numbers: which algorithm, and packing.
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/convolution/conv_rules.h"
 #include "kernels/int8/pack8.h"
@@ -40,9 +41,15 @@ void pack_direct(const int8_t* weight, PackedConv8& packed) {
           const int channels = i + 1 == block.blocks ? block.last_channels : kLanes;
           const int first = (block.first_block + i) * kLanes - from;
           const int end = std::min(channels, group_in - first);
-          for (int c = std::max(0, -first); c < end; ++c) {
-            out[c / kQuad * kFactorBytes + at(lane, c)] = own[static_cast<size_t>(first + c) * taps + tap];
+          const int8_t* const from = own + static_cast<ptrdiff_t>(first) * static_cast<ptrdiff_t>(taps) + tap;
+          int8_t* const to = out + at(lane, 0);
+          const auto put = [&](int c) { to[c / kQuad * kFactorBytes + c % kQuad] = from[c * taps]; };
+          int c = std::max(0, -first);
+          // Groups of four that lie side by side.
+          for (; taps == 1 && c % kQuad == 0 && c + kQuad <= end; c += kQuad) {
+            std::memcpy(to + c / kQuad * kFactorBytes, from + c, kQuad);
           }
+          for (; c < end; ++c) put(c);
           out += quads(channels) * kFactorBytes;
         }
       }
