@@ -42,6 +42,7 @@ export {
   Embedder,
   type EmbedderOptions,
   type Embedding,
+  type EmbedInput,
   type EmbedOptions,
   type Pooling,
 } from './classify/embedder.js';

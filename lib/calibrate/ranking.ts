@@ -164,6 +164,7 @@ async function ranInStages(
       }));
       scores.set(after, slim);
     }
+    pairs.release();
     done.push(scores);
   }
   return done;

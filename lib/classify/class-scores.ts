@@ -77,9 +77,12 @@ export function classOutput(
 /** The first output, of a network whose answers are spread over all. */
 export const firstOutput: typeof answerOutput = ([first]) => ({ output: first!.name, classes: undefined });
 
+/** Outputs with a vector for each image, which the first of all may not have. */
+export const VECTORS_OF_IMAGES = ['image_embeds', 'pooler_output'] as const;
+
 /**
- * The output with the answer of a network of any task: `logits`, or else the first of floats of at least two dimensions, or else the
- * first. `classes` is undefined where it is no row of scores.
+ * The output with the answer of a network of any task: `logits`, or else one that is named as vectors are, or the first of floats of at
+ * least two dimensions, or else the first. `classes` is undefined where it is no row of scores.
  */
 export function answerOutput(
   outputs: readonly TensorMetadata[],
@@ -88,7 +91,10 @@ export function answerOutput(
   from: { labelsFrom: string },
 ): { output: string; classes: number | undefined } {
   const floats = outputs.filter(({ type, shape }) => isFloatType(type) && shape.length >= 2);
-  const chosen = floats.find(({ name }) => name === 'logits') ?? floats[0] ?? outputs[0]!;
+  const named = ['logits', ...VECTORS_OF_IMAGES].flatMap((known) =>
+    floats.filter(({ name }) => name === known),
+  );
+  const chosen = named[0] ?? floats[0] ?? outputs[0]!;
   const row = floats.includes(chosen) && chosen.shape.slice(2).every((length) => length === 1);
   const known = labels !== undefined || typeof chosen.shape[1] === 'number';
   if (row && known && chosen.shape[1] !== 1) return classOutput(outputs, labels, model, from);

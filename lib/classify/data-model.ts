@@ -12,7 +12,7 @@ import { answerOutput, firstOutput, type Prediction, predictions } from './class
 import { Embedder } from './embedder.js';
 import { FeedReader, type FeedSource, holdsArrays, isFeeds } from './feed-source.js';
 import { ImageClassifier } from './image-classifier.js';
-import { imageInput } from './image-input.js';
+import { takesImages } from './image-input.js';
 import { type ImageClassifierOptions, sessionPart } from './image-options.js';
 import { type DataOptions, type Images, type Items, openItems } from './images.js';
 import { notePreparation } from './policy-doubt.js';
@@ -88,7 +88,7 @@ export async function openDataModel(
   const isText = !preprocessor && (await kindOf(join(folder, 'tokenizer.json'))) === 'file';
   if (!isText || data?.isFeeds) {
     const session = await InferenceSession.create(file, rest);
-    if (data?.isFeeds || (data?.isTensor && !takesImages(session, files.name)))
+    if (data?.isFeeds || (data?.isTensor && !takesImages(session.inputMetadata, files.name)))
       return await ofFeeds(session, files, own, { ...about(session), onNote: options.onNote });
     const ofBoxes = task === 'detection' || architectureTask(architecture) === 'detection';
     const outputOf = ofBoxes ? firstOutput : answerOutput;
@@ -148,15 +148,6 @@ async function* continued(
     for (let next = first; !next.done; next = await iterator.next()) yield next.value;
   } finally {
     await iterator.return?.();
-  }
-}
-
-/** Whether images can be prepared for the network. */
-function takesImages({ inputMetadata }: InferenceSession, model: string): boolean {
-  try {
-    return [1, 3].includes(imageInput(inputMetadata, model).channels);
-  } catch {
-    return false;
   }
 }
 

@@ -1,14 +1,20 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from '../data/files.js';
-import type { ModelFiles } from '../data/model-files.js';
+import { findModel, type ModelFiles } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
+import { InferenceSession } from '../session/session.js';
 import type { TensorMap } from '../skip/observer.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { isFloatType, type Tensor } from '../tensor/tensor.js';
 import { late } from '../util/late.js';
-import { checkOptions, parseStrict } from '../util/validation.js';
+import { checkOptions, parseStrict, refuseMisspelt } from '../util/validation.js';
+import { type answerOutput, VECTORS_OF_IMAGES } from './class-scores.js';
+import { checkMaxPixels, takesImages } from './image-input.js';
+import { ImageModel } from './image-model.js';
+import type { ImageClassifierOptions } from './image-options.js';
+import type { ImageSource } from './image-source.js';
 import {
   resultsOf,
   type TextInput,
@@ -20,13 +26,16 @@ import {
   textRunShape,
   textsOf,
 } from './text-model.js';
+import { workShape } from './work.js';
 
 /** How the vectors of a text's tokens become one; the names of sentence-transformers. */
 const POOLINGS = ['cls', 'max', 'mean', 'mean_sqrt_len_tokens', 'weightedmean', 'lasttoken'] as const;
 export type Pooling = (typeof POOLINGS)[number];
 
-/** Options of `Embedder.from`: those of a session, and what is made of the network's output. */
-export interface EmbedderOptions extends TextModelOptions {
+/** Options of `Embedder.from`: those of a session, of images, and what is made of the network's output. */
+export interface EmbedderOptions
+  extends TextModelOptions,
+    Pick<ImageClassifierOptions, 'preprocessor' | 'maxPixels'> {
   /** When left out, as 1_Pooling/config.json beside the model says, or else the mean. */
   pooling?: Pooling | undefined;
   /** Whether vectors are scaled to the length 1. When left out, as modules.json beside the model says, or else not. */
@@ -36,10 +45,13 @@ export interface EmbedderOptions extends TextModelOptions {
 /** Options of `Embedder.embed`. */
 export type EmbedOptions = TextRunOptions;
 
-/** The answer for one text. */
+/** What an embedder takes: texts or images, as its network does. A string is a text for a network of texts, and the path of an image for one of images. */
+export type EmbedInput = TextInput | ImageSource;
+
+/** The answer for one text or image. */
 export interface Embedding {
   readonly vector: Float32Array;
-  /** What the text ran and skipped; null unless `trace` was asked for. */
+  /** What it ran and skipped; null unless `trace` was asked for. */
   readonly trace: ItemTrace | null;
 }
 
@@ -56,8 +68,13 @@ const poolingSchema = late(() =>
 );
 const modulesSchema = late(() => z.array(z.looseObject({ type: z.string() })));
 const ownSchema = late(() =>
-  z.object({ pooling: z.enum(POOLINGS).optional(), normalize: z.boolean().optional() }),
+  z.object({
+    pooling: z.enum(POOLINGS).optional(),
+    normalize: z.boolean().optional(),
+    onNote: workShape().onNote,
+  }),
 );
+const OWN_OPTIONS = ['pooling', 'normalize', 'preprocessor', 'maxPixels', 'onNote'];
 const embedSchema = late(() => z.strictObject(textRunShape()));
 
 /** The key of 1_Pooling/config.json for each pooling. */
@@ -71,17 +88,18 @@ const KEYS: Readonly<Record<Pooling, keyof z.infer<ReturnType<typeof poolingSche
 };
 
 /**
- * Texts to vectors: a network that takes tokens and has a vector for each token or text, its tokenizer.json, and pooling and
- * normalisation as sentence-transformers' files beside it say. Needs the package `@huggingface/tokenizers`.
+ * Texts or images to vectors. A network that takes tokens needs its tokenizer.json and the package `@huggingface/tokenizers`; one that takes
+ * images is prepared for as by ImageClassifier. Vectors of tokens, and of the positions of a map, are pooled and scaled as
+ * sentence-transformers' files beside the model say.
  *
  * ```ts
  * const embedder = await Embedder.from('models/all-MiniLM-L6-v2');
  * const [a, b] = await embedder.embed(['a cat', 'a kitten']);
  * ```
  */
-export class Embedder extends TextNetwork {
+export class Embedder extends TextNetwork<TextModel | ImageModel> {
   private constructor(
-    model: TextModel,
+    model: TextModel | ImageModel,
     /** Name of the output that is read. */
     readonly output: string,
     /** In the order in which their vectors are joined; null where the network pools. */
@@ -95,26 +113,47 @@ export class Embedder extends TextNetwork {
   }
 
   /**
-   * Loads a model, with `tokenizer.json`, `tokenizer_config.json`, `1_Pooling/config.json` and `modules.json` beside it.
+   * Loads a model, with `tokenizer.json`, `tokenizer_config.json`, `1_Pooling/config.json` and `modules.json` beside it, or, if it takes
+   * images, with `preprocessor_config.json`.
    * @param path folder or ONNX file; a folder's `policy.json` is the policy unless `options.policy` names another
-   * @throws ResidualSkipError INVALID_ARGUMENT when the model takes no tokens or has no vectors, INVALID_DATA for a file that can't be
-   * used, MISSING_DEPENDENCY, and what InferenceSession.create throws
+   * @throws ResidualSkipError INVALID_ARGUMENT when the model takes neither tokens nor an image, or has no vectors, INVALID_DATA for a file
+   * that can't be used, MISSING_DEPENDENCY, and what InferenceSession.create throws
    */
   static async from(path: string, options: EmbedderOptions = {}): Promise<Embedder> {
     checkOptions(options);
-    const { pooling, normalize, ...sessionOptions } = options;
-    const own = parseStrict(ownSchema(), { pooling, normalize });
-    return TextModel.use(path, sessionOptions, (model) => Embedder.over(model, own));
+    const { pooling, normalize, preprocessor, maxPixels, onNote, ...sessionOptions } = options;
+    refuseMisspelt(sessionOptions, OWN_OPTIONS, 'options', 'INVALID_ARGUMENT');
+    const own = parseStrict(ownSchema(), { pooling, normalize, onNote });
+    checkMaxPixels(maxPixels);
+    const files = await findModel(path);
+    const session = await InferenceSession.create(path, sessionOptions);
+    const ofImages = takesImages(session.inputMetadata, files.name);
+    const model = ofImages
+      ? await ImageModel.over(session, files, { preprocessor, maxPixels, onNote }, embeddingOutput)
+      : await TextModel.over(session, files, onNote);
+    try {
+      if (preprocessor && !ofImages) {
+        throw new ResidualSkipError(
+          'INVALID_ARGUMENT',
+          `options.preprocessor: ${path} is a network of texts`,
+        );
+      }
+      return await Embedder.over(model, own);
+    } catch (error) {
+      await session.release();
+      throw error;
+    }
   }
 
   /** @internal */
   static async over(
-    model: TextModel,
+    model: TextModel | ImageModel,
     own: Pick<EmbedderOptions, 'pooling' | 'normalize'> = {},
   ): Promise<Embedder> {
     const { files, session } = model;
-    const output = vectorOutput(session.outputMetadata, files.name);
-    const pools = output.shape.length === 3;
+    const isText = model instanceof TextModel;
+    const output = vectorOutput(session.outputMetadata, files.name, isText);
+    const pools = output.shape.length > 2;
     const found = pools && !own.pooling ? await poolingBeside(files) : undefined;
     const modulesFile = join(files.folder, 'modules.json');
     const modules = await readJson(modulesFile, modulesSchema());
@@ -122,39 +161,56 @@ export class Embedder extends TextNetwork {
     const normalizes = own.normalize ?? modules?.some(({ type }) => type.endsWith('.Normalize')) ?? false;
     const poolings = own.pooling ? [own.pooling] : (found ?? ['mean' as const]);
     const pooling = pools ? poolings : null;
-    await model.notePreparation(undefined, pooling);
+    if (isText) await model.notePreparation(undefined, pooling);
     return new Embedder(model, output.name, pooling, normalizes);
   }
 
   /**
-   * The vector of one text, or of several. Each runs at its own length; longer ones than the network takes are cut. The answers are in
-   * the order of the texts.
-   * @throws ResidualSkipError INVALID_ARGUMENT, ABORTED, SESSION_RELEASED, and the errors of a policy that can't be used
+   * The vector of one text or image, or of several. Each text runs at its own length; longer ones than the network takes are cut. The answers
+   * are in the order of the items.
+   * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (an image can't be read), ABORTED, SESSION_RELEASED, and the errors of a policy
+   * that can't be used
    */
-  embed(text: TextInput, options?: EmbedOptions): Promise<Embedding>;
-  embed(texts: readonly TextInput[], options?: EmbedOptions): Promise<Embedding[]>;
+  embed(item: EmbedInput, options?: EmbedOptions): Promise<Embedding>;
+  embed(items: readonly EmbedInput[], options?: EmbedOptions): Promise<Embedding[]>;
   async embed(
-    texts: TextInput | readonly TextInput[],
+    items: EmbedInput | readonly EmbedInput[],
     options: EmbedOptions = {},
   ): Promise<Embedding | Embedding[]> {
     const parsed = parseStrict(embedSchema(), options);
-    const { list, one } = textsOf('embed', texts);
-    const results = await this.model.run(list, this.output, parsed);
+    const { one, results } = await this.#run(items, parsed);
     const answers = results.map((result) => ({ vector: this.#pooled(result), trace: result.trace }));
     return one ? answers[0]! : answers;
   }
 
+  async #run(items: unknown, options: EmbedOptions) {
+    const { model, output } = this;
+    if (model instanceof TextModel) {
+      const { list, one } = textsOf('embed', items);
+      return { one, results: await model.run(list, output, options) };
+    }
+    const { list, one } = model.listOf(items);
+    return { one, results: await model.run(list, output, options) };
+  }
+
   /**
-   * A hash of all that decides which tokens a text becomes, and how their vectors are pooled, as a policy keeps it.
+   * A hash of all that decides which tokens a text becomes, and how their vectors are pooled, or what becomes of an image, as a policy keeps
+   * it.
    * @internal
    */
-  preparation(): Promise<string> {
+  async preparation(): Promise<string> {
     return this.model.preparation(this.pooling);
   }
 
-  /** The vector of a prepared text in the outputs of `session.run`. */
-  vectorOf(outputs: TensorMap, prepared: Tensor<'int32'>): Float32Array {
-    return this.#pooled(resultsOf(outputs[this.output]!, [prepared])[0]!);
+  /** The vector of a prepared text or image in the outputs of `session.run`. */
+  vectorOf(outputs: TensorMap, prepared: Tensor): Float32Array {
+    const output = outputs[this.output]!;
+    const { model } = this;
+    return this.#pooled(
+      model instanceof TextModel
+        ? resultsOf(output, [prepared as Tensor<'int32'>])[0]!
+        : model.resultOf(output),
+    );
   }
 
   #pooled(result: TextOutput): Float32Array {
@@ -214,15 +270,27 @@ async function poolingBeside(files: ModelFiles): Promise<Pooling[] | undefined> 
   );
 }
 
-/** `sentence_embedding`, or else the first output with a vector for each text or token. */
-function vectorOutput(outputs: readonly TensorMetadata[], model: string): TensorMetadata {
+/** One that is named as vectors are, or else the first output with a vector for each item, token or position. */
+function vectorOutput(
+  outputs: readonly TensorMetadata[],
+  model: string,
+  isText: boolean,
+): Pick<TensorMetadata, 'name' | 'shape'> {
   const fitting = outputs.filter(
-    ({ type, shape }) => isFloatType(type) && (shape.length === 2 || shape.length === 3),
+    ({ type, shape }) => isFloatType(type) && shape.length >= 2 && shape.length <= (isText ? 3 : 4),
   );
-  const chosen = fitting.find(({ name }) => name === 'sentence_embedding') ?? fitting[0];
+  const names = isText ? ['sentence_embedding'] : VECTORS_OF_IMAGES;
+  const named = names.flatMap((known) => fitting.filter(({ name }) => name === known));
+  const chosen = named[0] ?? fitting[0];
   if (chosen) return chosen;
-  throw new ResidualSkipError(
-    'INVALID_ARGUMENT',
-    `${model}: it has no output of floats [batch, tokens, width] or [batch, width]`,
-  );
+  const forms = isText
+    ? '[batch, tokens, width] or [batch, width]'
+    : '[batch, width], [batch, tokens, width] or [batch, channels, height, width]';
+  throw new ResidualSkipError('INVALID_ARGUMENT', `${model}: it has no output of floats ${forms}`);
 }
+
+/** The same of a network of images. It has no classes, whatever labels are beside it. */
+const embeddingOutput: typeof answerOutput = (outputs, _labels, model) => ({
+  output: vectorOutput(outputs, model, false).name,
+  classes: undefined,
+});

@@ -1,9 +1,7 @@
-import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { discard } from '../backends/addon.js';
 import type { RawImage } from '../data/image.js';
 import { findModel, type ModelFiles } from '../data/model-files.js';
-import { prefetch } from '../data/prefetch.js';
 import type { Preprocessor } from '../data/preprocess.js';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session/session.js';
@@ -15,6 +13,7 @@ import { parseStrict } from '../util/validation.js';
 import { type answerOutput, classOutput, type Prediction, predictions } from './class-scores.js';
 import { checkMaxPixels, imageInput, preprocessorOf } from './image-input.js';
 import { checkOwn, type ImageClassifierOptions, sessionPart } from './image-options.js';
+import { runImages } from './image-runs.js';
 import { type ImageSource, isImageSource, nameOf, toRawImage } from './image-source.js';
 import { guessOf } from './pixel-doubt.js';
 import { notePreparation } from './policy-doubt.js';
@@ -48,8 +47,6 @@ export interface WholeImage {
   readonly tensor: Tensor<'float32'>;
 }
 
-/** Most images in one run. More would only take more memory: each takes its own path through the network anyway. */
-const BATCH = 16;
 const TOP_K = 5;
 
 const classifySchema = late(() =>
@@ -169,11 +166,16 @@ export class ImageClassifier {
   }
 
   /** Prepares an image for the network: float32[1, channels, height, width]. Throws the same errors as `classify`. */
-  async prepare(image: ImageSource, { signal }: { signal?: AbortSignal } = {}): Promise<Tensor<'float32'>> {
-    return this.#prepare(image, nameOf(image, 0), signal);
+  prepare(image: ImageSource, { signal }: { signal?: AbortSignal } = {}): Promise<Tensor<'float32'>> {
+    return this.prepareNamed(image, nameOf(image, 0), signal);
   }
 
-  async #prepare(image: ImageSource, name: string, signal: AbortSignal | undefined) {
+  /** @internal */
+  async prepareNamed(
+    image: ImageSource,
+    name: string,
+    signal: AbortSignal | undefined,
+  ): Promise<Tensor<'float32'>> {
     const { resizing: resize } = this.preprocessor;
     const raw = await toRawImage(image, name, { signal, maxPixels: this.maxPixels, resize });
     try {
@@ -243,65 +245,12 @@ export class ImageClassifier {
 
   async #classifyAll(
     images: readonly ImageSource[],
-    options: ClassifyOptions,
+    { topK = TOP_K, ...options }: ClassifyOptions,
   ): Promise<ImageClassification[]> {
-    const { signal } = options;
-    const answers: ImageClassification[] = [];
-    let waiting: Tensor<'float32'>[] = [];
-    let running: Promise<ImageClassification[]> = Promise.resolve([]);
-    // The network runs on one batch while the next is prepared.
-    const flush = async () => {
-      answers.push(...(await running));
-      running = waiting.length > 0 ? this.#run(waiting, options) : Promise.resolve([]);
-      // An error is reported when the answers are due.
-      running.catch(() => {});
-      waiting = [];
-    };
-    const prepared = prefetch(
-      images.entries(),
-      ([index, image]) => this.#prepare(image, nameOf(image, index), signal),
-      availableParallelism() + 1,
-    );
-    for await (const tensor of prepared) {
-      const fits =
-        waiting.length === 0 || tensor.dims.every((length, axis) => length === waiting[0]!.dims[axis]);
-      if (!fits || waiting.length === BATCH) await flush();
-      waiting.push(tensor);
-    }
-    await flush();
-    answers.push(...(await running));
-    return answers;
-  }
-
-  async #run(
-    tensors: readonly Tensor<'float32'>[],
-    options: ClassifyOptions,
-  ): Promise<ImageClassification[]> {
-    const { topK = TOP_K, trace: traced, ...rest } = options;
-    const items = this.session.model.batching === 'item' ? tensors.length : 1;
-    if (items < tensors.length) {
-      const alone = tensors.map((tensor) => this.#run([tensor], options));
-      return (await Promise.all(alone)).flat();
-    }
-    const batch = joined(tensors);
-    const feeds = this.feeds(batch);
-    const { outputs, trace } = traced
-      ? await this.session.runTraced(feeds, [this.output], rest)
-      : { outputs: await this.session.run(feeds, [this.output], rest), trace: null };
-    // Left to V8, arrays outside of its heap make it collect the whole heap after every few images.
-    for (const { data } of [batch, ...tensors]) discard(data);
-    return this.scoresOf(outputs, items).map((scores, i) => {
-      const top = this.predict(scores, topK);
-      return { ...top[0]!, top, trace: trace?.items[i] ?? null };
+    const results = await runImages(this, images, options, (outputs, items) => this.scoresOf(outputs, items));
+    return results.map(({ answer, trace }) => {
+      const top = this.predict(answer, topK);
+      return { ...top[0]!, top, trace };
     });
   }
-}
-
-/** Joins tensors of one item each into a batch. */
-function joined(tensors: readonly Tensor<'float32'>[]): Tensor<'float32'> {
-  const [first] = tensors;
-  if (tensors.length === 1) return first!;
-  const data = new Float32Array(first!.size * tensors.length);
-  for (const [i, tensor] of tensors.entries()) data.set(tensor.data, i * first!.size);
-  return new Tensor('float32', data, [tensors.length, ...first!.dims.slice(1)]);
 }

@@ -42,6 +42,15 @@ export function imageInput(inputs: readonly TensorMetadata[], model: string): Na
   };
 }
 
+/** Whether images can be prepared for a network. */
+export function takesImages(inputs: readonly TensorMetadata[], model: string): boolean {
+  try {
+    return [1, 3].includes(imageInput(inputs, model).channels);
+  } catch {
+    return false;
+  }
+}
+
 /**
  * @param own instead of the configuration beside the model
  * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA for a configuration that can't be used

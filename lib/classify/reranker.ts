@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
-import { type Stopped, StoppedItems } from '../session/stopped-items.js';
+import { StateMemory, type Stopped, StoppedItems } from '../session/stopped-items.js';
 import { loadPolicy } from '../skip/load-policy.js';
 import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
 import type { ItemTrace } from '../skip/trace.js';
@@ -87,6 +87,7 @@ const rankSchema = late(() =>
 export class Reranker extends TextNetwork {
   /** Of policies with margins, by the exits that those name. */
   readonly #stages = new WeakMap<SkipPolicy, Map<string, Stage[]>>();
+  readonly #memory = new StateMemory();
 
   private constructor(
     model: TextModel,
@@ -130,6 +131,7 @@ export class Reranker extends TextNetwork {
     const scores = margins
       ? await this.#inStages(pairs, topK!, margins, rest)
       : await pairs.score([...documents.keys()], rest);
+    pairs.release();
     return rankingOf(scores)
       .slice(0, topK)
       .map((index) => ({ index, score: scores[index]!.score, trace: scores[index]!.trace }));
@@ -140,7 +142,7 @@ export class Reranker extends TextNetwork {
    * @internal
    */
   pairsOf(query: string, documents: readonly string[]): ListPairs {
-    return new ListPairs(this.model, this.output, query, documents);
+    return new ListPairs(this.model, this.output, this.#memory, query, documents);
   }
 
   /** The options with margins that are for them; without, and with the policy `full`, if none are certified. */
@@ -188,14 +190,16 @@ export class Reranker extends TextNetwork {
 /** The pairs of a query and documents. Each is tokenized once, and goes on from where an exit stopped it. */
 export class ListPairs {
   readonly #prepared: readonly Tensor<'int32'>[];
-  readonly #stopped = new StoppedItems();
+  readonly #stopped: StoppedItems;
 
   constructor(
     private readonly model: TextModel,
     private readonly output: string,
+    memory: StateMemory,
     query: string,
     documents: readonly string[],
   ) {
+    this.#stopped = new StoppedItems(undefined, memory);
     this.#prepared = documents.map((pair) => model.prepare({ text: query, pair }));
   }
 
@@ -214,6 +218,11 @@ export class ListPairs {
    */
   goOn(items: readonly number[], options: TextRunOptions, reach: number): Promise<PairScore[]> {
     return this.#run(items, options, reach, { stopped: this.#stopped, items });
+  }
+
+  /** Ends the pairs, none of which is running: after an error, some may be. */
+  release(): void {
+    this.#stopped.release();
   }
 
   async #run(

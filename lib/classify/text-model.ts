@@ -89,9 +89,20 @@ export class TextModel {
   static async from(path: string, { onNote, ...options }: TextModelOptions): Promise<TextModel> {
     parseStrict(notesSchema(), { onNote }, { subject: 'options' });
     const files = await findModel(path);
-    const tokenizer = await TextTokenizer.load(files.folder);
-    const session = await InferenceSession.create(path, options);
+    return TextModel.over(await InferenceSession.create(path, options), files, onNote);
+  }
+
+  /**
+   * Over a session, which is released if this fails.
+   * @throws ResidualSkipError as `from`
+   */
+  static async over(
+    session: InferenceSession,
+    files: ModelFiles,
+    onNote: WorkOptions['onNote'],
+  ): Promise<TextModel> {
     try {
+      const tokenizer = await TextTokenizer.load(files.folder);
       const inputs = session.inputMetadata.map((input) => tokenInput(input, files.name));
       const ids = session.inputMetadata.find(({ name }) => name === 'input_ids');
       if (!ids) throw notText(files.name, session.inputMetadata);
@@ -159,16 +170,21 @@ export class TextModel {
   feeds(prepared: readonly Tensor<'int32'>[]): TensorMap {
     const length = prepared[0]!.dims[1]!;
     const size = prepared.length * length;
+    const dims = [prepared.length, length];
     return Object.fromEntries(
       this.inputs.map(({ name, type }) => {
         const from = TOKEN_INPUTS.indexOf(name) * length;
-        const data = new Int32Array(size);
-        for (const [i, text] of prepared.entries())
-          data.set(text.data.subarray(from, from + length), i * length);
-        const dims = [prepared.length, length];
+        // Numbers of 64 bits as pairs of 32, the lower first: a bigint for each would take thirty times as long.
+        const wide = type === 'int64';
+        const data = new Int32Array(wide ? 2 * size : size);
+        for (const [i, text] of prepared.entries()) {
+          const row = text.data.subarray(from, from + length);
+          if (!wide) data.set(row, i * length);
+          else for (let k = 0; k < length; k++) data[2 * (i * length + k)] = row[k]!;
+        }
         return [
           name,
-          type === 'int32' ? new Tensor(type, data, dims) : new Tensor(type, widened(data), dims),
+          wide ? new Tensor('int64', new BigInt64Array(data.buffer), dims) : new Tensor('int32', data, dims),
         ];
       }),
     );
@@ -207,13 +223,9 @@ export class TextModel {
     const { trace: traced, ...rest } = options;
     const fetches = [output];
     const run = async (feeds: TensorMap, group: readonly number[]) => {
-      const { session } = this;
-      const on = of && { stopped: of.stopped, items: group.map((i) => of.items[i]!) };
-      if (traced) {
-        return on ? session.runOnTraced(feeds, fetches, rest, on) : session.runTraced(feeds, fetches, rest);
-      }
-      const outputs = on ? session.runOn(feeds, fetches, rest, on) : session.run(feeds, fetches, rest);
-      return { outputs: await outputs, trace: null };
+      const own = { of: of && { stopped: of.stopped, items: group.map((i) => of.items[i]!) } };
+      if (traced) return this.session.runOwnTraced(feeds, fetches, rest, own);
+      return { outputs: await this.session.runOwn(feeds, fetches, rest, own), trace: null };
     };
     const results: TextResult[] = [];
     const groups = this.#groups(prepared.map(({ dims }) => dims[1]!));
@@ -228,9 +240,16 @@ export class TextModel {
         };
       }
     };
-    for (let k = 0; k < groups.length; k += UNDER_WAY) {
-      await Promise.all(groups.slice(k, k + UNDER_WAY).map(runGroup));
-    }
+    let next = 0;
+    const runSome = async () => {
+      try {
+        while (next < groups.length) await runGroup(groups[next++]!);
+      } catch (error) {
+        next = groups.length;
+        throw error;
+      }
+    };
+    await Promise.all(Array.from({ length: UNDER_WAY }, runSome));
     return results;
   }
 
@@ -250,12 +269,20 @@ export class TextModel {
   }
 }
 
-/** What text classifiers and embedders have in common. */
-export abstract class TextNetwork {
-  /** @internal */
-  protected readonly model: TextModel;
+/** What a network of texts or images runs on. */
+export interface ItemModel {
+  readonly files: ModelFiles;
+  readonly session: InferenceSession;
+  prepare(text: TextInput): Tensor<'int32'>;
+  feeds(prepared: readonly Tensor<'int32'>[]): TensorMap;
+}
 
-  protected constructor(model: TextModel) {
+/** What text classifiers and embedders have in common. */
+export abstract class TextNetwork<Model extends ItemModel = TextModel> {
+  /** @internal */
+  protected readonly model: Model;
+
+  protected constructor(model: Model) {
     this.model = model;
   }
 
@@ -302,13 +329,6 @@ export function resultsOf(output: Tensor, prepared: readonly Tensor<'int32'>[]):
     dims: dims.slice(1),
     tokens: tokensOf(text),
   }));
-}
-
-/** `BigInt64Array.from(data, BigInt)` takes thirty times as long. */
-function widened(data: Int32Array): BigInt64Array {
-  const wide = new BigInt64Array(data.length);
-  for (let i = 0; i < data.length; i++) wide[i] = BigInt(data[i]!);
-  return wide;
 }
 
 /** Tokens of a prepared text, without those that fill it up. */

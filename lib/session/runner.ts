@@ -43,6 +43,12 @@ const NAMED_GATES = 3;
 /** What the caller gets from a finished run. */
 export type Answer<T> = (outputs: TensorMap, outcome: RunOutcome) => T;
 
+/** Feeds that nobody changes or transfers, so that they needn't be copied. */
+export interface OwnFeeds {
+  /** Set if items go on from where they stopped. */
+  readonly of?: Stopped | undefined;
+}
+
 /** How a run ended. */
 interface Ended {
   /** Whether the inputs are copies of this session. */
@@ -127,11 +133,17 @@ export class Runner {
     return this.#notifier.stats();
   }
 
-  run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>, of?: Stopped): Promise<T> {
-    return this.#running.track(this.#run(feeds, second, third, answer, of));
+  run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>, own?: OwnFeeds): Promise<T> {
+    return this.#running.track(this.#run(feeds, second, third, answer, own));
   }
 
-  async #run<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>, of?: Stopped): Promise<T> {
+  async #run<T>(
+    feeds: Feeds,
+    second: unknown,
+    third: unknown,
+    answer: Answer<T>,
+    own?: OwnFeeds,
+  ): Promise<T> {
     const { fetches, options } = parseFetches(this.#model, this.#everything, second, third);
     const parsed = parseRunOptions(options);
     const signal = parsed.signal ?? undefined;
@@ -141,18 +153,18 @@ export class Runner {
       });
     }
     // The caller may change or transfer its arrays during the run.
-    const bound = this.#bind(feeds, parsed, (data) => this.#notifier.copyInput(data));
+    const bound = this.#bind(feeds, parsed, own ? undefined : (data) => this.#notifier.copyInput(data));
     // That of the session was checked when it was created.
     if (bound.policy.model && bound.policy !== this.#policy) await this.#model.identify();
     const cached =
       this.#programs.find(bound.feeds, bound.applied) ??
       (await this.#programs.get(bound.feeds, bound.applied));
-    const call = prepareRun(bound, cached, fetches, this.profiler, signal, of);
+    const call = prepareRun(bound, cached, fetches, this.profiler, signal, own?.of);
     const start = performance.now();
     const guarded = await execute(call, this.#verifier);
     const answers = await this.#tail?.run(endedRun(call));
     const milliseconds = performance.now() - start;
-    return this.#finish(call, { inputsKept: true, milliseconds, guarded, answers }, answer);
+    return this.#finish(call, { inputsKept: !own, milliseconds, guarded, answers }, answer);
   }
 
   runSync<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): T {

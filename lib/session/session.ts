@@ -13,9 +13,8 @@ import type { Fetches } from './outputs.js';
 import { namingFiles, type PolicyInfo } from './own-policy.js';
 import { readParts, type SessionParts } from './parts.js';
 import { type Profile, Profiler } from './profile.js';
-import type { Answer, Runner } from './runner.js';
+import type { Answer, OwnFeeds, Runner } from './runner.js';
 import type { ModelSource } from './source.js';
-import type { Stopped } from './stopped-items.js';
 
 /** What `create` shows to the constructor. */
 const OPENED = Symbol('opened');
@@ -228,20 +227,20 @@ export class InferenceSession {
   }
 
   /**
-   * Like `run`, for items some of which may have run before: one that an exit stopped goes on behind that exit if the policy leads there
-   * and further, without what came before. Outputs and traces are those of a run from the beginning.
+   * Like `run`, with feeds that nobody changes or transfers. Items may have run before (`of`): one that an exit stopped goes on behind that
+   * exit if the policy leads there and further, without what came before. Outputs and traces are those of a run from the beginning.
    * @internal
    */
-  runOn(feeds: Feeds, fetches: Fetches, options: RunOptions, of: Stopped): Promise<TensorMap> {
-    return this.#runner.run(feeds, fetches, options, untraced, of);
+  runOwn(feeds: Feeds, fetches: Fetches, options: RunOptions, own: OwnFeeds): Promise<TensorMap> {
+    return this.#runner.run(feeds, fetches, options, untraced, own);
   }
 
   /**
    * The same, with what each item ran and skipped.
    * @internal
    */
-  runOnTraced(feeds: Feeds, fetches: Fetches, options: RunOptions, of: Stopped): Promise<TracedRun> {
-    return this.#runner.run(feeds, fetches, options, traced, of);
+  runOwnTraced(feeds: Feeds, fetches: Fetches, options: RunOptions, own: OwnFeeds): Promise<TracedRun> {
+    return this.#runner.run(feeds, fetches, options, traced, own);
   }
 
   /** Like `run`, but on the calling thread, which it blocks: for scripts. */

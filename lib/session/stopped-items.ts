@@ -2,6 +2,21 @@ import type { CompiledProgram } from '../backends/backend.js';
 
 /** Bytes that are kept of the items of one call. */
 const MAX_BYTES = 2 ** 28;
+/** Bytes of an array that holds several states, and of all arrays that are kept between calls. */
+const [ARRAY_BYTES, KEPT_BYTES] = [2 ** 20, 2 ** 25];
+
+/** Memory that calls have in turns. An array for each state would cost more than what is copied into it, and garbage collections. */
+export class StateMemory {
+  readonly #free: Uint8Array[] = [];
+
+  take(): Uint8Array {
+    return this.#free.pop() ?? new Uint8Array(ARRAY_BYTES);
+  }
+
+  giveBack(arrays: readonly Uint8Array[]): void {
+    this.#free.push(...arrays.slice(0, KEPT_BYTES / ARRAY_BYTES - this.#free.length));
+  }
+}
 
 /**
  * Where exits stopped items, so that deeper runs of the same items go on from there. Items for which there is no room begin again, as they do
@@ -9,9 +24,15 @@ const MAX_BYTES = 2 ** 28;
  */
 export class StoppedItems {
   readonly #states = new Map<number, { readonly compiled: CompiledProgram; readonly bytes: Uint8Array }>();
+  readonly #arrays: Uint8Array[] = [];
+  /** What is left of the last array. */
+  #rest: Uint8Array = new Uint8Array(0);
   #left: number;
 
-  constructor(maxBytes = MAX_BYTES) {
+  constructor(
+    maxBytes = MAX_BYTES,
+    private readonly memory = new StateMemory(),
+  ) {
     this.#left = maxBytes;
   }
 
@@ -22,14 +43,37 @@ export class StoppedItems {
     return items.map((item) => {
       const known = this.#states.get(item);
       if (known?.compiled === compiled) return known.bytes;
-      this.#left += known?.bytes.length ?? 0;
       this.#states.delete(item);
+      if (known?.bytes.length === stateBytes) return this.#keep(item, compiled, known.bytes);
       if (stateBytes > this.#left) return undefined;
       this.#left -= stateBytes;
-      const bytes = new Uint8Array(stateBytes);
-      this.#states.set(item, { compiled, bytes });
-      return bytes;
+      return this.#keep(item, compiled, this.#allocate(stateBytes));
     });
+  }
+
+  /** Gives the memory back, when no run of these items is under way. They begin again. */
+  release(): void {
+    this.memory.giveBack(this.#arrays.splice(0));
+    this.#rest = new Uint8Array(0);
+    this.#states.clear();
+  }
+
+  /** Zeros are no state. */
+  #keep(item: number, compiled: CompiledProgram, memory: Uint8Array): Uint8Array {
+    const bytes = memory.subarray().fill(0);
+    this.#states.set(item, { compiled, bytes });
+    return bytes;
+  }
+
+  #allocate(size: number): Uint8Array {
+    if (size > ARRAY_BYTES) return new Uint8Array(size);
+    if (size > this.#rest.length) {
+      this.#rest = this.memory.take();
+      this.#arrays.push(this.#rest);
+    }
+    const bytes = this.#rest.subarray(0, size);
+    this.#rest = this.#rest.subarray(size);
+    return bytes;
   }
 }
 
