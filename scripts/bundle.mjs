@@ -148,6 +148,8 @@ export async function bundle(dist) {
     platform: 'node',
     tsconfig: false,
     external,
+    // Of ES modules, what nothing uses is left out.
+    resolve: { mainFields: ['module', 'main'] },
     transform: { define: { RESIDUAL_SKIP_VERSION: JSON.stringify(version) } },
     plugins: [schemas, late, flush],
     onLog(level, log) {

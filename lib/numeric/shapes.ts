@@ -17,16 +17,21 @@ export function sameShape(a: Shape, b: Shape): boolean {
 /** The shape that numpy broadcasts `shapes` to; undefined when they don't fit together. */
 export function broadcast(...shapes: readonly Shape[]): number[] | undefined {
   let rank = 0;
-  for (const { length } of shapes) rank = Math.max(rank, length);
+  for (let i = 0; i < shapes.length; i++) rank = Math.max(rank, shapes[i]!.length);
   const result = new Array<number>(rank).fill(1);
-  for (const shape of shapes) {
-    for (let axis = rank - shape.length, i = 0; axis < rank; axis++, i++) {
-      const length = shape[i]!;
-      if (result[axis] === 1) result[axis] = length;
-      else if (length !== 1 && length !== result[axis]) return undefined;
-    }
-  }
+  for (let i = 0; i < shapes.length; i++) if (!widen(result, shapes[i]!)) return undefined;
   return result;
+}
+
+/** Makes `result` what it and `shape`, which has no more axes, are broadcast to; false if they don't fit together. */
+function widen(result: number[], shape: Shape): boolean {
+  const missing = result.length - shape.length;
+  for (let i = 0; i < shape.length; i++) {
+    const length = shape[i]!;
+    if (result[missing + i] === 1) result[missing + i] = length;
+    else if (length !== 1 && length !== result[missing + i]) return false;
+  }
+  return true;
 }
 
 export function range(length: number): number[] {

@@ -37,6 +37,12 @@ import { endedRun, Tail } from './tail.js';
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
 const PATIENCE_MS = 250;
 
+/** From any time on: `performance` takes a millisecond to load. */
+function milliseconds(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1e3 + nanoseconds / 1e6;
+}
+
 /** Gates that a warning names at most. */
 const NAMED_GATES = 3;
 
@@ -160,11 +166,11 @@ export class Runner {
       this.#programs.find(bound.feeds, bound.applied) ??
       (await this.#programs.get(bound.feeds, bound.applied));
     const call = prepareRun(bound, cached, fetches, this.profiler, signal, own?.of);
-    const start = performance.now();
+    const start = milliseconds();
     const guarded = await execute(call, this.#verifier);
     const answers = await this.#tail?.run(endedRun(call));
-    const milliseconds = performance.now() - start;
-    return this.#finish(call, { inputsKept: !own, milliseconds, guarded, answers }, answer);
+    const ended = { inputsKept: !own, milliseconds: milliseconds() - start, guarded, answers };
+    return this.#finish(call, ended, answer);
   }
 
   runSync<T>(feeds: Feeds, second: unknown, third: unknown, answer: Answer<T>): T {
@@ -173,11 +179,11 @@ export class Runner {
     const bound = this.#bind(feeds, parsed);
     const cached = this.#programs.getSync(bound.feeds, bound.applied);
     const call = prepareRun(bound, cached, fetches, this.profiler);
-    const start = performance.now();
+    const start = milliseconds();
     const guarded = executeSync(call, this.#verifier);
     const answers = this.#tail?.runSync(endedRun(call));
-    const milliseconds = performance.now() - start;
-    return this.#finish(call, { inputsKept: false, milliseconds, guarded, answers }, answer);
+    const ended = { inputsKept: false, milliseconds: milliseconds() - start, guarded, answers };
+    return this.#finish(call, ended, answer);
   }
 
   release(): Promise<void> {

@@ -94,29 +94,35 @@ export class NodeLowering extends NodeReader {
     // The parameters tie op and attrs together; TypeScript doesn't see it through the union.
     const step = { op, attrs } as IrStep;
     const operands = this.constantOperands(inputs);
-    const { cache, budget } = this.context;
-    const folded = operands && fold(cache, budget, step, operands, outputs);
-    const ids = outputs.map((output, i) => this.define(output, folded?.[i]));
-    if (op === 'dequantize' && operands) {
-      this.context.dequantised.set(ids[0]!, () => computed(cache, step, operands, outputs)[0]!);
-    }
-    if (!folded) this.ops.push({ ...step, node: this.node.name, inputs, outputs: ids });
+    const folded = operands && fold(this.context.cache, this.context.budget, step, operands, outputs);
+    const ids: ValueId[] = [];
+    for (let i = 0; i < outputs.length; i++) ids.push(this.define(outputs[i]!, folded?.[i]));
+    if (operands && op === 'dequantize') this.noteDequantised(ids[0]!, step, operands, outputs);
+    if (!folded) this.ops.push({ op, attrs, node: this.node.name, inputs, outputs: ids } as IrOp);
     return ids;
   }
 
+  private noteDequantised(
+    id: ValueId,
+    step: IrStep,
+    operands: readonly (Value | undefined)[],
+    outputs: readonly OutputType[],
+  ): void {
+    const { cache, dequantised } = this.context;
+    dequantised.set(id, () => computed(cache, step, operands, outputs)[0]!);
+  }
+
   private checkShapes(outputs: readonly OutputType[]): void {
-    for (const { shape } of outputs) checkShape(shape, (problem) => this.invalid(problem));
+    for (let i = 0; i < outputs.length; i++)
+      checkShape(outputs[i]!.shape, (problem) => this.invalid(problem));
   }
 
   /** The operands, if all of them are constants or absent. */
   private constantOperands(inputs: readonly ValueId[]): (Value | undefined)[] | undefined {
-    const operands: (Value | undefined)[] = [];
-    for (const id of inputs) {
-      const operand = id === NONE ? undefined : this.value(id);
-      if (operand && !operand.data) return undefined;
-      operands.push(operand);
+    for (let i = 0; i < inputs.length; i++) {
+      if (inputs[i] !== NONE && !this.value(inputs[i]!).data) return undefined;
     }
-    return operands;
+    return inputs.map((id) => (id === NONE ? undefined : this.value(id)));
   }
 
   /** Adds a conditional. */

@@ -39,6 +39,7 @@ const BETWEEN = [...LAYERS, 'Add', 'BatchNormalization', 'Clip', 'HardSwish', 'M
  * @returns undefined where nothing is to be cut
  */
 export function splitGraph(graph: Graph, everywhere = false): SplitGraph | undefined {
+  if (!everywhere && !graph.nodes.some(mayBeDataDependent)) return undefined;
   // Sequences exist while a stage is lowered: it makes those that it reads.
   for (const forced = new Set<Node>(); ; ) {
     const numbered = numberStages(graph, everywhere, forced);
@@ -79,6 +80,11 @@ function numberStages(graph: Graph, everywhere: boolean, forced: ReadonlySet<Nod
     }
   }
   return { ofNode, ofValue };
+}
+
+/** Whether `isDataDependent` may hold for a node. */
+function mayBeDataDependent(node: Node): boolean {
+  return findOperator(node.op)?.dataDependent !== undefined || subgraphsOf(node).length > 0;
 }
 
 function isDataDependent(node: Node, computed: ReadonlySet<string>, everywhere: boolean): boolean {
