@@ -84,7 +84,8 @@ export {
 export type { TextInput, TextModelOptions, TextRunOptions } from './classify/text-model.js';
 export type { LabelledText, Texts } from './classify/texts.js';
 export type { WorkOptions } from './classify/work.js';
-export { decodingBytes, pixelsOf, type RawImage } from './data/image.js';
+export type { RawImage } from './data/image.js';
+export { decodingBytes, pixelsOf } from './data/image-header.js';
 export { type PreparedImage, Preprocessor } from './data/preprocess.js';
 export type { ImageInput, PreprocessorConfig } from './data/preprocessor-config.js';
 export type { PreprocessorPreset } from './data/presets.js';

@@ -177,11 +177,21 @@ export class ImageClassifier {
     signal: AbortSignal | undefined,
   ): Promise<Tensor<'float32'>> {
     const { resizing: resize } = this.preprocessor;
-    const raw = await toRawImage(image, name, { signal, maxPixels: this.maxPixels, resize });
+    return this.prepareOwn(
+      await toRawImage(image, name, { signal, maxPixels: this.maxPixels, resize }),
+      name,
+    );
+  }
+
+  /**
+   * Prepares a decoded image that nobody else needs: its pixels are freed if they have all of their buffer.
+   * @internal
+   */
+  async prepareOwn(image: RawImage, name: string): Promise<Tensor<'float32'>> {
     try {
-      return await this.prepareRaw(raw, name);
+      return await this.prepareRaw(image, name);
     } finally {
-      discard(raw.data);
+      discard(image.data);
     }
   }
 
@@ -203,7 +213,7 @@ export class ImageClassifier {
   async prepareWhole(source: ImageSource, name: string, signal?: AbortSignal): Promise<WholeImage> {
     const image = await toRawImage(source, name, { signal, maxPixels: this.maxPixels });
     const { width, height } = image;
-    return { width, height, tensor: await this.prepareRaw(image, name) };
+    return { width, height, tensor: await this.prepareOwn(image, name) };
   }
 
   /** The feeds of `session.run` for prepared images. */

@@ -152,7 +152,7 @@ async function* itemsOfIterable(
     const { resizing: resize } = classifier.preprocessor;
     const load = () => toRawImage(image, name, { maxPixels });
     const prepare = async () =>
-      classifier.prepareRaw(await toRawImage(image, name, { maxPixels, resize }), name);
+      classifier.prepareOwn(await toRawImage(image, name, { maxPixels, resize }), name);
     yield { name, label, groups, load, prepare };
   }
 }
@@ -209,7 +209,7 @@ export async function itemsOfPath(
     name: image.name,
     load: () => image.load(),
     prepare: async () =>
-      classifier.prepareRaw(await image.load(classifier.preprocessor.resizing), image.name),
+      classifier.prepareOwn(await image.load(classifier.preprocessor.resizing), image.name),
     label: classes[i],
     groups: grouped && [grouped[i]!],
   }));

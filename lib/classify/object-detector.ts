@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { discard } from '../backends/addon.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import { InferenceSession } from '../session/session.js';
@@ -145,6 +146,7 @@ export class ObjectDetector {
       rest.signal,
     );
     const outputs = await this.session.run(this.images.feeds(tensor), this.reading.outputs, rest);
+    discard(tensor.data);
     return this.objectsOf(outputs, { width, height }, threshold);
   }
 

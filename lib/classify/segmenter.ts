@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { discard } from '../backends/addon.js';
 import { encodePng, type RawImage } from '../data/image.js';
 import { findModel } from '../data/model-files.js';
 import type { Placement } from '../data/preprocess.js';
@@ -145,6 +146,7 @@ export class Segmenter {
       options.signal,
     );
     const outputs = await this.session.run(this.images.feeds(tensor), [this.images.output], options);
+    discard(tensor.data);
     return this.segmentationOf(outputs, { width, height });
   }
 

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { Preprocessor } from 'lib/data/preprocess.js';
 import { ObjectDetector, type ObjectDetectorOptions, Segmenter } from 'lib/index.js';
 import sharp from 'sharp';
 import { cli } from '../../helpers/cli.js';
@@ -61,6 +62,23 @@ async function detected(folder: string, options: ObjectDetectorOptions, width = 
     await detector.release();
   }
 }
+
+test('prepared images are freed after their run', async () => {
+  const boxes = answering([3, 50, 50], {
+    boxes: { dims: [1, 4], data: [5, 10, 15, 30] },
+    labels: { dims: [1], data: [1], integers: true },
+    scores: { dims: [1], data: [0.7] },
+  });
+  const classes = answering([1, 3, 2, 2], { out: { dims: [1, 2, 2, 2], data: Array(8).fill(0) } });
+  const apply = jest.spyOn(Preprocessor.prototype, 'apply');
+  await detected(boxes, {});
+  const segmenter = await Segmenter.from(classes, { threads: 1 });
+  await segmenter.segment(image(20, 10));
+  await segmenter.release();
+  const prepared = await Promise.all(apply.mock.results.map(({ value }) => value));
+  apply.mockRestore();
+  expect(prepared.map(({ data }) => data.buffer.byteLength)).toEqual([0, 0]);
+});
 
 describe('ObjectDetector', () => {
   const labels = { 'config.json': { id2label: { 0: 'none', 1: 'cat', 2: 'dog' } } };

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { decodeImage, decodingBytes, pixelsOf, type RawImage, toGrey } from 'lib/data/image.js';
+import { decodeImage, type RawImage, toGrey } from 'lib/data/image.js';
+import { decodingBytes, pixelsOf } from 'lib/data/image-header.js';
 import type { ResizeKernel } from 'lib/data/resize-rule.js';
 import sharp, { type Sharp } from 'sharp';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
