@@ -6,7 +6,7 @@ import { NativeBackend } from 'lib/backends/native.js';
 import { Growth } from 'lib/model/program/grow.js';
 import { NO_ACTIVATION, NONE, type Program, type Step } from 'lib/model/program/program.js';
 import { sizeOf } from 'lib/numeric/shapes.js';
-import { StoppedItems } from 'lib/session/stopped-items.js';
+import { StateMemory, StoppedItems } from 'lib/session/stopped-items.js';
 import { randomFloats, uniform } from '../../helpers/random.js';
 import { randomProgram } from '../../helpers/random-programs.js';
 import { makeRequest, randomModes } from '../../helpers/requests.js';
@@ -199,5 +199,31 @@ describe('an item begins again', () => {
     expect(items.statesOf([4], other)![0]).not.toBe(states[0]);
     other.release();
     expect(items.statesOf([0], { ...compiled, stateBytes: 0 } as CompiledProgram)).toBeUndefined();
+  });
+
+  test('in memory that other items had before: they begin anew', () => {
+    const memory = new StateMemory();
+    const numbers = Array.from({ length: ITEMS }, (_, item) => item);
+    const before = new StoppedItems(undefined, memory);
+    const states = before.statesOf(numbers, compiled)!;
+    compiled.runSync({ ...fresh(1), states });
+    expect(agrees(() => fresh(-1), states)).toBeGreaterThan(0);
+    compiled.runSync({ ...fresh(1), states });
+    // What is under way has memory of its own.
+    const beside = new StoppedItems(undefined, memory).statesOf(numbers, compiled)!;
+    expect(beside[0]!.buffer).not.toBe(states[0]!.buffer);
+    before.release();
+    const after = new StoppedItems(undefined, memory).statesOf(numbers, compiled)!;
+    expect(after[0]!.buffer).toBe(states[0]!.buffer);
+    expect(agrees(() => fresh(-1), after)).toBe(0);
+  });
+
+  test('of states that are larger than the arrays that are shared', () => {
+    const large = { ...compiled, stateBytes: 2 ** 20 + 1 } as CompiledProgram;
+    const items = new StoppedItems();
+    const [a, b] = items.statesOf([0, 1], large)!;
+    expect([a!.length, b!.length]).toEqual([2 ** 20 + 1, 2 ** 20 + 1]);
+    items.release();
+    expect(items.statesOf([0], large)![0]!.buffer).not.toBe(a!.buffer);
   });
 });
