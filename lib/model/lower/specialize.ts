@@ -173,7 +173,8 @@ function* lowerInto(
     const lowered = findOperator(node.op)?.lower(lowering) ?? lowering.unsupported('it is not implemented');
     const made = typeof lowered === 'object' && 'next' in lowered ? yield* lowered : lowered;
     const ids = typeof made === 'number' ? [made] : made;
-    for (const [i, name] of node.outputs.entries()) {
+    for (let i = 0; i < node.outputs.length; i++) {
+      const name = node.outputs[i]!;
       if (name === '') continue;
       const id = ids[i] ?? lowering.invalid(`it has no output ${i}`);
       scope.set(name, id);

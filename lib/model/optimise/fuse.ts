@@ -110,7 +110,8 @@ function rewriteStep(region: Region, step: WorkStep, rules: Rules): boolean {
 }
 
 function dropNoOp(region: Region, step: WorkStep): boolean {
-  const [x, y] = [step.inputs[0]!, step.outputs[0]!];
+  const x = step.inputs[0]!;
+  const y = step.outputs[0]!;
   if (step.outputs.length !== 1 || !computesNothing(region, step)) return false;
   if (!sameShape(region.shape(x), region.shape(y)) || region.value(x).dtype !== region.value(y).dtype)
     return false;

@@ -96,6 +96,8 @@ export function matchLayerNorm(region: Region, step: WorkStep): boolean {
   if (step.op !== 'binary' || step.attrs.act.kind !== 'none') return false;
   const { kind } = step.attrs;
   if (kind !== 'div' && kind !== 'mul') return false;
+  const isCentred = (i: number) => plainBinary(region, step.inputs[i]!, 'sub') !== undefined;
+  if (!isCentred(0) && !isCentred(1)) return false;
   for (const [numerator, other] of kind === 'div' ? bothOrders(step).slice(0, 1) : bothOrders(step)) {
     const centred = centredOf(region, numerator);
     const deviation = kind === 'div' ? other : reciprocalOf(region, other);
@@ -144,6 +146,8 @@ export function scaleLayerNorm(region: Region, step: WorkStep): boolean {
   if (step.op !== 'binary' || step.attrs.act.kind !== 'none') return false;
   const { kind } = step.attrs;
   if (kind !== 'mul' && kind !== 'add') return false;
+  const isNorm = (i: number) => region.producer(step.inputs[i]!)?.op === 'layerNorm';
+  if (!isNorm(0) && !isNorm(1)) return false;
   for (const [y, vector] of bothOrders(step)) {
     const norm = region.usedOnce(y) ? region.producerOf(y, 'layerNorm') : undefined;
     if (!norm) continue;

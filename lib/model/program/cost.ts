@@ -6,7 +6,7 @@ import { type Cost, NONE, type Step, type Value, type ValueId } from './program.
 export function costOf(values: readonly Value[], steps: readonly Step[]): Cost {
   const cost = { multiplyAdds: 0, bytes: 0, layers: 0 };
   for (const step of steps) {
-    for (const id of [...step.inputs, ...step.outputs]) if (id !== NONE) cost.bytes += bytesOf(values[id]!);
+    for (const ids of [step.inputs, step.outputs]) cost.bytes += bytesOf(values, ids);
     cost.multiplyAdds += multiplyAddsOf(values, step);
     if (isLayer(values, step)) cost.layers++;
   }
@@ -19,8 +19,14 @@ function isLayer(values: readonly Value[], { op, inputs }: Step): boolean {
   return (op === 'matmul' || op === 'qmatmul') && inputs.slice(0, 2).some((id) => values[id]!.data);
 }
 
-function bytesOf(value: Value): number {
-  return sizeOf(value.shape) * ELEMENT_BYTES[value.dtype];
+function bytesOf(values: readonly Value[], ids: readonly ValueId[]): number {
+  let bytes = 0;
+  for (let i = 0; i < ids.length; i++) {
+    if (ids[i] === NONE) continue;
+    const { shape, dtype } = values[ids[i]!]!;
+    bytes += sizeOf(shape) * ELEMENT_BYTES[dtype];
+  }
+  return bytes;
 }
 
 function multiplyAddsOf(values: readonly Value[], step: Step): number {
