@@ -1,5 +1,5 @@
 import { recalled } from './recall.js';
-import { copyData, type TensorData } from './tensor-data.js';
+import type { TensorData } from './tensor-data.js';
 
 /** Bounds of the elements of a tensor. */
 export interface Range {
@@ -13,30 +13,17 @@ const extremes = new WeakMap<TensorData, Range>();
 export function extremesOf(data: TensorData): Range {
   const known = extremes.get(data);
   if (known) return known;
-  const range = extremesIn(recalled(data));
+  let low = Number.POSITIVE_INFINITY;
+  let high = Number.NEGATIVE_INFINITY;
+  recalled(data);
+  for (let i = 0; i < data.length; i++) {
+    const element = Number(data[i]);
+    low = Math.min(low, element);
+    high = Math.max(high, element);
+  }
+  const range = { low, high };
   extremes.set(data, range);
   return range;
-}
-
-/** Arrays of at most so many elements are sorted: V8 compiles a loop over them for longer than it runs. */
-const FEW = 4096;
-
-function extremesIn(data: TensorData): Range {
-  if (data.length > 0 && data.length <= FEW) {
-    // A NaN is last.
-    const sorted = copyData(data).sort();
-    const [low, high] = [Number(sorted[0]), Number(sorted.at(-1))];
-    return Number.isNaN(high) ? { low: high, high } : { low, high };
-  }
-  let low: number | bigint = Number.POSITIVE_INFINITY;
-  let high: number | bigint = Number.NEGATIVE_INFINITY;
-  for (let i = 0; i < data.length; i++) {
-    const element = data[i]!;
-    if (element < low) low = element;
-    if (element > high) high = element;
-    if (Number.isNaN(element)) return { low: Number.NaN, high: Number.NaN };
-  }
-  return { low: Number(low), high: Number(high) };
 }
 
 const uniform = new WeakMap<TensorData, { readonly element: number | undefined }>();
