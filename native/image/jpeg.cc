@@ -8,13 +8,13 @@
 #include <vector>
 
 #include "image/jpeg_bits.h"
+#include "image/jpeg_header.h"
 #include "kernels/int8/table8.h"
 
 namespace rskip {
 namespace {
 
-constexpr int kBlock = 64;
-constexpr int kMaxComponents = 3;
+constexpr int kBlock = kJpegBlock;
 constexpr std::array<uint8_t, kBlock> kZigzag = [] {
   std::array<uint8_t, kBlock> order{};
   int at = 0;
@@ -27,14 +27,7 @@ constexpr std::array<uint8_t, kBlock> kZigzag = [] {
   return order;
 }();
 
-enum Marker : uint8_t { kSof0 = 0xc0, kSof1 = 0xc1, kDht = 0xc4, kRst0 = 0xd0, kSoi = 0xd8, kEoi = 0xd9, kSos = 0xda, kDqt = 0xdb, kDri = 0xdd };
-
-struct Component {
-  int id = 0, across = 1, down = 1;   // blocks of a unit
-  int table = 0;                      // of quantisation
-  const int32_t* factors = nullptr;   // its numbers
-  const JpegCode* means = nullptr;    // of the differences of means
-  const JpegCode* others = nullptr;
+struct Component : JpegComponent {
   int columns = 8, rows = 8;          // pixels of a block
   int last = 63;                      // coefficient that is needed
   int cleared = 0;                    // how many of a block are before the next is read
@@ -55,112 +48,14 @@ struct Block {
 
 class Decoder {
  public:
-  Decoder(std::span<const uint8_t> file, const JpegRequest& request, const KernelTable& table)
-      : file_(file), request_(request), table_(table) {}
+  Decoder(JpegHeader& header, const JpegRequest& request, const KernelTable& table) : header_(header), request_(request), table_(table) {}
 
-  bool decode(uint8_t* pixels) { return read_headers() && prepare() && read_scan(pixels); }
+  bool decode(uint8_t* pixels) { return prepare() && read_scan(pixels); }
 
  private:
-  int word(size_t at) const { return file_[at] << 8 | file_[at + 1]; }
-
-  // What is called once is compiled for size.
-
-  // Up to the scan, whose data are what is left of the file then.
-  bool read_headers() {
-    if (file_.size() < 4 || file_[0] != 0xff || file_[1] != kSoi) return false;
-    for (size_t at = 2; at + 4 <= file_.size();) {
-      if (file_[at] != 0xff) return false;
-      const uint8_t marker = file_[at + 1];
-      if (marker == 0xff) {
-        ++at;
-        continue;
-      }
-      const size_t length = static_cast<size_t>(word(at + 2));
-      if (length < 2 || at + 2 + length > file_.size()) return false;
-      const std::span<const uint8_t> segment = file_.subspan(at + 4, length - 2);
-      at += 2 + length;
-      if (marker == kSos) {
-        file_ = file_.subspan(at);
-        return read_scan_header(segment);
-      }
-      const bool is_frame = marker >= kSof0 && marker <= 0xcf && marker != kDht && marker != 0xc8 && marker != 0xcc;
-      if (is_frame && (marker > kSof1 || !read_frame(segment))) return false;
-      if (marker == kDht && !read_codes(segment)) return false;
-      if (marker == kDqt && !read_quantisation(segment)) return false;
-      if (marker == kDri) {
-        if (segment.size() != 2) return false;
-        restart_ = segment[0] << 8 | segment[1];
-      }
-      if (marker < kSof0 || (marker >= kRst0 && marker <= kEoi) || marker == 0xcc || marker == 0xdc) return false;
-    }
-    return false;
-  }
-
-  bool read_quantisation(std::span<const uint8_t> segment) {
-    while (!segment.empty()) {
-      const int wide = segment[0] >> 4, id = segment[0] & 15;
-      const size_t bytes = 1 + kBlock * (wide ? 2u : 1u);
-      if (wide > 1 || id > 3 || segment.size() < bytes) return false;
-      for (size_t i = 0; i < kBlock; ++i) {
-        quantisation_[id][i] = wide ? segment[1 + 2 * i] << 8 | segment[2 + 2 * i] : segment[1 + i];
-        if (quantisation_[id][i] == 0) return false;
-      }
-      segment = segment.subspan(bytes);
-    }
-    return true;
-  }
-
-  bool read_codes(std::span<const uint8_t> segment) {
-    while (!segment.empty()) {
-      const int kind = segment[0] >> 4, id = segment[0] & 15;
-      if (kind > 1 || id > 3 || segment.size() < 17) return false;
-      const auto counts = segment.subspan(1, 16);
-      size_t symbols = 0;
-      for (const uint8_t count : counts) symbols += count;
-      if (symbols > 256 || segment.size() < 17 + symbols) return false;
-      if (!codes_[kind][id].read(counts, segment.subspan(17, symbols), kind == 0)) return false;
-      segment = segment.subspan(17 + symbols);
-    }
-    return true;
-  }
-
-  bool read_frame(std::span<const uint8_t> segment) {
-    if (components_ != 0 || segment.size() < 6 || segment[0] != 8) return false;
-    const int height = segment[1] << 8 | segment[2], width = segment[3] << 8 | segment[4], count = segment[5];
-    if (width != request_.width || height != request_.height || count != request_.channels) return false;
-    if ((count != 1 && count != 3) || segment.size() != 6 + 3 * static_cast<size_t>(count)) return false;
-    for (int c = 0; c < count; ++c) {
-      const uint8_t* const part = segment.data() + 6 + 3 * c;
-      Component& component = component_[c];
-      component.id = part[0], component.across = part[1] >> 4, component.down = part[1] & 15, component.table = part[2];
-      if (component.table > 3) return false;
-      for (int before = 0; before < c; ++before) {
-        if (component_[before].id == component.id) return false;
-      }
-    }
-    components_ = count;
-    // Of a single component, units are blocks.
-    if (count == 1) component_[0].across = component_[0].down = 1;
-    const int across = component_[0].across, down = component_[0].down;
-    if (across < 1 || across > 2 || down < 1 || down > across) return false;
-    return std::all_of(component_ + 1, component_ + count, [](const Component& c) { return c.across == 1 && c.down == 1; });
-  }
-
-  bool read_scan_header(std::span<const uint8_t> segment) {
-    const size_t count = static_cast<size_t>(components_);
-    if (count == 0 || segment.size() != 4 + 2 * count || segment[0] != count) return false;
-    for (size_t c = 0; c < count; ++c) {
-      Component& component = component_[c];
-      const int means = segment[2 + 2 * c] >> 4, others = segment[2 + 2 * c] & 15;
-      if (segment[1 + 2 * c] != component.id || means > 3 || others > 3) return false;
-      component.means = &codes_[0][means], component.others = &codes_[1][others], component.factors = quantisation_[component.table];
-      if (!component.means->is_known() || !component.others->is_known() || component.factors[0] == 0) return false;
-    }
-    return segment[1 + 2 * count] == 0 && segment[2 + 2 * count] == 63 && segment[3 + 2 * count] == 0;
-  }
-
   // How many pixels a block becomes, and memory for a row of units.
   bool prepare() {
+    for (const JpegComponent& part : header_.components()) static_cast<JpegComponent&>(component_[components_++]) = part;
     const int shrink = request_.shrink, across = component_[0].across, down = component_[0].down;
     units_ = (request_.width + 8 * across - 1) / (8 * across);
     unit_rows_ = (request_.height + 8 * down - 1) / (8 * down);
@@ -184,7 +79,7 @@ class Decoder {
       part.stride = static_cast<ptrdiff_t>(whole_units) * part.across * part.columns + 4 * kLanes;
       part.pixels.resize(static_cast<size_t>(part.stride) * static_cast<size_t>(part.down * part.rows + 2));
       part.coefficients.resize(static_cast<size_t>(part.down * part.across) * kBlock * kLanes);
-      if (part.last < 63) codes_[1][part.others - codes_[1]].make_skips();
+      if (part.last < 63) part.others->make_skips();
     }
     for (int unit = 0; unit < kLanes; ++unit) {
       for (Component& part : components()) {
@@ -200,9 +95,10 @@ class Decoder {
   }
 
   bool read_scan(uint8_t* pixels) {
-    JpegBits bits(file_);
+    JpegBits bits(header_.scan());
+    const int restart = header_.restart();
     const size_t each = blocks_.size() / kLanes;
-    int left = restart_, restarts = 0;
+    int left = restart, restarts = 0;
     for (int row = 0; row < unit_rows_; ++row) {
       for (int first = 0; first < units_; first += kLanes) {
         for (Component& part : components()) {
@@ -210,12 +106,12 @@ class Decoder {
         }
         const int count = std::min(kLanes, units_ - first);
         for (int unit = 0; unit < count;) {
-          if (restart_ > 0 && left == 0) {
+          if (restart > 0 && left == 0) {
             if (!bits.ends_with(static_cast<uint8_t>(kRst0 + restarts++ % 8))) return false;
-            left = restart_;
+            left = restart;
             for (Component& part : components()) part.mean = 0;
           }
-          const int units = restart_ > 0 ? std::min(left, count - unit) : count - unit;
+          const int units = restart > 0 ? std::min(left, count - unit) : count - unit;
           for (const Block& block : std::span(blocks_).subspan(static_cast<size_t>(unit) * each, static_cast<size_t>(units) * each)) {
             if (!read_block(bits, block)) return false;
           }
@@ -318,13 +214,11 @@ class Decoder {
 
   std::span<Component> components() { return {component_, static_cast<size_t>(components_)}; }
 
-  std::span<const uint8_t> file_;
+  JpegHeader& header_;
   const JpegRequest& request_;
   const KernelTable& table_;
-  int32_t quantisation_[4][kBlock] = {};
-  JpegCode codes_[2][4];
-  Component component_[kMaxComponents];
-  int components_ = 0, restart_ = 0, units_ = 0, unit_rows_ = 0;
+  Component component_[kJpegComponents];
+  int components_ = 0, units_ = 0, unit_rows_ = 0;
   bool halves_ = false;
   int lag_ = 0;  // rows that wait for the next row of units
   std::vector<Block> blocks_;  // of kLanes units, as in the file
@@ -355,7 +249,8 @@ const int32_t* inverse_factors(int pixels) {
 }
 
 bool decode_jpeg(std::span<const uint8_t> file, const JpegRequest& request, const KernelTable& table, uint8_t* pixels) {
-  return Decoder(file, request, table).decode(pixels);
+  JpegHeader header;
+  return header.read(file, request) && Decoder(header, request, table).decode(pixels);
 }
 
 }  // namespace rskip
