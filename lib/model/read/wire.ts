@@ -57,7 +57,7 @@ class Reader extends BinaryReader {
     const length = this.uint32();
     const start = this.pos;
     this.pos += length;
-    if (this.pos > this.len) this.assertBounds();
+    if (this.pos > this.len) throw new RangeError('a text ends too early');
     return this.#bytes.toString('utf8', start, this.pos);
   }
 
