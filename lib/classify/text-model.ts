@@ -102,10 +102,10 @@ export class TextModel {
     onNote: WorkOptions['onNote'],
   ): Promise<TextModel> {
     try {
-      const tokenizer = await TextTokenizer.load(files.folder);
       const inputs = session.inputMetadata.map((input) => tokenInput(input, files.name));
       const ids = session.inputMetadata.find(({ name }) => name === 'input_ids');
       if (!ids) throw notText(files.name, session.inputMetadata);
+      const tokenizer = await TextTokenizer.load(files.folder);
       const [, length] = ids.shape;
       return new TextModel(
         files,

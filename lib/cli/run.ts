@@ -11,7 +11,7 @@ import type { TimedClassifier } from '../measure/timed-classifier.js';
 import { mean, median } from '../numeric/statistics.js';
 import { cosineDistance } from '../numeric/vectors.js';
 import type { BlockInfo } from '../skip/block-info.js';
-import type { Promised } from '../skip/promise.js';
+import { isOfNumbers, type Promised, partsOf } from '../skip/promise.js';
 import { answeredBy } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled, wordPolicy } from './classifier.js';
@@ -38,6 +38,8 @@ export interface RunResult extends VisionAnswer {
   readonly top: readonly Prediction[];
   /** Of the vector from that of the full network; for a network without classes, objects or maps, which has no `top`. */
   readonly cosineDistance?: number;
+  /** What the network answers, if its policy promises a few numbers. */
+  readonly numbers?: readonly number[];
   readonly blocks: { total: number; skippable: number; skipped: number; pattern: string };
   /** The block or front whose exit answered; null for the network. */
   readonly answeredBy: string | null;
@@ -68,6 +70,8 @@ interface RunItem {
 const MAX_PAIRS = 41;
 const BUDGET_MS = 400;
 const JSON_TOP = 5;
+/** Most numbers of an answer that are shown. */
+const MAX_NUMBERS = 8;
 
 export function addRunCommand(program: Command, io: Io): void {
   addDataOptions(
@@ -112,7 +116,7 @@ async function run(model: string, given: readonly string[], options: RunOptions,
     classifier.unusable.checkSome(rows.length);
     const { model: answers, session } = classifier;
     const doubt = doubtOf(answers, session.context.classScores, false);
-    if (doubt && answers.labels && !vision && rows.length > 0)
+    if (doubt && !answersVector(classifier) && !vision && rows.length > 0)
       io.err(`note: what is shown as classes may be something else: ${doubt.reason}\n`);
     if (options.json)
       io.out(
@@ -192,12 +196,14 @@ function measure(
   } while (times.full.length < MAX_PAIRS && performance.now() - start < BUDGET_MS);
   const { blocks } = classifier;
   const { source, promise } = classifier.session.policy;
+  const isVector = answersVector(classifier);
   const result = {
     input: item.path,
     policy: source,
     promise: promise && { metric: promise.metric, limit: promise.limit, confidence: promise.confidence },
-    top: seen ? [] : classifier.predict(scores, options.top ?? (options.json ? JSON_TOP : 1)),
-    ...(seen ?? (classifier.model.labels === null && { cosineDistance: cosineDistance(scores, full) })),
+    top: seen || isVector ? [] : classifier.predict(scores, options.top ?? (options.json ? JSON_TOP : 1)),
+    ...(seen ?? (isVector && { cosineDistance: cosineDistance(scores, full) })),
+    ...(isVector && areFew(scores, promise) && { numbers: [...scores] }),
     blocks: {
       total: blocks.length,
       skippable: blocks.filter(({ skippable }) => skippable).length,
@@ -211,6 +217,17 @@ function measure(
   return { result, shown: item.shown, drawn, cameToExit: trace.exits.length > 0 };
 }
 
+/** Whether a network has no classes, or its policy promises numbers. */
+function answersVector({ model, session: { policy } }: TimedClassifier): boolean {
+  return model.labels === null || (policy.promise !== null && isOfNumbers(policy.promise.metric));
+}
+
+/** Whether an answer is numbers that mean something by themselves, and not too many of them. */
+function areFew({ length }: Float32Array, promise: Promised | null): boolean {
+  const names = ['relative', 'absolute', 'excess'];
+  return length <= MAX_NUMBERS && promise !== null && names.includes(partsOf(promise.metric).name);
+}
+
 /** Indices of the blocks that begin a stage: their shortcut isn't the identity. */
 function stagesOf(blocks: readonly BlockInfo[]): ReadonlySet<number> {
   return new Set(blocks.filter(({ shortcut }) => shortcut !== 'identity').map(({ index }) => index));
@@ -222,15 +239,17 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
   const gated = gates > 0 ? `, ${gates} with a gate` : '';
   const heading = `${paint(io, 'bold', name)}: ${plural(blocks.length, 'block')}${gated}; ${backend} backend`;
   const timeColumns = full ? numbers('ms') : numbers('skipped', 'ms full', 'ms skip', 'saved');
-  const { what, labels } = classifier.model;
+  const { what } = classifier.model;
   const seen = rows[0]?.result;
   const answer = seen?.objects
     ? 'objects'
     : seen?.classes
       ? 'classes'
-      : labels === null
-        ? 'cosine distance'
-        : 'class';
+      : seen?.numbers
+        ? 'numbers'
+        : answersVector(classifier)
+          ? 'cosine distance'
+          : 'class';
   // The pattern shows an exit behind a block, but not which front answered.
   const names = new Set(blocks.map((block) => block.name));
   const withFronts = rows.some(({ result: { answeredBy: by } }) => by !== null && !names.has(by));
@@ -242,7 +261,10 @@ function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, 
   const cells = rows.map(({ result, shown, drawn }) => {
     const classes = result.top.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ');
     const found = result.objects || result.classes ? wordVision(result) : classes;
-    const said = result.cosineDistance === undefined ? found : result.cosineDistance.toPrecision(3);
+    const said =
+      result.numbers?.map((number) => number.toPrecision(4)).join(', ') ??
+      result.cosineDistance?.toPrecision(3) ??
+      found;
     const by = withFronts ? [result.answeredBy ?? 'the network'] : [];
     return [
       shown,

@@ -120,3 +120,12 @@ test('refuses what is no image, and options that are none', async () => {
   await expect(Embedder.from(folder('vector'), { maxPixels: 0 })).rejects.toMatchObject({ code });
   await expect(Embedder.from(folder('vector'), { onNote: 5 as never })).rejects.toMatchObject({ code });
 });
+
+test('refuses a network of neither images nor texts, and says what it takes', async () => {
+  const graph = new GraphBuilder();
+  graph.output(graph.node('Relu', [graph.input('x', ['n', 3])]), ['n', 3]);
+  await expect(Embedder.from(folderOf({ 'model.onnx': modelBytes(graph) }), options)).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(/it takes x: float32\[n, 3\]; texts need input_ids/),
+  });
+});

@@ -1,8 +1,9 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { cli, cliJson } from '../../helpers/cli.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 import { ladder } from '../../helpers/ladders.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { promising } from '../../helpers/policies.js';
 
 afterAll(removeFolders);
 
@@ -111,6 +112,23 @@ describe('run', () => {
       code: 0,
       result: [{ top: [], cosineDistance: 0 }],
     });
+  });
+
+  test.each([
+    ['absolute@0.1', /^image +numbers +blocks/m, '2.000, 0.4000, 0.000', [2, 0.4, 0]],
+    ['cosine', /^image +cosine distance +blocks/m, '0.00', undefined],
+  ] as const)('shows no classes where the policy promises %s', async (metric, heading, shown, numbers) => {
+    const { promise, ...rest } = promising(0.05, { default: 'run', blocks: {} });
+    const policy = JSON.stringify({ ...rest, promise: { ...promise, metric } });
+    const model = fileOf(oneBlock(), { 'policy.json': policy });
+    const args = ['run', model, await image(), ...reference, '--policy', join(dirname(model), 'policy.json')];
+    const { out, err } = await cli(...args);
+    expect(out).toMatch(heading);
+    expect(out).toContain(shown);
+    expect(err).not.toMatch(/shown as classes/);
+    const [result] = JSON.parse((await cli(...args, '--json')).out);
+    expect(result).toMatchObject({ top: [], cosineDistance: expect.closeTo(0, 6) });
+    expect(result.numbers?.map((x: number) => Number(x.toFixed(5)))).toEqual(numbers);
   });
 
   test('says where what it shows as classes may be none', async () => {
