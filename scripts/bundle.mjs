@@ -19,6 +19,7 @@ const LATE = {
   'audit/replay': ['replayAudit'],
   'backends/reference': ['createReference'],
   'calibrate/calibrate': ['calibrate'],
+  'calibrate/ranking': ['calibrateRanking'],
   'calibrate/report/report': ['renderCalibration'],
   'inspect/inspect': ['inspect'],
   'measure/evaluate': ['evaluate'],

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { ResidualSkipError } from '../errors.js';
 import type { RunContext, RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
 import { copyData } from '../tensor/tensor.js';
+import { emitWarning } from '../util/warnings.js';
 import { closeAtExit, forget } from './at-exit.js';
 import type { Before, ItemBatch } from './batch.js';
 import { signer } from './checkpoint.js';
@@ -301,9 +302,9 @@ export class AuditLog implements RunObserver {
   #warnOf(error: Error): void {
     this.#stats.lastError = error.message;
     if (this.#stats.errors++ > 0) return;
-    process.emitWarning(
+    emitWarning(
+      'AUDIT',
       `audit log '${this.#options.path}': it can't be written (${error.message}); inference continues, and session.stats() counts the lost items`,
-      { code: 'RESIDUAL_SKIP_AUDIT' },
     );
   }
 }

@@ -1,16 +1,11 @@
 import { EventEmitter } from 'node:events';
 import { ResidualSkipError } from '../errors.js';
-import {
-  type RunEvent,
-  type RunObserver,
-  type SessionControl,
-  type TensorMap,
-  warn,
-} from '../skip/observer.js';
+import type { RunEvent, RunObserver, SessionControl, TensorMap } from '../skip/observer.js';
 import { isVectorMetric, type Metric, maxLoss } from '../skip/promise.js';
 import type { ItemTrace } from '../skip/trace.js';
 import { Tensor } from '../tensor/tensor.js';
 import { LruMap } from '../util/lru-map.js';
+import { emitWarning, warnOfObserver } from '../util/warnings.js';
 import { RateMonitor } from './confidence.js';
 import { type Drift, DriftMonitor } from './drift-monitor.js';
 import { hashAll, partsOf } from './hash.js';
@@ -192,7 +187,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   #warn(what: string): void {
     if (this.#warned || this.#options.shadow === 0) return;
     this.#warned = true;
-    warn(new Error(`watch() ${what}`));
+    emitWarning('OBSERVER', `watch() ${what}`);
   }
 
   /** A listener that throws must not prevent further observation. */
@@ -200,7 +195,7 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     try {
       (this as EventEmitter).emit(name, ...what);
     } catch (error) {
-      warn(error);
+      warnOfObserver(error);
     }
   }
 

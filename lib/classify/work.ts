@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import type { Progress } from '../session/progress.js';
 import { late } from '../util/late.js';
+import { emitWarning } from '../util/warnings.js';
 
 /** Options of work that takes time. */
 export interface WorkOptions {
@@ -33,7 +34,7 @@ export const workShape = late(() => ({
 /** Hands a note to the caller; a process warning if he takes none. */
 export function makeNote(onNote: WorkOptions['onNote'], text: string): void {
   if (onNote) onNote(text);
-  else process.emitWarning(text, { code: 'RESIDUAL_SKIP_NOTE' });
+  else emitWarning('NOTE', text);
 }
 
 /** How often the event loop gets a turn, so that timers run and a signal can be aborted. */

@@ -1,14 +1,14 @@
-import {
-  notify,
-  type RunContext,
-  type RunEvent,
-  type RunObserver,
-  type SessionControl,
-  type SessionStats,
-  type TensorMap,
+import type {
+  RunContext,
+  RunEvent,
+  RunObserver,
+  SessionControl,
+  SessionStats,
+  TensorMap,
 } from '../skip/observer.js';
 import type { ItemDecisions, SkipTrace } from '../skip/trace.js';
 import { copyData, type TensorData } from '../tensor/tensor.js';
+import { warnOfObserver } from '../util/warnings.js';
 import type { Contexts } from './contexts.js';
 import type { PreparedRun, RunOutcome } from './run.js';
 
@@ -161,4 +161,35 @@ export class Notifier {
       this.#copies.reuse(fresh);
     });
   }
+}
+
+const quiet = new WeakMap<Promise<void>, Promise<void>>();
+
+/** A promise that settles when `going` does and turns a rejection into a warning; the same one for the same promise. */
+function warned(going: Promise<void>): Promise<void> {
+  const known = quiet.get(going);
+  if (known) return known;
+  const made = Promise.resolve(going).catch(warnOfObserver);
+  quiet.set(going, made);
+  return made;
+}
+
+/**
+ * Calls each observer in order. Exceptions and rejections become warnings.
+ * @returns a promise for the end of what they started; undefined if nothing was started
+ */
+export function notify(
+  observers: readonly RunObserver[],
+  call: (observer: RunObserver) => void | Promise<void>,
+): Promise<unknown> | undefined {
+  const pending: Promise<void>[] = [];
+  for (const observer of observers) {
+    try {
+      const going = call(observer);
+      if (going) pending.push(warned(going));
+    } catch (error) {
+      warnOfObserver(error);
+    }
+  }
+  return pending.length > 1 ? Promise.all(pending) : pending[0];
 }

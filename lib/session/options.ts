@@ -4,6 +4,7 @@ import type { PolicySource } from '../skip/load-policy.js';
 import type { ItemRequest, RunObserver } from '../skip/observer.js';
 import { late } from '../util/late.js';
 import { parseStrict } from '../util/validation.js';
+import { emitWarning } from '../util/warnings.js';
 import { env } from './env.js';
 import type { Progress } from './progress.js';
 import type { ModelSource } from './source.js';
@@ -256,9 +257,7 @@ function warnOfIgnored(options: SessionOptions): void {
   for (const name of Object.keys(ignoredShape())) {
     if (!Object.hasOwn(options, name) || warned.has(name)) continue;
     warned.add(name);
-    process.emitWarning(`onnxruntime's option ${name} has no effect in residual-skip`, {
-      code: 'RESIDUAL_SKIP_OPTION',
-    });
+    emitWarning('OPTION', `onnxruntime's option ${name} has no effect in residual-skip`);
   }
 }
 

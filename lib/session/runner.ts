@@ -10,6 +10,7 @@ import type { AnswerReader, RunContext, RunObserver, SessionStats, TensorMap } f
 import type { SkipPolicy } from '../skip/policy.js';
 import type { TensorData } from '../tensor/tensor.js';
 import type { Sliced } from '../util/slices.js';
+import { emitWarning } from '../util/warnings.js';
 import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding } from './feeds.js';
 import { KnownFronts } from './fronts.js';
@@ -217,7 +218,7 @@ export class Runner {
     const shown = gates.slice(0, NAMED_GATES).map(({ node, reason }) => `'${node}' (${reason})`);
     const rest = gates.length > shown.length ? `, and ${gates.length - shown.length} more` : '';
     const text = `model: gates that can't be used are computed: ${shown.join(', ')}${rest}; inspect lists them`;
-    process.emitWarning(text, { code: 'RESIDUAL_SKIP_GATE' });
+    emitWarning('GATE', text);
   }
 
   #attach(): void {

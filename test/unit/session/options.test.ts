@@ -1,6 +1,7 @@
 import { env } from 'lib/session/env.js';
+import { notify } from 'lib/session/notifier.js';
 import { parseRunOptions, parseRunSyncOptions, parseSessionOptions } from 'lib/session/options.js';
-import { notify, type RunEvent, type RunObserver } from 'lib/skip/observer.js';
+import type { RunEvent, RunObserver } from 'lib/skip/observer.js';
 import { nearNames, suggest } from 'lib/util/suggest.js';
 
 describe('session options', () => {
