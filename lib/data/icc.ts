@@ -7,7 +7,8 @@ const PRIMARIES = {
   bXYZ: [0.1431, 0.0606, 0.7141],
 } as const;
 const APART = 0.001;
-/** How far a curve's 8-bit values may be from those of sRGB. */
+/** Of a curve, the 8-bit values that are compared with those of sRGB, and how far they may be from them. */
+const LEVELS = Array.from({ length: 52 }, (_, i) => 5 * i);
 const LEVELS_APART = 0.5;
 const CURVES = ['rTRC', 'gTRC', 'bTRC'];
 /** Tables that count instead of primaries and curves. */
@@ -53,13 +54,11 @@ export function isSrgb(profile: Buffer): boolean {
   };
   const isCurve = (at: number | undefined) => {
     const curve = curveAt(at ?? profile.length);
-    return levels.every((level) => Math.abs(255 * encoded(curve(level / 255)) - level) <= LEVELS_APART);
+    return LEVELS.every((level) => Math.abs(255 * encoded(curve(level / 255)) - level) <= LEVELS_APART);
   };
   const curves = new Set(CURVES.map((tag) => tags.get(tag)));
   return Object.entries(PRIMARIES).every(isPrimary) && [...curves].every(isCurve);
 }
-
-const levels = Array.from({ length: 52 }, (_, i) => 5 * i);
 
 /** A linear value as in sRGB. */
 function encoded(x: number): number {
