@@ -5,6 +5,7 @@ import { Shares } from './shares.js';
  * promise takes as many as it needs. Clients take turns.
  */
 export class Turns {
+  /** Milliseconds of rest for each of a piece. */
   readonly #rest: number;
   /** By client, from the oldest to the newest. */
   readonly #waiting = new Map<string, (() => void | Promise<void>)[]>();
@@ -41,8 +42,8 @@ export class Turns {
     await work!();
     // What continues after the piece runs before this.
     setImmediate(() => {
-      const rest = this.#rest * (performance.now() - start);
-      if (rest > 0) setTimeout(() => this.#end(), rest);
+      const restMs = this.#rest * (performance.now() - start);
+      if (restMs > 0) setTimeout(() => this.#end(), restMs);
       else this.#end();
     });
   }
