@@ -88,8 +88,8 @@ const KEYS: Readonly<Record<Pooling, keyof z.infer<ReturnType<typeof poolingSche
 };
 
 /**
- * Texts or images to vectors. A network that takes tokens needs its tokenizer.json and the package `@huggingface/tokenizers`; one that takes
- * images is prepared for as by ImageClassifier. Vectors of tokens, and of the positions of a map, are pooled and scaled as
+ * Texts or images to vectors. A network that takes tokens needs its tokenizer.json and the package `@huggingface/tokenizers`. Images are
+ * prepared as ImageClassifier prepares them. Vectors of tokens, and of the positions of a map, are pooled and scaled as
  * sentence-transformers' files beside the model say.
  *
  * ```ts

@@ -20,7 +20,7 @@ const TAG_BYTES = 12;
 /** Whether a profile has the primaries and the curves of sRGB. False for a damaged profile. */
 export function isSrgb(profile: Buffer): boolean {
   const text = (at: number) => profile.toString('latin1', at, at + 4);
-  // Behind the end there are no numbers, so that nothing is near to them.
+  // Beyond the end there is NaN, which is near to nothing.
   const short = (at: number) => (at + 2 <= profile.length ? profile.readUInt16BE(at) : Number.NaN);
   const long = (at: number) => (at + 4 <= profile.length ? profile.readUInt32BE(at) : Number.NaN);
   const fixed = (at: number) => (at + 4 <= profile.length ? profile.readInt32BE(at) / 65536 : Number.NaN);

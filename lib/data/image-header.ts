@@ -1,4 +1,4 @@
-/** What an image takes, from the header of its file. */
+/** How many pixels an image has, and how much memory it takes to decode it, from the header of its file. */
 import type { Metadata } from 'sharp';
 import { type ImageFileOptions, openImage } from './image.js';
 import { frameOf } from './jpeg.js';

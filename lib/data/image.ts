@@ -102,7 +102,7 @@ interface OpenedFile {
   readonly read: readonly Buffer[];
 }
 
-/** Its first bytes, and what is to be read: of a small file, and of one with a head for which `readsWhole`, all of it is here. */
+/** Reads the first bytes of a file. All of it is read if it is small, or if `readsWhole` holds for its head. */
 async function headOf(file: string | Uint8Array, readsWhole: (head: Buffer) => boolean): Promise<OpenedFile> {
   if (typeof file !== 'string') {
     const head = Buffer.from(file.buffer, file.byteOffset, Math.min(file.length, HEAD_BYTES));
@@ -118,8 +118,14 @@ async function headOf(file: string | Uint8Array, readsWhole: (head: Buffer) => b
     if (size <= HEAD_BYTES || size > NATIVE_BYTES) return { head, source: file, read: [buffer] };
     const whole = Buffer.allocUnsafeSlow(size);
     head.copy(whole);
-    const rest = await handle.read(whole, HEAD_BYTES, size - HEAD_BYTES, HEAD_BYTES);
-    return { head, source: whole.subarray(0, HEAD_BYTES + rest.bytesRead), read: [buffer, whole] };
+    let end = HEAD_BYTES;
+    while (end < size) {
+      // Some file systems give less than was asked for.
+      const { bytesRead: more } = await handle.read(whole, end, size - end, end);
+      if (more === 0) break;
+      end += more;
+    }
+    return { head, source: whole.subarray(0, end), read: [buffer, whole] };
   } finally {
     await handle.close();
   }

@@ -40,7 +40,7 @@ type Fitted<T> = { readonly same: T } | { readonly make: Made<T> };
 export class LengthSeries {
   /** The shortest first. */
   private samples: readonly Sample[] = [];
-  /** What interpolates, and between which samples. To make it takes as long as to compile, so that it waits for a length between them. */
+  /** The last interpolation, and its samples. To make one takes as long as to compile, so it is made when a length needs it. */
   private known: { readonly samples: readonly Sample[]; readonly make: Made<Program> } | undefined;
 
   constructor(

@@ -38,7 +38,7 @@ import { endedRun, Tail } from './tail.js';
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
 const PATIENCE_MS = 250;
 
-/** From any time on: `performance` takes a millisecond to load. */
+/** Since any time. `performance.now` would do, but takes a millisecond to load. */
 function milliseconds(): number {
   const [seconds, nanoseconds] = process.hrtime();
   return seconds * 1e3 + nanoseconds / 1e6;

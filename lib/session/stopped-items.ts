@@ -58,7 +58,7 @@ export class StoppedItems {
     this.#states.clear();
   }
 
-  /** Zeros are no state. */
+  /** The memory is empty then: an item with zeros begins again. */
   #keep(item: number, compiled: CompiledProgram, memory: Uint8Array): Uint8Array {
     const bytes = memory.subarray().fill(0);
     this.#states.set(item, { compiled, bytes });

@@ -1,6 +1,6 @@
 /** Process warnings. */
 
-/** What a warning is about; its code is that behind `RESIDUAL_SKIP_`. */
+/** What a warning is about: its code is `RESIDUAL_SKIP_` and this. */
 type Subject = 'AUDIT' | 'GATE' | 'NOTE' | 'OBSERVER' | 'OPTION';
 
 export function emitWarning(subject: Subject, text: string): void {

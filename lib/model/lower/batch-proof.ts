@@ -1,7 +1,7 @@
 /**
  * Shows that the items of a batch are separate without lowering the graph for several: where each operator keeps axis 0, which is the
  * batch, apart from the others, the graph for several items is that for one with a longer axis 0. Most convolutional networks are so;
- * what isn't is left to trial batches.
+ * all others are left to trial batches.
  */
 import type { Shape } from '../../numeric/shapes.js';
 import { type Constant, type Graph, type Node, subgraphsOf } from '../read/graph.js';

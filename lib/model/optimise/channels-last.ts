@@ -71,14 +71,10 @@ function firstOf(region: Region, id: ValueId): ValueId | undefined {
 }
 
 /** Steps that sooner or later move, too, where they read one of several transposed maps. */
-const POINTWISE: ReadonlySet<string> = new Set([
-  'unary',
-  'binary',
-  'concat',
-  'pad',
-  'quantize',
-  'dequantize',
-]);
+const POINTWISE = ['unary', 'binary', 'concat', 'pad', 'quantize', 'dequantize'] as const;
+
+/** Of the steps that `sinkTranspose` may move. */
+export const SINKING = [...POINTWISE, 'reduceMean', 'layerNorm', 'gemm'] as const;
 
 /** Whether a transpose goes: all that is read is transposed, or its other readers move, too. */
 function readsLast(region: Region, step: WorkStep): boolean {
@@ -88,7 +84,7 @@ function readsLast(region: Region, step: WorkStep): boolean {
   const [from] = turned as [ValueId];
   const readers = region.users(from);
   if (region.isOutput(from) || readers.length > MAX_READERS) return false;
-  return readers.length === 1 || readers.every(({ op }) => POINTWISE.has(op));
+  return readers.length === 1 || readers.every(({ op }) => (POINTWISE as readonly string[]).includes(op));
 }
 
 /** Numbers for each axis of a map whose channels are last, in the order of one whose channels are first. */

@@ -4,7 +4,7 @@ import { atOnce, isDue, type Sliced } from '../../util/slices.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../program/program.js';
 import { affineStep, asChannelAffine, foldIntoAffine, foldIntoLayer } from './affine.js';
 import { matchAttention } from './attention.js';
-import { mergeTransposes, sinkTranspose } from './channels-last.js';
+import { mergeTransposes, SINKING, sinkTranspose } from './channels-last.js';
 import { scaleProduct, shiftProduct } from './dynamic.js';
 import { matchGelu, matchLayerNorm, scaleLayerNorm } from './layer-norm.js';
 import { changesNothing, forgetRanges, rangeOf } from './range.js';
@@ -38,18 +38,7 @@ const FUSE = byOperator([
   [matchGelu, 'binary'],
   [foldAffine, 'affine', 'binary'],
   [toAffine, 'binary'],
-  [
-    sinkTranspose,
-    'unary',
-    'binary',
-    'concat',
-    'pad',
-    'quantize',
-    'dequantize',
-    'reduceMean',
-    'layerNorm',
-    'gemm',
-  ],
+  [sinkTranspose, ...SINKING],
   [matchSwish, 'binary'],
   [fuseActivation, 'unary'],
 ]);

@@ -1,7 +1,7 @@
 /** Convolutions and products of matrices on bytes. */
-import { extremesOf } from '../../tensor/extremes.js';
+import { extremesOf, uniformElement } from '../../tensor/extremes.js';
 import { recalled } from '../../tensor/recall.js';
-import { contentOf, copyData, isBigData, type NumberData } from '../../tensor/tensor.js';
+import { contentOf, isBigData, type NumberData } from '../../tensor/tensor.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -94,7 +94,7 @@ function integerBias(region: Region, operands: Operands): ValueId | undefined {
     given instanceof Int32Array &&
     found !== undefined &&
     contentOf(found.scales) === contentOf(scales) &&
-    isAll(found.zeros, 0);
+    uniformElement(found.zeros) === 0;
   const data = alike ? given : derive(given, key, () => biasIn(scales, given, found, channels));
   const { low, high } = extremesOf(data);
   if (low <= -LARGEST_BIAS || high >= LARGEST_BIAS) return undefined;
@@ -122,10 +122,6 @@ function biasIn(
   return integers;
 }
 
-function isAll(numbers: NumberData, number: number): boolean {
-  return numbers[0] === number && contentOf(numbers) === contentOf(copyData(numbers).fill(number as never));
-}
-
 /** Constant weights of uint8 become int8, with another zero point; an absent one is 0 for all. */
 export function signedWeight(
   region: Region,
@@ -143,7 +139,7 @@ export function signedWeight(
         derive(data!, 'signed', () => shifted(data as Uint8Array, new Int8Array(data!.length), -128)),
       )
     : bytes;
-  if (isAll(given, shift)) return { weight, zero: NONE };
+  if (uniformElement(given) === shift) return { weight, zero: NONE };
   const zeros = Array.from(given, (zero) => zero - shift);
   const elements = dtype === 'int8' ? Int8Array.from(zeros) : Uint8Array.from(zeros);
   const kept = data ? derive(data, `zeros ${contentOf(elements)}`, () => elements) : elements;

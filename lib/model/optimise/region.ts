@@ -150,7 +150,7 @@ export class Region {
   /** All values that an operation reads, including those that the branches of an `if` capture. */
   reads(op: WorkOp): ValueId[] {
     const reads = op.inputs.filter((id) => id !== NONE);
-    return op.op === 'if' ? [...reads, ...captures(op)] : reads;
+    return op.op === 'if' ? [...reads, ...op.whenTrue.captured(), ...op.whenFalse.captured()] : reads;
   }
 
   /** Values read in this region but produced outside it. */
@@ -251,13 +251,11 @@ export class Region {
   }
 
   private link(op: WorkOp): void {
-    for (const id of op.inputs) if (id !== NONE) this.use(id, op, 1);
-    if (op.op === 'if') for (const id of captures(op)) this.use(id, op, 1);
+    for (const id of this.reads(op)) this.use(id, op, 1);
   }
 
   private unlink(op: WorkOp): void {
-    for (const id of op.inputs) if (id !== NONE) this.unuse(id, op);
-    if (op.op === 'if') for (const id of captures(op)) this.unuse(id, op);
+    for (const id of this.reads(op)) this.unuse(id, op);
   }
 
   private use(id: ValueId, op: WorkOp, times: number): void {
@@ -281,8 +279,4 @@ export class Region {
       if (whenTrue.mayHaveDead() || whenFalse.mayHaveDead()) return true;
     return false;
   }
-}
-
-function captures({ whenTrue, whenFalse }: WorkIf): readonly ValueId[] {
-  return [...whenTrue.captured(), ...whenFalse.captured()];
 }

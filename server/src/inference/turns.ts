@@ -5,7 +5,7 @@ import { Shares } from './shares.js';
  * promise takes as many as it needs. Clients take turns.
  */
 export class Turns {
-  /** Milliseconds of rest for each of a piece. */
+  /** Milliseconds of rest for each millisecond of work. */
   readonly #rest: number;
   /** By client, from the oldest to the newest. */
   readonly #waiting = new Map<string, (() => void | Promise<void>)[]>();
@@ -40,7 +40,7 @@ export class Turns {
     this.#busy = true;
     const start = performance.now();
     await work!();
-    // What continues after the piece runs before this.
+    // What waits for a promise that the piece has resolved runs before this.
     setImmediate(() => {
       const restMs = this.#rest * (performance.now() - start);
       if (restMs > 0) setTimeout(() => this.#end(), restMs);
