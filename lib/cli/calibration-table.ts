@@ -3,7 +3,13 @@
 import { itemsNeeded } from '../calibrate/certify/p-values.js';
 import type { CalibrateOptions } from '../calibrate/options.js';
 import type { Calibration } from '../calibrate/report/result.js';
-import { settingCells, wordConfidence, wordEvents, wordPromise } from '../calibrate/report/wording.js';
+import {
+  settingCells,
+  titleOfEvents,
+  wordConfidence,
+  wordEvents,
+  wordPromise,
+} from '../calibrate/report/wording.js';
 import { latencyReduction } from '../calibrate/run/latency.js';
 import { enoughItems } from '../calibrate/split.js';
 import type { SkipPolicy } from '../skip/policy.js';
@@ -14,7 +20,7 @@ import { type Column, formatTable, milliseconds, numbers, percent, plural } from
 const columnsOf = ({ policy: { promise } }: Calibration): readonly Column[] => [
   { title: '' },
   ...numbers(
-    'changed',
+    titleOfEvents(promise!.metric),
     'mean loss',
     'bound alone',
     // Of several metrics, the columns before are about the first.
@@ -27,9 +33,9 @@ const columnsOf = ({ policy: { promise } }: Calibration): readonly Column[] => [
   ),
 ];
 
-const GROUP_COLUMNS: readonly Column[] = [
+const groupColumnsOf = ({ policy: { promise } }: Calibration): readonly Column[] => [
   { title: 'group' },
-  ...numbers('items', 'changed', 'bound alone', 'p'),
+  ...numbers('items', titleOfEvents(promise!.metric), 'bound alone', 'p'),
   { title: '' },
 ];
 
@@ -55,7 +61,7 @@ export function drawCalibration(
   ];
   return [
     formatTable(io, columnsOf(result), settingRows(result, io)),
-    ...(groups.length > 0 ? [formatTable(io, GROUP_COLUMNS, groupRows(result))] : []),
+    ...(groups.length > 0 ? [formatTable(io, groupColumnsOf(result), groupRows(result))] : []),
     `${[result.policy, ...(result.policy.settings ?? [])].map((policy) => paint(io, 'bold', verdict(policy, result))).join('\n')}\n${notes.join('\n')}\n`,
   ].join('\n');
 }

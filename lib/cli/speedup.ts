@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { wordPromise } from '../calibrate/report/wording.js';
+import { titleOfEvents, wordPromise } from '../calibrate/report/wording.js';
 import { forgetState } from '../calibrate/run/resume.js';
 import { findModel } from '../data/model-files.js';
 import { loadVega } from '../report/charts.js';
@@ -60,11 +60,12 @@ async function run(path: string, options: CommandOptions, io: Io): Promise<void>
   if (report !== undefined) await loadVega();
   const work = watchWork(io, json !== true);
   const state = options.state ?? `${output}.state`;
+  const metric = options.metric ?? (labels === undefined ? undefined : 'accuracy');
   const result = await speedup(path, data, {
     ...asked,
     ...work.options,
     state,
-    metric: options.metric ?? (labels === undefined ? undefined : 'accuracy'),
+    metric,
     labelsFrom: labels === true ? 'data' : labels,
   }).finally(work.stop);
   if (result.calibration) await writeLadder(result, path, output);
@@ -73,7 +74,7 @@ async function run(path: string, options: CommandOptions, io: Io): Promise<void>
     await writeResult(report, await renderSpeedup(result, { model: name }));
   }
   if (options.state === undefined) await forgetState(state);
-  io.out(json ? `${JSON.stringify(summary(result, output), null, 2)}\n` : draw(result, output, io));
+  io.out(json ? `${JSON.stringify(summary(result, output), null, 2)}\n` : draw(result, output, metric, io));
 }
 
 function summary({ calibration, rungs, parts, tried, minutes }: Speedup, folder: string) {
@@ -82,18 +83,20 @@ function summary({ calibration, rungs, parts, tried, minutes }: Speedup, folder:
   return { folder: calibration && folder, promise, expected, fronts, rungs, parts, tried: ladders, minutes };
 }
 
-const COLUMNS: readonly Column[] = [
+const columnsOf = (loss: string): readonly Column[] => [
   { title: 'tried' },
-  ...numbers('exits', 'changed', 'work', 'mean time', 'p95', 'measured'),
+  ...numbers('exits', loss, 'work', 'mean time', 'p95', 'measured'),
   { title: '' },
 ];
-const RUNG_COLUMNS: readonly Column[] = [
+const rungColumnsOf = (loss: string): readonly Column[] => [
   { title: 'rung' },
-  ...numbers('answered', 'changed', 'work', 'time'),
+  ...numbers('answered', loss, 'work', 'time'),
 ];
 const SHOWN = 10;
 
-function draw({ calibration, rungs, tried, minutes }: Speedup, output: string, io: Io): string {
+function draw(result: Speedup, output: string, metric: string | undefined, io: Io): string {
+  const { calibration, rungs, tried, minutes } = result;
+  const loss = titleOfEvents(metric);
   const row = ({ exits, risk, work, mean, p95, measured, outcome, ...one }: Tried) => [
     one.rungs.join(' > '),
     String(exits),
@@ -104,8 +107,9 @@ function draw({ calibration, rungs, tried, minutes }: Speedup, output: string, i
     measured === undefined ? '' : percent(measured, 0),
     wordOutcome[outcome],
   ];
-  const table = tried.length === 0 ? '' : `${formatTable(io, COLUMNS, tried.slice(0, SHOWN).map(row))}\n`;
-  const answering = rungs.length === 0 ? '' : `${formatTable(io, RUNG_COLUMNS, rungs.map(rungRow))}\n`;
+  const table =
+    tried.length === 0 ? '' : `${formatTable(io, columnsOf(loss), tried.slice(0, SHOWN).map(row))}\n`;
+  const answering = rungs.length === 0 ? '' : `${formatTable(io, rungColumnsOf(loss), rungs.map(rungRow))}\n`;
   return (
     `${table}${paint(io, 'bold', verdict(calibration))}\n${answering}` +
     `${calibration ? `folder: ${output}\n` : ''}${minutes.toFixed(1)} minutes\n`

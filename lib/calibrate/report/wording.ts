@@ -57,6 +57,10 @@ export function wordConfidence(confidence: number): string {
   return percent(confidence, Math.abs(100 * confidence - Math.round(100 * confidence)) < 1e-9 ? 0 : 2);
 }
 
+/** The title of a column of items with a loss. */
+export const titleOfEvents = (metric: string | undefined): string =>
+  metric === 'accuracy' ? 'lost' : 'changed';
+
 /** How many items had a loss, and of accuracy how many were gained. */
 export function wordEvents(events: string, gained: number | undefined): string {
   return gained === undefined ? events : `${events}, ${gained} gained`;

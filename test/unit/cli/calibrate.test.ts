@@ -151,6 +151,9 @@ describe('calibrate', () => {
     const groups = promise.groups as { kind: string; name: string; items: number; promised: boolean }[];
     expect(groups.map(({ kind, name }) => [kind, name])).toEqual(CLASSES.map((name) => ['class', name]));
     expect(groups.reduce((sum, { items }) => sum + items, 0)).toBe(promise.items);
+    const drawn = ['calibrate', MODEL, '--data', data, '-o', join(folder, 'lost.json'), '--labels', ...FEW];
+    const { out } = await cli(...drawn, '--max-disagreement', '0.3', '--state', state);
+    expect(out).toMatch(/^ +lost +mean loss/);
   });
 
   test('groups come from a file by the name of the image', async () => {
