@@ -75,7 +75,10 @@ export function addEngineOptions(command: Command, from?: 'log'): Command {
   return addBackendOptions(
     command
       .option('--policy <policy>', policyHelp(byDefault))
-      .option('--original <model>', 'network that guards verify with: the float form of an 8-bit model')
+      .option(
+        '--original <model>',
+        'network whose answers are promised, such as the float form of an 8-bit model: guards verify with it, and answers and times are compared with its own',
+      )
       .addOption(precisionOption(byDefault)),
   );
 }

@@ -22,7 +22,7 @@ import type { EnergyReport } from './energy.js';
 import { type LatencySummary, latencyOf, type PairedChange, pairedChange } from './statistics.js';
 import { MAX_MEASURED, type Timed, TimedClassifier } from './timed-classifier.js';
 
-/** `policy`, `threads` and the other options of a classifier say what is evaluated. */
+/** `policy`, `threads` and the other options of a classifier say what is evaluated; it is compared with the `original`, if there is one. */
 export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, TaskOptions, WorkOptions {
   /** Most items to use: of a path spread evenly over the data, of an iterable the first. */
   limit?: number | undefined;
@@ -45,7 +45,7 @@ export interface Evaluation {
   readonly policy: PolicyInfo;
   /** Images or texts that were evaluated. */
   readonly items: number;
-  /** With every block run. */
+  /** With every block run: of the `original` in float32, if it was given. */
   readonly full: {
     /** Null unless every item has a label. */
     readonly accuracy: number | null;
@@ -64,7 +64,7 @@ export interface Evaluation {
     readonly distance: { readonly cosine: number | null; readonly relative: number } | null;
     /**
      * What the policy promises, on these items: the mean loss by the promise's metric, and its limit; `also` has the same of other metrics
-     * that it promises. Null without a promise, and for
+     * that it promises. Null without a promise, without the `original` that a promise is about, and for
      * what a single item doesn't tell, `recall@k`, or what is above, `accuracy`.
      */
     readonly loss: MeasuredLoss | null;
@@ -137,10 +137,12 @@ export async function evaluate(
   const { data: source, sample } = await sampled(data, work);
   const asked = { ...rest, policy, maxPixels: own.maxPixels, onNote: work.note };
   const opened = await openDataModel(model, asked, own.task, sample);
+  const classifier = new TimedClassifier(opened);
   try {
-    return await measure(new TimedClassifier(opened), source, own, work);
+    if (rest.original !== undefined) await classifier.compareWith(rest.original, rest);
+    return await measure(classifier, source, own, work, rest.original !== undefined);
   } finally {
-    await opened.session.release();
+    await classifier.release();
   }
 }
 
@@ -149,15 +151,23 @@ async function measure(
   data: Data,
   options: Pick<EvaluateOptions, keyof typeof ownShape>,
   work: Work,
+  hasOriginal: boolean,
 ): Promise<Evaluation> {
   const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
-  const { promise } = classifier.session.policy;
+  const { promise, original } = classifier.session.policy;
   checkLoss(promise, options);
+  const promised = hasOriginal || original === undefined;
+  if (!promised) {
+    work.note(
+      `the promise is about the answers of the network with SHA-256 ${original}; give it as the option original, ` +
+        'or answers and times are compared with those of this one in full',
+    );
+  }
   const { list, count } = await classifier.model.open(data, options);
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
   const tally = new Tally();
-  const tested = promise ? [promise, ...(promise.also ?? [])] : [];
+  const tested = promise && promised ? [promise, ...(promise.also ?? [])] : [];
   let lossesBy: ReturnType<TimedClassifier['lossOf']>[] | undefined;
   const losses = tested.map((): number[] => []);
   const sample = new Sample<Tensor>(MAX_MEASURED);
@@ -185,7 +195,7 @@ async function measure(
   classifier.unusable.checkSome(tally.items);
   const measured = tested.map(({ metric, limit }, m) => ({ metric, limit, mean: mean(losses[m]!) }));
   const [first, ...also] = lossesBy?.[0] ? measured : [];
-  if (promise && !first && promise.metric !== 'accuracy') {
+  if (promise && promised && !first && promise.metric !== 'accuracy') {
     work.note(
       `the loss of the promised metric '${promise.metric}' isn't measured: an item's outputs alone don't tell it`,
     );

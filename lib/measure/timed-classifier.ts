@@ -2,7 +2,9 @@ import type { Prediction } from '../classify/class-scores.js';
 import type { DataModel } from '../classify/data-model.js';
 import { type Item, prepareItems } from '../classify/images.js';
 import { Unusable } from '../classify/unusable.js';
-import type { InferenceSession } from '../session/session.js';
+import type { SessionOptions } from '../session/options.js';
+import { InferenceSession } from '../session/session.js';
+import type { ModelSource } from '../session/source.js';
 import type { BlockInfo } from '../skip/block-info.js';
 import { lossOf } from '../skip/losses.js';
 import type { TensorMap } from '../skip/observer.js';
@@ -43,10 +45,22 @@ export class TimedClassifier {
   readonly #fetched: readonly string[];
   /** Shape of the item that ran last. */
   #shape = '';
+  #original: InferenceSession | undefined;
 
   constructor(readonly model: DataModel) {
     this.unusable = new Unusable([], model.what);
     this.#fetched = [...new Set([model.output, ...(model.session.policy.promise?.outputs ?? [])])];
+  }
+
+  /**
+   * From now on, `full` runs the original in float32: the network that the session's was made from.
+   * @throws what InferenceSession.create throws
+   */
+  async compareWith(
+    original: ModelSource,
+    { backend, isa, threads }: Pick<SessionOptions, 'backend' | 'isa' | 'threads'>,
+  ): Promise<void> {
+    this.#original = await InferenceSession.create(original, { backend, isa, threads, policy: 'full' });
   }
 
   get name(): string {
@@ -96,12 +110,13 @@ export class TimedClassifier {
     };
   }
 
-  /** Runs and takes the time; `full` runs every block, `skip` follows the session's policy. */
+  /** Runs and takes the time; `full` runs every block, of the original if there is one, `skip` follows the session's policy. */
   time(tensor: Tensor, mode: 'full' | 'skip'): Timed {
+    const session = (mode === 'full' && this.#original) || this.session;
     const options = mode === 'full' ? { policy: 'full' } : {};
     const feeds = this.feeds(tensor);
     const start = performance.now();
-    const outputs = this.session.runSync(feeds, this.#fetched, options);
+    const outputs = session.runSync(feeds, this.#fetched, options);
     const milliseconds = performance.now() - start;
     return { scores: this.model.answerOf(outputs, tensor), outputs, milliseconds };
   }
@@ -148,7 +163,7 @@ export class TimedClassifier {
     return this.model.predict(scores, count);
   }
 
-  release(): Promise<void> {
-    return this.session.release();
+  async release(): Promise<void> {
+    await Promise.all([this.session.release(), this.#original?.release()]);
   }
 }

@@ -12,6 +12,8 @@ export interface PolicyInfo {
   readonly sha256: string;
   /** What `calibrate` certified; null if the policy promises nothing. */
   readonly promise: NonNullable<SkipPolicy['promise']> | null;
+  /** Hex SHA-256 of the network whose answers are promised, where the policy names one, such as the float form of an 8-bit network. */
+  readonly original?: string;
   /** What prepared the images that certified it, where the policy says so. */
   readonly preprocessing?: string;
 }
@@ -24,7 +26,7 @@ export interface OwnPolicy {
 /** @throws ResidualSkipError INVALID_POLICY, READ_FAILED */
 export function ownPolicy(source: PolicySource): OwnPolicy {
   const policy = loadPolicy(source);
-  const { promise = null, preprocessing } = policy;
+  const { promise = null, preprocessing, reference } = policy;
   // Few ask for it.
   const sha256 = late(() => hashPolicy(policy));
   const info = {
@@ -33,6 +35,7 @@ export function ownPolicy(source: PolicySource): OwnPolicy {
       return sha256();
     },
     promise,
+    ...(reference && { original: reference.sha256 }),
     ...(preprocessing && { preprocessing }),
   };
   return { policy, info };

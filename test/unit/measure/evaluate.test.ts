@@ -56,6 +56,33 @@ test('the policy is the one of the options', async () => {
   expect(skip).toMatchObject({ agreement: 1, blocksSkipped: 0, multiplyAddsSkipped: 0 });
 });
 
+test('with an original, it is the one that runs in full', async () => {
+  const [model, original] = [1, 2].map((seed) =>
+    join(folderOf({ 'model.onnx': foreign({ seed }) }), 'model.onnx'),
+  ) as [string, string];
+  const tensors = Array.from({ length: 12 }, (_, i) => itemsFrom(colours(12), i, i + 1));
+  const asked = { policy: 'full', task: 'single-label' } as const;
+  const alone = await evaluate(model, tensors, asked);
+  expect(alone.skip.agreement).toBe(1);
+  const compared = await evaluate(model, tensors, { ...asked, original });
+  expect(compared.skip.agreement).toBeLessThan(1);
+});
+
+test('a promise about an original is only measured beside it', async () => {
+  const folder = join(root, 'models/cifar10-resnet14-exits');
+  const [model, original, policy] = ['model.int8.onnx', 'model.onnx', 'policy.int8.json'].map((file) =>
+    join(folder, file),
+  ) as [string, string, string];
+  const notes: string[] = [];
+  const onNote = (note: string) => void notes.push(note);
+  expect((await evaluate(model, files, { policy, onNote })).skip.loss).toBeNull();
+  expect(notes).toContainEqual(
+    expect.stringMatching(/^the promise is about .*give it as the option original/),
+  );
+  const { skip } = await evaluate(model, files, { policy, original });
+  expect(skip.loss).toMatchObject({ metric: 'disagreement', mean: expect.any(Number) });
+});
+
 test('of an iterable the first are used, and it is closed', async () => {
   let asked = 0;
   let closed = false;
