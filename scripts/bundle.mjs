@@ -1,7 +1,7 @@
 // Bundles lib/ for the published package: CommonJS chunks that the entry points share, so that `require` reads few files. What
 // only some programs use is in chunks of its own, which load when it is called.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, relative, resolve } from 'node:path';
+import { basename, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
 import { parseAst } from 'rolldown/parseAst';
@@ -11,9 +11,10 @@ const ROOT = resolve(import.meta.dirname, '..');
 const LIB = join(ROOT, 'lib');
 
 /** Asynchronous functions by the file that exports them: for these importers, a file loads when one of its functions is called. */
-const IMPORTERS = ['index', 'session/session', 'session/parts', 'session/fronts'].map((name) =>
-  join(LIB, `${name}.ts`),
-);
+const IMPORTERS = [
+  ...['index', 'session/session', 'session/parts', 'session/fronts', 'session/open'],
+  'session/stored/network',
+].map((name) => join(LIB, `${name}.ts`));
 const LATE = {
   'audit/render': ['renderAudit'],
   'audit/replay': ['replayAudit'],
@@ -26,11 +27,17 @@ const LATE = {
   'model/load': ['loadModel'],
   'quantize/quantize': ['quantize'],
   'session/fronts': ['loadFronts'],
+  'session/network': ['loadNetwork'],
   'session/open': ['openRunner'],
+  'session/stored/network': ['openStored'],
+  'session/tail': ['openTail'],
   'speedup/folder': ['writeLadder'],
   'speedup/report': ['renderSpeedup'],
   'speedup/speedup': ['speedup'],
 };
+
+/** Generators by the file that exports them, which load in the same way, within the call. Each file has a chunk of its name. */
+const LATE_GENERATORS = { 'session/network': ['reloadNetwork'] };
 
 /** Functions of Node's modules that take long to load, and that few programs call. */
 const LATE_BUILTINS = {
@@ -58,7 +65,7 @@ const usedOfZod = () => {
 const schemas = {
   name: 'schemas',
   resolveId(source, importer) {
-    if (importer === `${LATE_PREFIX}zod`) return { id: source, external: true };
+    if (importer?.startsWith(LATE_PREFIX) && source.startsWith('./')) return { id: source, external: true };
     if (source === SCHEMAS) return SCHEMAS;
     return source === 'zod' && importer.startsWith(LIB) ? LATE_PREFIX + source : null;
   },
@@ -89,12 +96,16 @@ const late = {
         .map((name) => `export const ${name} = (...args) => require('${file}').${name}(...args);`)
         .join('\n');
     const path = JSON.stringify(join(LIB, `${file}.ts`));
-    return LATE[file]
-      .map(
+    const chunk = JSON.stringify(`./${basename(file)}.js`);
+    return [
+      ...LATE[file].map(
         (name) =>
           `export async function ${name}(...args) { return (await import(${path})).${name}(...args); }`,
-      )
-      .join('\n');
+      ),
+      ...(LATE_GENERATORS[file] ?? []).map(
+        (name) => `export function* ${name}(...args) { return yield* require(${chunk}).${name}(...args); }`,
+      ),
+    ].join('\n');
   },
 };
 
@@ -145,6 +156,9 @@ export async function bundle(dist) {
         ['index', 'client/index', 'cli/main'].map((name) => [name, join(LIB, `${name}.ts`)]),
       ),
       'chunks/schemas': SCHEMAS,
+      ...Object.fromEntries(
+        Object.keys(LATE_GENERATORS).map((file) => [`chunks/${basename(file)}`, join(LIB, `${file}.ts`)]),
+      ),
     },
     platform: 'node',
     tsconfig: false,
