@@ -65,6 +65,7 @@ export function* joining(
   fronts: readonly FrontPrograms[],
   binding: Binding,
 ): Sliced<Program> {
+  if (fronts.length === 0) return program;
   const compiled: Front[] = [];
   for (const front of fronts) compiled.push(yield* front.compiling(binding));
   return withFronts(program, compiled);

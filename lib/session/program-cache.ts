@@ -219,5 +219,6 @@ function withOwnExits(program: Program): Program {
 }
 
 function grown(plain: Program, policy: SkipPolicy): Program {
-  return attachExits(plain, resolveExits(plain, partsOf(policy).exits));
+  const exits = resolveExits(plain, partsOf(policy).exits);
+  return exits.length === 0 ? plain : attachExits(plain, exits);
 }
