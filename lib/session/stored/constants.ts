@@ -97,10 +97,10 @@ export class Constants {
 
   /** Elements may begin anywhere in the file, and are moved to where an array may begin: less than the tag and length before them. */
   #inFile(offset: number, { dtype, shape }: StoredValue, { file, bytes, left }: Weights): TensorData {
-    const key = keyOfPlace(offset);
+    const type = ARRAY_OF[dtype];
+    const key = keyOfPlace(offset, type.name, sizeOf(shape));
     const known = this.#known.get(key);
     if (known) return known;
-    const type = ARRAY_OF[dtype];
     const begin = offset - (offset % type.BYTES_PER_ELEMENT);
     const data = new type(bytes.buffer as ArrayBuffer, bytes.byteOffset + begin, sizeOf(shape));
     const unread = left.has(offset);
@@ -113,14 +113,14 @@ export class Constants {
   #adopted(data: TensorData): TensorData {
     const place = placeOf(data);
     if (!place && data.byteLength < LARGE) return data;
-    const key = place ? keyOfPlace(place.offset) : keyOfElements(data);
+    const key = place ? keyOfPlace(place.offset, data.constructor.name, data.length) : keyOfElements(data);
     const known = this.#known.get(key);
     if (!known) this.#known.set(key, data);
     return known ?? data;
   }
 }
 
-const keyOfPlace = (offset: number) => `at ${offset}`;
+const keyOfPlace = (offset: number, type: string, length: number) => `${type} ${length} at ${offset}`;
 
 function keyOfElements(data: TensorData): string {
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

@@ -1,6 +1,7 @@
 /** The files of a cache's folder. */
 import {
   closeSync,
+  constants,
   fstatSync,
   mkdirSync,
   openSync,
@@ -18,6 +19,10 @@ const [FOLDER_MODE, FILE_MODE] = [0o700, 0o600];
 /** Rights of others to write. */
 const WRITABLE = 0o022;
 
+/** Opening a named pipe doesn't wait. */
+const READING = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
+const TEMPORARY = '.tmp';
+
 let warned = false;
 let written = 0;
 
@@ -28,8 +33,10 @@ export class Folder {
   read(name: string): Uint8Array | undefined {
     let descriptor: number | undefined;
     try {
-      descriptor = openSync(join(this.path, name), 'r');
-      const { size, mode, uid } = fstatSync(descriptor);
+      descriptor = openSync(join(this.path, name), READING);
+      const stat = fstatSync(descriptor);
+      const { size, mode, uid } = stat;
+      if (!stat.isFile()) return undefined;
       const user = process.getuid?.();
       if (user !== undefined && ((uid !== user && uid !== 0) || (mode & WRITABLE) !== 0)) return undefined;
       const bytes = new Uint8Array(size);
@@ -48,7 +55,7 @@ export class Folder {
 
   /** Writes a file, which others see as a whole or not at all. The first failure of a process is a warning. */
   write(name: string, bytes: Uint8Array): void {
-    const temporary = `${name}.${process.pid}-${written++}.tmp`;
+    const temporary = `${name}.${process.pid}-${written++}${TEMPORARY}`;
     try {
       mkdirSync(this.path, { recursive: true, mode: FOLDER_MODE });
       writeFileSync(join(this.path, temporary), bytes, { mode: FILE_MODE, flag: 'wx' });
@@ -62,7 +69,7 @@ export class Folder {
   /** Names of files that begin so. */
   list(beginning: string): string[] {
     try {
-      return readdirSync(this.path).filter((name) => name.startsWith(beginning));
+      return readdirSync(this.path).filter((name) => name.startsWith(beginning) && !name.endsWith(TEMPORARY));
     } catch {
       return [];
     }

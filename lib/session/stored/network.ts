@@ -209,7 +209,11 @@ class StoredNetwork implements Network {
     // Two lengths may have been asked for at once.
     this.#open ??= opened;
     const program = this.#constants.adopted(yield* this.#open.compiling(binding));
-    if (name) yield* this.#keep(name, program, this.#open);
+    try {
+      if (name) yield* this.#keep(name, program, this.#open);
+    } catch {
+      // Nothing is kept. If the file has changed, packing its weights finds out.
+    }
     return program;
   }
 
