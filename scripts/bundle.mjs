@@ -63,6 +63,31 @@ const ON_CALL = {
       'data/preprocess': ['Preprocessor'],
     },
   },
+  decisions: {
+    importers: ['model/compile'],
+    files: {
+      'model/blocks/exits': ['detachExits', 'placeExits'],
+      'model/blocks/gates': ['recogniseGates'],
+      'model/blocks/unusable-gates': ['unusableGates'],
+    },
+  },
+  folding: {
+    importers: [
+      'model/lower/fold',
+      'model/optimise/cone',
+      'model/optimise/integer',
+      'model/optimise/quantised-value',
+    ],
+    files: { 'kernels/index': ['runStep'] },
+  },
+  lengths: {
+    importers: ['model/length-series'],
+    files: { 'model/length-proof': ['isLinear', 'outlineOf'] },
+  },
+  operators: {
+    importers: ['model/lower/operators/index'],
+    files: { 'model/lower/operators/rare': ['findRareOperator'] },
+  },
   network: {
     importers: ['session/stored/network'],
     files: { 'session/network': ['reloadNetwork'] },

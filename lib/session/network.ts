@@ -1,5 +1,5 @@
 /** A network of a session, with what lowers its graph: all of that loads with this file. */
-import { mayHaveExits } from '../model/blocks/exits.js';
+import { mayHaveExits } from '../model/blocks/may-decide.js';
 import { LengthSeries } from '../model/length-series.js';
 import { type LoadOptions, loadModel, reloading } from '../model/load.js';
 import type { Program } from '../model/program/program.js';

@@ -6,7 +6,7 @@ import { ancestors } from '../optimise/search.js';
 import type { UnusableGate, ValueId } from '../program/program.js';
 import { type Score, usable, valueWhen } from './decision.js';
 import { isMask } from './resolution.js';
-import { mayDecide, Tracer } from './tracer.js';
+import { Tracer } from './tracer.js';
 
 /** Steps between a hard factor and the sum that it gates. */
 const DEPTH = 4;
@@ -16,7 +16,6 @@ const DEPTH = 4;
  * the gates were recognised. Soft factors, masks of the input and decisions about single elements (as in a relu) aren't gates.
  */
 export function* unusableGates(region: Region): Sliced<UnusableGate[]> {
-  if (!mayDecide(region)) return [];
   const tracer = new Tracer(region);
   const found = new Map<string, UnusableGate>();
   for (const op of region.ops) {
