@@ -1,9 +1,11 @@
 // CPU time from the start of a process to its first answer, and the most memory that it took, beside onnxruntime-node. Build first.
-//   node bench/first-answers.mjs MODEL... [--rounds N] [--tokens N] [--package FOLDER]...
+//   node bench/first-answers.mjs MODEL... [--rounds N] [--tokens N] [--package FOLDER]... [--cache]
 // Each FOLDER holds a package, such as the published one; without any, it is this checkout, whose modules aren't bundled.
-// Processes take turns, each on one thread; prints lower quartiles. RESIDUAL_SKIP_ONNXRUNTIME names a folder with onnxruntime-node.
+// With --cache, the last package also runs with what an earlier process has kept in a folder. Processes take turns, each on one thread; prints lower quartiles. RESIDUAL_SKIP_ONNXRUNTIME names a folder with onnxruntime-node.
 import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -32,12 +34,15 @@ function feedsOf({ inputMetadata }, Tensor, tokens) {
 }
 
 /** What one process measures: milliseconds up to the end of each stage, and MiB. */
-async function measure(folder, model, tokens) {
+async function measure(folder, model, tokens, cache) {
   const ends = [cpu()];
   const load = createRequire(process.env.RESIDUAL_SKIP_ONNXRUNTIME ?? import.meta.url);
   const runtime = folder === PEER ? load(PEER) : load(resolve(folder));
   ends.push(cpu());
-  const options = folder === PEER ? { intraOpNumThreads: 1, interOpNumThreads: 1 } : { threads: 1 };
+  const options =
+    folder === PEER
+      ? { intraOpNumThreads: 1, interOpNumThreads: 1 }
+      : { threads: 1, ...(cache && { cache }) };
   const session = await runtime.InferenceSession.create(resolve(model), options);
   ends.push(cpu());
   await session.run(feedsOf(session, runtime.Tensor, tokens));
@@ -51,23 +56,42 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string', default: '11' },
     tokens: { type: 'string', default: '16' },
     package: { type: 'string', multiple: true, default: [join(import.meta.dirname, '..')] },
+    cache: { type: 'boolean', default: false },
     child: { type: 'string' },
+    kept: { type: 'string' },
   },
 });
 if (values.child !== undefined) {
-  console.log(JSON.stringify(await measure(values.child, positionals[0], Number(values.tokens))));
+  console.log(
+    JSON.stringify(await measure(values.child, positionals[0], Number(values.tokens), values.kept)),
+  );
   process.exit();
 }
 
 const lowerQuartile = (numbers) => numbers.toSorted((a, b) => a - b)[(numbers.length - 1) >> 2];
-const folders = [...values.package, PEER];
+const kept = values.cache ? mkdtempSync(join(tmpdir(), 'cache-')) : undefined;
+const contenders = [...values.package.map((folder) => ({ folder, args: [] })), { folder: PEER, args: [] }];
+if (kept) contenders.push({ folder: values.package.at(-1), args: ['--kept', kept] });
+const nameOf = ({ folder, args }) => (args.length > 0 ? `${folder} with a cache` : folder);
+const answer = (model, { folder, args }) => {
+  const given = [
+    fileURLToPath(import.meta.url),
+    model,
+    '--tokens',
+    values.tokens,
+    '--child',
+    folder,
+    ...args,
+  ];
+  return JSON.parse(execFileSync(process.execPath, given, { encoding: 'utf8' }));
+};
 for (const model of positionals) {
-  const found = folders.map(() => []);
+  const found = contenders.map(() => []);
+  if (kept) answer(model, contenders.at(-1));
   for (let round = 0; round < Number(values.rounds); round++) {
-    for (let k = 0; k < folders.length; k++) {
-      const at = round % 2 === 0 ? k : folders.length - 1 - k;
-      const args = [fileURLToPath(import.meta.url), model, '--tokens', values.tokens, '--child', folders[at]];
-      found[at].push(JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' })));
+    for (let k = 0; k < contenders.length; k++) {
+      const at = round % 2 === 0 ? k : contenders.length - 1 - k;
+      found[at].push(answer(model, contenders[at]));
     }
   }
   for (const [i, rows] of found.entries()) {
@@ -75,7 +99,8 @@ for (const model of positionals) {
     const whole = lowerQuartile(rows.map((row) => row.slice(0, -1).reduce((sum, ms) => sum + ms)));
     const stages = STAGES.map((stage, k) => `${stage} ${quartiles[k].toFixed(0)}`).join(', ');
     console.log(
-      `${model}, ${folders[i]}: ${whole.toFixed(0)} ms (${stages}), ${quartiles.at(-1).toFixed(0)} MiB`,
+      `${model}, ${nameOf(contenders[i])}: ${whole.toFixed(0)} ms (${stages}), ${quartiles.at(-1).toFixed(0)} MiB`,
     );
   }
 }
+if (kept) rmSync(kept, { recursive: true });

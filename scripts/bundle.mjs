@@ -1,7 +1,7 @@
 // Bundles lib/ for the published package: CommonJS chunks that the entry points share, so that `require` reads few files. What
 // only some programs use is in chunks of its own, which load when it is called.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, relative, resolve } from 'node:path';
+import { join, posix, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
 import { parseAst } from 'rolldown/parseAst';
@@ -11,9 +11,10 @@ const ROOT = resolve(import.meta.dirname, '..');
 const LIB = join(ROOT, 'lib');
 
 /** Asynchronous functions by the file that exports them: for these importers, a file loads when one of its functions is called. */
-const IMPORTERS = ['index', 'session/session', 'session/parts', 'session/fronts'].map((name) =>
-  join(LIB, `${name}.ts`),
-);
+const IMPORTERS = [
+  ...['index', 'session/session', 'session/parts', 'session/fronts', 'session/open'],
+  'session/stored/network',
+].map((name) => join(LIB, `${name}.ts`));
 const LATE = {
   'audit/render': ['renderAudit'],
   'audit/replay': ['replayAudit'],
@@ -26,10 +27,83 @@ const LATE = {
   'model/load': ['loadModel'],
   'quantize/quantize': ['quantize'],
   'session/fronts': ['loadFronts'],
+  'session/network': ['loadNetwork'],
   'session/open': ['openRunner'],
+  'session/stored/network': ['openStored'],
+  'session/tail': ['openTail'],
   'speedup/folder': ['writeLadder'],
   'speedup/report': ['renderSpeedup'],
   'speedup/speedup': ['speedup'],
+};
+
+/**
+ * Functions and classes that a plain session doesn't need, by chunk and by the file that exports them: for these importers, the chunk
+ * loads when a function is called, or when a class is used in any way.
+ */
+const ON_CALL = {
+  audit: {
+    importers: ['index'],
+    files: {
+      'audit/inputs': ['storedInputs'],
+      'audit/log': ['auditLog'],
+      'audit/read': ['readAudit'],
+      'audit/watch': ['watch'],
+    },
+  },
+  classify: {
+    importers: ['index'],
+    files: {
+      'classify/embedder': ['Embedder'],
+      'classify/image-classifier': ['ImageClassifier'],
+      'classify/object-detector': ['ObjectDetector'],
+      'classify/reranker': ['Reranker'],
+      'classify/segmenter': ['Segmentation', 'Segmenter'],
+      'classify/text-classifier': ['TextClassifier'],
+      'data/image-header': ['decodingBytes', 'pixelsOf'],
+      'data/preprocess': ['Preprocessor'],
+    },
+  },
+  decisions: {
+    importers: ['model/compile'],
+    files: {
+      'model/blocks/exits': ['detachExits', 'placeExits'],
+      'model/blocks/gates': ['recogniseGates'],
+      'model/blocks/unusable-gates': ['unusableGates'],
+    },
+  },
+  folding: {
+    importers: [
+      'model/lower/fold',
+      'model/optimise/cone',
+      'model/optimise/integer',
+      'model/optimise/quantised-value',
+    ],
+    files: { 'kernels/index': ['runStep'] },
+  },
+  lengths: {
+    importers: ['model/length-series'],
+    files: { 'model/length-proof': ['isLinear', 'outlineOf'] },
+  },
+  operators: {
+    importers: ['model/lower/operators/index'],
+    files: { 'model/lower/operators/rare': ['findRareOperator'] },
+  },
+  network: {
+    importers: ['session/stored/network'],
+    files: { 'session/network': ['reloadNetwork'] },
+  },
+  policies: {
+    importers: [
+      ...['index', 'session/known-fronts', 'session/own-policy', 'session/program-cache'],
+      ...['skip/compiled-policy', 'skip/load-policy'],
+    ],
+    files: {
+      'skip/attach': ['attachExits'],
+      'skip/fronts': ['withFronts'],
+      'skip/head-codec': ['decodeExits'],
+      'skip/policy': ['hashPolicy', 'parsePolicy'],
+    },
+  },
 };
 
 /** Functions of Node's modules that take long to load, and that few programs call. */
@@ -58,7 +132,6 @@ const usedOfZod = () => {
 const schemas = {
   name: 'schemas',
   resolveId(source, importer) {
-    if (importer === `${LATE_PREFIX}zod`) return { id: source, external: true };
     if (source === SCHEMAS) return SCHEMAS;
     return source === 'zod' && importer.startsWith(LIB) ? LATE_PREFIX + source : null;
   },
@@ -68,33 +141,105 @@ const schemas = {
       return `import { z as all } from ${zod};\nexport const z = { ${usedOfZod().map((name) => `${name}: all.${name}`)} };`;
     }
     if (id !== `${LATE_PREFIX}zod`) return null;
-    return `export const z = new Proxy({}, { get: (_, name) => require('./schemas.js').z[name] });`;
+    return `export const z = new Proxy({}, { get: (_, name) => require('${pathOf('schemas')}').z[name] });`;
   },
 };
 
-const LATE_PREFIX = '\0late:';
+const [LATE_PREFIX, CHUNK_PREFIX] = ['\0late:', '\0chunk:'];
+/** What `placeChunks` replaces by the path of a chunk. */
+const pathOf = (chunk) => `late-chunk:${chunk}`;
+const onCall = (file, importer) =>
+  Object.entries(ON_CALL).find(
+    ([, { importers, files }]) =>
+      file in files && importers.some((name) => importer === join(LIB, `${name}.ts`)),
+  )?.[0];
+
+/** A class that loads when it is first used. */
+const LATE_CLASS = `const lateClass = (name, load) =>
+  new Proxy({ [name]: function () {} }[name], Object.fromEntries(
+    ['apply', 'construct', 'defineProperty', 'deleteProperty', 'get', 'has', 'set'].map(
+      (trap) => [trap, (_, ...rest) => Reflect[trap](load(), ...rest)])));`;
+
 const late = {
   name: 'late',
   resolveId(source, importer) {
+    if (source.startsWith(CHUNK_PREFIX)) return source;
+    if (source.startsWith(pathOf(''))) return { id: source, external: true };
     if (source in LATE_BUILTINS) return importer.startsWith(LATE_PREFIX) ? null : LATE_PREFIX + source;
-    if (!IMPORTERS.includes(importer)) return null;
+    if (!importer?.startsWith(LIB)) return null;
     const file = relative(LIB, resolve(importer, '..', source)).replace(/\.js$/, '');
-    return file in LATE ? LATE_PREFIX + file : null;
+    if (onCall(file, importer) || (file in LATE && IMPORTERS.includes(importer))) {
+      return `${LATE_PREFIX}${file}?${onCall(file, importer) ?? ''}`;
+    }
+    return null;
   },
   load(id) {
+    if (id.startsWith(CHUNK_PREFIX)) {
+      const { files } = ON_CALL[id.slice(CHUNK_PREFIX.length)];
+      return Object.entries(files)
+        .map(([file, names]) => `export { ${names} } from ${JSON.stringify(join(LIB, `${file}.ts`))};`)
+        .join('\n');
+    }
     if (!id.startsWith(LATE_PREFIX)) return null;
-    const file = id.slice(LATE_PREFIX.length);
+    const [file, chunk] = id.slice(LATE_PREFIX.length).split('?');
     if (file in LATE_BUILTINS)
       return LATE_BUILTINS[file]
         .map((name) => `export const ${name} = (...args) => require('${file}').${name}(...args);`)
         .join('\n');
     const path = JSON.stringify(join(LIB, `${file}.ts`));
-    return LATE[file]
-      .map(
+    const loaded = `require('${pathOf(chunk)}')`;
+    const names = (chunk && ON_CALL[chunk].files[file]) || [];
+    return [
+      LATE_CLASS,
+      ...names.map((name) =>
+        /^[A-Z]/.test(name)
+          ? `export const ${name} = /* @__PURE__ */ lateClass('${name}', () => ${loaded}.${name});`
+          : `export const ${name} = (...args) => ${loaded}.${name}(...args);`,
+      ),
+      ...(LATE[file] ?? []).map(
         (name) =>
           `export async function ${name}(...args) { return (await import(${path})).${name}(...args); }`,
-      )
-      .join('\n');
+      ),
+    ].join('\n');
+  },
+};
+
+/** Chunks are required by their paths from the file at hand. */
+const placeChunks = {
+  name: 'place-chunks',
+  generateBundle(_options, files) {
+    for (const file of Object.values(files)) {
+      if (file.type !== 'chunk') continue;
+      file.code = file.code.replace(/late-chunk:(\w+)/g, (_, chunk) => {
+        const path = posix.relative(posix.dirname(file.fileName), `chunks/${chunk}.js`);
+        return path.startsWith('.') ? path : `./${path}`;
+      });
+    }
+  },
+};
+
+/** Chunks of what is loaded together: a file's imports, but for those that an earlier chunk has. Each file takes time to find and read. */
+const TOGETHER = [
+  ['base', 'client/index'],
+  ['main', 'index'],
+  ['stored', 'session/stored/network'],
+  ['runner', 'session/open'],
+  ['lowering', 'session/network'],
+];
+const chunkOf = new Map();
+const together = {
+  name: 'together',
+  buildEnd() {
+    for (const [chunk, file] of TOGETHER) {
+      const add = (id) => {
+        for (const imported of this.getModuleInfo(id)?.importedIds ?? []) {
+          if (chunkOf.has(imported) || !this.getModuleInfo(imported)) continue;
+          chunkOf.set(imported, chunk);
+          add(imported);
+        }
+      };
+      add(join(LIB, `${file}.ts`));
+    }
   },
 };
 
@@ -145,6 +290,7 @@ export async function bundle(dist) {
         ['index', 'client/index', 'cli/main'].map((name) => [name, join(LIB, `${name}.ts`)]),
       ),
       'chunks/schemas': SCHEMAS,
+      ...Object.fromEntries(Object.keys(ON_CALL).map((chunk) => [`chunks/${chunk}`, CHUNK_PREFIX + chunk])),
     },
     platform: 'node',
     tsconfig: false,
@@ -152,7 +298,7 @@ export async function bundle(dist) {
     // Of ES modules, what nothing uses is left out.
     resolve: { mainFields: ['module', 'main'] },
     transform: { define: { RESIDUAL_SKIP_VERSION: JSON.stringify(version) } },
-    plugins: [schemas, late, flush],
+    plugins: [schemas, late, together, placeChunks, flush],
     onLog(level, log) {
       if (level === 'warn') throw new Error(log.message);
     },
@@ -162,6 +308,9 @@ export async function bundle(dist) {
     format: 'cjs',
     exports: 'named',
     chunkFileNames: 'chunks/[name].js',
+    codeSplitting: {
+      groups: TOGETHER.map(([name]) => ({ name, test: (id) => chunkOf.get(id) === name })),
+    },
     // Less to parse. Functions and classes keep their names, and lines stay lines: Node prints the line that an error is from.
     minify: { compress: false, mangle: { keepNames: true }, codegen: false },
     comments: false,

@@ -1,7 +1,7 @@
 /** Finds what can be skipped in a model. */
 import { z } from 'zod';
 import { findModel } from '../data/model-files.js';
-import { gatesOutOfUse } from '../model/blocks/unusable-gates.js';
+import { gatesOutOfUse } from '../model/blocks/gates-out-of-use.js';
 import { compileModel } from '../model/compile.js';
 import { loadModel, unsupportedOperators } from '../model/load.js';
 import type { OwnExit, Program, UnusableGate, ValueId } from '../model/program/program.js';

@@ -1,6 +1,7 @@
 import { atOnce, type Sliced } from '../util/slices.js';
 import { detachExits, placeExits } from './blocks/exits.js';
 import { recogniseGates } from './blocks/gates.js';
+import { mayChoose, mayDecide } from './blocks/may-decide.js';
 import { findBlocks } from './blocks/residual.js';
 import { schedule } from './blocks/schedule.js';
 import { unusableGates } from './blocks/unusable-gates.js';
@@ -50,11 +51,11 @@ function* assemble(ir: Ir, withExits: boolean): Sliced<Program | undefined> {
     ir.outputs.map(({ value }) => value),
   );
   const alone = ir.batching === 'item' || region.shape(region.outputs[0]!)[0] === 1;
-  const detached = withExits && alone ? detachExits(region) : undefined;
+  const detached = withExits && alone && mayChoose(region) ? detachExits(region) : undefined;
   if (detached === 'inseparable') return yield* assemble(ir, false);
   yield* simplify(region);
-  yield* recogniseGates(region);
-  const unusable = yield* unusableGates(region);
+  if (mayDecide(region)) yield* recogniseGates(region);
+  const unusable = mayDecide(region) ? yield* unusableGates(region) : [];
   yield* fuse(region);
   if (yield* integerise(region)) yield* fuse(region);
   const blocks = yield* findBlocks(region, unusable, ir.recurrent);

@@ -7,13 +7,14 @@ import { inTurns, type Sliced } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
 import { type SplitGraph, splitGraph } from './lower/split.js';
 import { requireSupported, unsupportedOperators } from './lower/unsupported.js';
-import { readExternalData } from './read/external.js';
+import { type External, readExternalData } from './read/external.js';
 import {
   alignInPlace,
   hashed,
   type ModelFile,
   type ModelLocation,
   noteOffsets,
+  readAgain,
   readModelFile,
 } from './read/file.js';
 import { firstLayerOf } from './read/first-layer.js';
@@ -33,6 +34,8 @@ export interface LoadOptions {
   readonly allowUnsupported?: boolean;
   /** Whether the file's hash is needed for certain; if not, it is computed when it is first read. Always, when left out. */
   readonly identified?: (location: ModelLocation) => boolean;
+  /** Called with what was read of a file, before decoding changes its bytes. */
+  readonly onRead?: (file: ModelFile) => Promise<void>;
 }
 
 /**
@@ -58,14 +61,35 @@ export async function loadModel(
 
 async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOptions): Promise<Model> {
   const file = typeof source === 'string' ? await readModelFile(source, options.identified) : undefined;
+  if (file) await options.onRead?.(file);
   const { bytes, sha256 } = file ?? (await copied(source as Uint8Array | ArrayBuffer));
-  const { proto, opset, graph, external } = await decode(bytes, file);
-  const runnable = unsupportedOperators({ graph }).length === 0;
-  if (!runnable && !options.allowUnsupported) requireSupported(graph);
+  const decoded = await decode(bytes, file);
   // Networks that were trained apart may differ only in what lies beside their files.
-  const alone = external.size === 0;
-  const identity = new FileIdentity((alone && sha256) || [file!.file, ...external.values()]);
+  const alone = decoded.external.size === 0;
+  const identity = new FileIdentity((alone && sha256) || [file!.file, ...decoded.external.values()]);
   if (sha256 !== undefined) await identity.identify();
+  return inTurns(modelOf(decoded, identity, file, options.allowUnsupported));
+}
+
+/**
+ * The model of a file that was loaded before, without data in other files; what must be read is read on the calling thread.
+ * @throws ResidualSkipError READ_FAILED when the file has changed since
+ */
+export function* reloading(location: ModelLocation, file: WeightFile): Sliced<Model> {
+  const again = readAgain(location, file);
+  const proto = yield* decodingProto(again.bytes);
+  const decoded = yield* decoding(proto, { data: new Map(), files: new Map() }, again);
+  return yield* modelOf(decoded, new FileIdentity([file]), again);
+}
+
+function* modelOf(
+  { proto, opset, graph, external }: Decoded,
+  identity: FileIdentity,
+  file: ModelFile | undefined,
+  allowUnsupported = false,
+): Sliced<Model> {
+  const runnable = unsupportedOperators({ graph }).length === 0;
+  if (!runnable && !allowUnsupported) requireSupported(graph);
   return {
     get sha256() {
       return identity.sha256;
@@ -75,7 +99,7 @@ async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOpti
     external: [...external.keys()],
     opset,
     metadata: metadataOf(proto),
-    ...(await inTurns(analysed(graph, opset, runnable))),
+    ...(yield* analysed(graph, opset, runnable)),
     parameters: parametersOf(proto.graph),
     firstLayer: firstLayerOf(graph),
   };
@@ -130,12 +154,9 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
   // Alignment moves bytes of the file.
   const beginning = Uint8Array.from(bytes.subarray(0, BEGINNING_BYTES));
   try {
-    const proto = await inTurns(inlineFunctions(await inTurns(decodingModelProto(bytes))));
+    const proto = await inTurns(decodingProto(bytes));
     const external = await readExternalData(proto, file && dirname(file.location.model));
-    const aligned = await inTurns(alignInPlace(proto, file));
-    const decoded = await inTurns(decodeModel(proto, new Map([...aligned, ...external.data])));
-    if (file) noteOffsets(decoded.graph.constants.values(), aligned, file);
-    return { proto, ...decoded, external: external.files };
+    return await inTurns(decoding(proto, external, file));
   } catch (error) {
     if (!(error instanceof ResidualSkipError) || error.code !== 'MODEL_CORRUPT') throw error;
     const subject = file ? `model '${file.location.model}'` : 'model';
@@ -144,6 +165,21 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
     const message = `${subject}: the bytes are not an ONNX model (${what}); ${wayOut(kind)}`;
     throw new ResidualSkipError('MODEL_CORRUPT', message, { cause: error });
   }
+}
+
+function* decodingProto(bytes: Uint8Array): Sliced<ModelProto> {
+  return yield* inlineFunctions(yield* decodingModelProto(bytes));
+}
+
+function* decoding(
+  proto: ModelProto,
+  { data, files }: External,
+  file: ModelFile | undefined,
+): Sliced<Decoded> {
+  const aligned = yield* alignInPlace(proto, file);
+  const decoded = yield* decodeModel(proto, new Map([...aligned, ...data]));
+  if (file) noteOffsets(decoded.graph.constants.values(), aligned, file);
+  return { proto, ...decoded, external: files };
 }
 
 /** Elements of all initialisers; decoding has checked their shapes. */

@@ -1,6 +1,5 @@
 import type { Backend } from '../backends/backend.js';
 import type { Program } from '../model/program/program.js';
-import type { Model } from '../model/read/model.js';
 import { describeBlocks } from '../skip/block-info.js';
 import { layersOf, partsOf } from '../skip/compiled-policy.js';
 import { guardedAnswers } from '../skip/guards.js';
@@ -9,6 +8,7 @@ import type { SkipPolicy } from '../skip/policy.js';
 import { classScoresOf } from '../skip/scores.js';
 import { keepRecent } from '../util/maps.js';
 import { packageVersion } from '../util/version.js';
+import type { Network } from './network.js';
 import type { CachedProgram } from './program-cache.js';
 
 /** The RunContext of a session's runs. */
@@ -17,7 +17,7 @@ export class Contexts {
 
   /** @param source path that the model was loaded from; null when it was given as bytes */
   constructor(
-    private readonly model: Model,
+    private readonly network: Network,
     private readonly source: string | null,
     private readonly backend: Backend,
   ) {}
@@ -35,7 +35,7 @@ export class Contexts {
     const last = this.#last;
     if (last?.program === program && last.context.policy === policy) return last.context;
     const { name, isa, threads } = this.backend;
-    const { model } = this;
+    const { model, staged } = this.network;
     const context = {
       version: packageVersion(),
       get sha256() {
@@ -53,7 +53,7 @@ export class Contexts {
       layers: layersOf(program),
       blocks: describeBlocks(program),
       // The program's outputs aren't those of a model with stages behind it.
-      classScores: this.model.stages ? null : classScoresOf(program),
+      classScores: staged ? null : classScoresOf(program),
     };
     this.#last = { program, context };
     return context;

@@ -1,6 +1,6 @@
 import { ResidualSkipError } from '../errors.js';
 import type { Dimension, ModelPort } from '../model/read/graph.js';
-import type { Binding, InputBinding, Model, ModelInput } from '../model/read/model.js';
+import type { Binding, InputBinding, ModelFacts, ModelInput } from '../model/read/model.js';
 import {
   copyData,
   describeTensor,
@@ -25,7 +25,7 @@ export class BoundFeeds {
 
   /** @param items 1 for a model that runs its batch as a whole */
   constructor(
-    private readonly model: Model,
+    private readonly model: ModelFacts,
     readonly items: number,
     readonly tensors: Tensors,
   ) {}
@@ -122,7 +122,7 @@ function bind(input: ModelInput, tensor: Tensor): InputBinding {
  * @throws ResidualSkipError INVALID_ARGUMENT (missing or unknown inputs, values that are not tensors), INVALID_DTYPE,
  * INVALID_SHAPE (not the declared shape, an empty batch, batches that differ)
  */
-export function bindFeeds(model: Model, feeds: Feeds): BoundFeeds {
+export function bindFeeds(model: ModelFacts, feeds: Feeds): BoundFeeds {
   if (typeof feeds !== 'object' || feeds === null || Array.isArray(feeds)) {
     throw new ResidualSkipError('INVALID_ARGUMENT', 'feeds: expected an object of tensors by input name');
   }
@@ -156,7 +156,10 @@ function withOverrides<P extends ModelPort>(port: P, overrides: Readonly<Record<
  * `model` with lengths for some of its symbolic dimensions.
  * @throws ResidualSkipError INVALID_ARGUMENT for a dimension that no input has
  */
-export function overrideDimensions(model: Model, overrides: Readonly<Record<string, number>>): Model {
+export function overrideDimensions<M extends ModelFacts>(
+  model: M,
+  overrides: Readonly<Record<string, number>>,
+): M {
   const symbols = new Set(
     model.inputs.flatMap(({ shape }) => shape.filter((dim) => typeof dim === 'string')),
   );
@@ -179,7 +182,7 @@ export function overrideDimensions(model: Model, overrides: Readonly<Record<stri
  * The binding for the declared shapes of `model`; undefined if it depends on the feeds. A model that runs its batch
  * as a whole is bound to a batch of one if axis 0 is symbolic.
  */
-export function declaredBinding(model: Model): Binding | undefined {
+export function declaredBinding(model: ModelFacts): Binding | undefined {
   const binding = new Map<string, InputBinding>();
   for (const input of model.inputs) {
     const shape = input.shape.map((dim, axis) =>
@@ -193,7 +196,7 @@ export function declaredBinding(model: Model): Binding | undefined {
 }
 
 /** Whether every feed leads to `declaredBinding`. */
-export function hasOneBinding({ inputs }: Model): boolean {
+export function hasOneBinding({ inputs }: ModelFacts): boolean {
   return inputs.every(
     ({ batched, boundByValue, anyRank, shape }) =>
       !boundByValue &&

@@ -1,20 +1,19 @@
 /** The fronts of a policy: the files that it names, as graphs that read the network's own input. */
 import { dirname, join } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { ResidualSkipError } from '../errors.js';
 import { LengthSeries } from '../model/length-series.js';
 import { loadModel } from '../model/load.js';
 import { analyseBatching } from '../model/lower/batching.js';
-import type { Program } from '../model/program/program.js';
 import { type Attribute, type Constant, type Graph, isGraph, type Node } from '../model/read/graph.js';
-import type { Binding, Model } from '../model/read/model.js';
+import type { Binding, Model, ModelFacts } from '../model/read/model.js';
 import { checkModel } from '../skip/compiled-policy.js';
 import type { AnyExit } from '../skip/exits.js';
-import { type Front, type FrontSpec, withFronts } from '../skip/fronts.js';
+import type { Front, FrontSpec } from '../skip/fronts.js';
 import { encodeFrontExits } from '../skip/head-codec.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { describeTensor } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
+import { frontsOf } from './known-fronts.js';
 
 /** A front whose file is read. */
 export class LoadedFront {
@@ -41,7 +40,7 @@ export class LoadedFront {
    * @param network the one that it is put before
    * @throws ResidualSkipError INVALID_POLICY for inputs that don't fit
    */
-  static async of(spec: FrontSpec, front: Model, network: Model): Promise<LoadedFront> {
+  static async of(spec: FrontSpec, front: Model, network: ModelFacts): Promise<LoadedFront> {
     const graph = readingInput(spec, front, network);
     try {
       const batching = await inTurns(analyseBatching(graph, front.opset, true));
@@ -73,7 +72,7 @@ function unreadable({ name }: FrontSpec, error: unknown): unknown {
  * @throws ResidualSkipError INVALID_POLICY, POLICY_MISMATCH (a policy of another model, or a file that changed), and what `loadModel`
  * throws
  */
-export async function loadFronts(policy: SkipPolicy, network: Model): Promise<LoadedFront[]> {
+export async function loadFronts(policy: SkipPolicy, network: ModelFacts): Promise<LoadedFront[]> {
   checkModel(policy, () => network.sha256);
   const fronts: LoadedFront[] = [];
   for (const spec of frontsOf(policy)) {
@@ -98,66 +97,8 @@ export async function loadFronts(policy: SkipPolicy, network: Model): Promise<Lo
   return fronts;
 }
 
-/** The fronts of a policy and of its bolder settings, which may use fewer or more, in the order in which all of them ask. */
-function frontsOf({ fronts, settings = [] }: SkipPolicy): FrontSpec[] {
-  const all: FrontSpec[] = [];
-  for (const list of [fronts, ...settings.map((setting) => setting.fronts)]) {
-    let place = 0;
-    for (const front of list ?? []) {
-      const known = all.findIndex(({ name }) => name === front.name);
-      if (known < 0) all.splice(place, 0, front);
-      else if (!all[known]!.exits) all[known] = front;
-      place = (known < 0 ? place : known) + 1;
-    }
-  }
-  return all;
-}
-
-/** Checks that policies of runs have no other fronts than their session, whose files were read when it was created. */
-export class KnownFronts {
-  readonly #specs: readonly FrontSpec[];
-  /** Policies that were checked. */
-  readonly #fitting = new WeakSet<SkipPolicy>();
-
-  constructor(own: SkipPolicy) {
-    this.#specs = frontsOf(own);
-    this.#fitting.add(own);
-  }
-
-  /** @throws ResidualSkipError INVALID_POLICY */
-  check(policy: SkipPolicy): void {
-    const { fronts } = policy;
-    if (!fronts || this.#fitting.has(policy)) return;
-    const places = fronts.map((front) => this.#specs.findIndex((known) => isSame(front, known)));
-    if (places.some((place, i) => place < 0 || place < (places[i - 1] ?? 0))) {
-      const message =
-        'policy: it has fronts, which are read when a session is created, and this one was created without some of them, or with ' +
-        'another order; give the policy to create';
-      throw new ResidualSkipError('INVALID_POLICY', message);
-    }
-    this.#fitting.add(policy);
-  }
-}
-
-/** Whether it is this front, with the exits inside it or without any. */
-function isSame(front: FrontSpec, known: FrontSpec): boolean {
-  const { exits: _, ...bare } = known;
-  return [known, bare].some((one) => isDeepStrictEqual(one, front));
-}
-
-/** `program`, of the network for this binding, with its fronts. */
-export function* joining(
-  program: Program,
-  fronts: readonly LoadedFront[],
-  binding: Binding,
-): Sliced<Program> {
-  const compiled: Front[] = [];
-  for (const front of fronts) compiled.push(yield* front.compiling(binding));
-  return withFronts(program, compiled);
-}
-
 /** The front's graph with the inputs of the network: an image is resized, scaled and shifted as the front needs it. */
-function readingInput(spec: FrontSpec, { graph }: Model, network: Model): Graph {
+function readingInput(spec: FrontSpec, { graph }: Model, network: ModelFacts): Graph {
   const [own, ...others] = graph.inputs;
   const wrong = (problem: string): never => {
     const message = `policy: its front '${spec.name}' ${problem}; give a network with the model's inputs, or with one image`;

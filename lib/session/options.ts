@@ -67,6 +67,12 @@ export interface SessionOptions extends IgnoredSessionOptions {
    */
   maxMemory?: number | undefined;
   /**
+   * A folder for what `create` derives from model files: the next `create` of a file that hasn't changed neither lowers nor plans it
+   * again, and answers are the same. It is made if it doesn't exist. Whoever may write to it decides what sessions compute, so it must
+   * belong to the process's user. See docs/performance.md.
+   */
+  cache?: string | undefined;
+  /**
    * The network that guards and monitors verify with, instead of this one with every block run: for an 8-bit network the float one
    * that it was made from; for a session in bfloat16 the same file. It has the same inputs and outputs, and runs in float32.
    */
@@ -174,6 +180,7 @@ const sessionSchema = late(() =>
     isa: oneOf(ISAS).optional(),
     precision: oneOf(PRECISIONS).optional(),
     maxMemory: integer(Number.MAX_SAFE_INTEGER).optional(),
+    cache: z.string().min(1, { error: 'expected the path of a folder' }).optional(),
     original: z.custom<ModelSource>().optional(),
     enableProfiling: z.boolean().optional(),
     onProgress: z
@@ -232,6 +239,7 @@ export const runOptions: () => readonly string[] = late(() => Object.keys(runSch
 const PLAIN: { readonly [option: string]: (value: unknown) => boolean } = {
   policy: isPolicy,
   threads: (value) => Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MOST_THREADS,
+  cache: (value) => typeof value === 'string' && value !== '',
   isa: (value) => (ISAS as readonly unknown[]).includes(value),
   precision: (value) => (PRECISIONS as readonly unknown[]).includes(value),
 };

@@ -1,6 +1,6 @@
 /** The network that answers are verified with, when it isn't the session's own. */
 import { ResidualSkipError } from '../errors.js';
-import type { Model } from '../model/read/model.js';
+import type { ModelFacts } from '../model/read/model.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { describeTensor } from '../tensor/tensor.js';
 
@@ -8,8 +8,8 @@ import { describeTensor } from '../tensor/tensor.js';
  * Checks that two models take the same inputs and give outputs of the same names.
  * @throws ResidualSkipError INVALID_ARGUMENT
  */
-export function checkSamePorts(model: Model, original: Model): void {
-  const ports = ({ inputs, outputs }: Model) => {
+export function checkSamePorts(model: ModelFacts, original: ModelFacts): void {
+  const ports = ({ inputs, outputs }: ModelFacts) => {
     const taken = inputs.map(({ name, dtype, shape }) => `${name}: ${describeTensor(dtype, shape)}`);
     return `${taken.join(', ')} to ${outputs.map(({ name, dtype }) => `${name}: ${dtype}`).join(', ')}`;
   };

@@ -1,7 +1,7 @@
 /** What a run returns: which outputs, in whose arrays, and the memory that runs fill. */
 import { ResidualSkipError } from '../errors.js';
 import type { Port, Program } from '../model/program/program.js';
-import type { Model } from '../model/read/model.js';
+import type { ModelFacts } from '../model/read/model.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { decisionsIn } from '../skip/compiled-policy.js';
 import type { TensorMap } from '../skip/observer.js';
@@ -96,7 +96,7 @@ export type Fetches = readonly string[] | { readonly [outputName: string]: Tenso
  * Null is valid both as a fetch and as an option such as `signal`: the name decides, and names of outputs take
  * precedence.
  */
-function isFetches(model: Model, value: unknown): value is Fetches {
+function isFetches(model: ModelFacts, value: unknown): value is Fetches {
   if (Array.isArray(value)) return true;
   if (typeof value !== 'object' || value === null) return false;
   return Object.entries(value).some(([name, entry]) => {
@@ -105,7 +105,7 @@ function isFetches(model: Model, value: unknown): value is Fetches {
   });
 }
 
-function asMap(model: Model, fetches: Fetches): FetchMap {
+function asMap(model: ModelFacts, fetches: Fetches): FetchMap {
   const map = new Map(
     Array.isArray(fetches)
       ? fetches.map((name: unknown) => [typeof name === 'string' ? name : describe(name), null] as const)
@@ -121,7 +121,7 @@ function asMap(model: Model, fetches: Fetches): FetchMap {
 export type FetchMap = ReadonlyMap<string, Tensor | TensorLike | null>;
 
 /** All outputs, as new tensors. */
-export function allOutputs({ outputs }: Model): FetchMap {
+export function allOutputs({ outputs }: ModelFacts): FetchMap {
   return new Map(outputs.map(({ name }) => [name, null]));
 }
 
@@ -132,7 +132,7 @@ export function allOutputs({ outputs }: Model): FetchMap {
  * @throws ResidualSkipError INVALID_ARGUMENT for an output that the model doesn't have
  */
 export function parseFetches(
-  model: Model,
+  model: ModelFacts,
   all: FetchMap,
   second: unknown,
   third: unknown,

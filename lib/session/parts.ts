@@ -2,25 +2,24 @@
 import type { Backend } from '../backends/backend.js';
 import { NativeBackend } from '../backends/native.js';
 import { createReference } from '../backends/reference.js';
-import { loadModel } from '../model/load.js';
 import type { Precision } from '../model/program/program.js';
 import type { ModelLocation } from '../model/read/file.js';
-import type { Model } from '../model/read/model.js';
-import { overrideDimensions } from './feeds.js';
 import { type LoadedFront, loadFronts } from './fronts.js';
+import { loadNetwork, type Network } from './network.js';
 import { parseSessionOptions, type SessionOptions } from './options.js';
 import { checkSamePorts } from './original.js';
 import { namingFiles, type OwnPolicy, ownPolicy } from './own-policy.js';
 import { checkSource, parseSourceArguments } from './source.js';
+import { openStored } from './stored/network.js';
 
 export interface SessionParts {
-  readonly model: Model;
+  readonly network: Network;
   /** Path that the model was loaded from; null when it was given as bytes. */
   readonly source: string | null;
   readonly backend: Backend;
   readonly own: OwnPolicy;
   /** The network that verifies answers, if it isn't the model itself. */
-  readonly original: Model | undefined;
+  readonly original: Network | undefined;
   readonly fronts: readonly LoadedFront[];
   readonly precision: Precision;
   readonly options: SessionOptions;
@@ -35,27 +34,33 @@ export async function readParts(source: unknown, rest: readonly unknown[]): Prom
   const namesModel = asked && (asked.policy.model !== undefined || asked.policy.fronts !== undefined);
   const identified = ({ policy }: ModelLocation) =>
     options.observers !== undefined || options.original !== undefined || (namesModel ?? policy !== undefined);
+  const { cache, freeDimensionOverrides: overrides = {} } = options;
   // The caller's bytes are copied before the first await.
-  const load = async (from: typeof checked) => {
-    const loaded = await loadModel(from instanceof Blob ? new Uint8Array(await from.arrayBuffer()) : from, {
-      identified,
-    });
-    return overrideDimensions(loaded, options.freeDimensionOverrides ?? {});
+  const load = async (from: typeof checked): Promise<Network> => {
+    if (typeof from === 'string' && cache !== undefined)
+      return openStored(from, cache, overrides, identified);
+    const source = from instanceof Blob ? new Uint8Array(await from.arrayBuffer()) : from;
+    return loadNetwork(source, overrides, { identified });
   };
-  const model = await load(checked);
+  const network = await load(checked);
+  const { model } = network;
   const own = asked ?? ownPolicy(model.location?.policy ?? 'model');
   const original = options.original === undefined ? undefined : await load(checkSource(options.original));
-  if (original) checkSamePorts(model, original);
-  const fronts = await loadFronts(own.policy, model).catch((error: unknown) => {
-    throw namingFiles(error, own.info, model.location?.model);
-  });
+  if (original) checkSamePorts(model, original.model);
+  const { fronts, settings = [] } = own.policy;
+  const hasFronts = fronts !== undefined || settings.some((setting) => setting.fronts);
+  const loadedFronts = !hasFronts
+    ? []
+    : await loadFronts(own.policy, model).catch((error: unknown) => {
+        throw namingFiles(error, own.info, model.location?.model);
+      });
   return {
-    model,
+    network,
     source: typeof checked === 'string' ? checked : null,
     backend: await createBackend(options),
     own,
     original,
-    fronts,
+    fronts: loadedFronts,
     precision: options.precision ?? own.policy.precision ?? 'float32',
     options,
   };

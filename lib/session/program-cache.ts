@@ -1,10 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Backend, CompiledProgram, OnPacked } from '../backends/backend.js';
-import { mayHaveExits } from '../model/blocks/exits.js';
-import { LengthSeries } from '../model/length-series.js';
-import type { Ir } from '../model/program/ir.js';
 import { inPrecision, type Precision, type Program } from '../model/program/program.js';
-import type { Binding, Model } from '../model/read/model.js';
+import type { Binding } from '../model/read/model.js';
 import { attachExits } from '../skip/attach.js';
 import { CompiledPolicy, partsOf } from '../skip/compiled-policy.js';
 import { resolveExits } from '../skip/exits.js';
@@ -15,7 +12,9 @@ import { copyData } from '../tensor/tensor.js';
 import { LruMap } from '../util/lru-map.js';
 import { keepRecent } from '../util/maps.js';
 import { atOnce, inTurns, type Sliced } from '../util/slices.js';
-import { joining, type LoadedFront } from './fronts.js';
+import type { LoadedFront } from './fronts.js';
+import { joining } from './known-fronts.js';
+import type { Network } from './network.js';
 import { ResultPool } from './outputs.js';
 
 /** The compiled program of one binding, with the policies that were applied to it. */
@@ -47,9 +46,8 @@ function keyOf(binding: Binding): string {
   return key;
 }
 
-/** The programs of one model, compiled when first needed; the least recently used one is dropped first. */
+/** The programs of one network, compiled when first needed; the least recently used one is dropped first. */
 export class ProgramCache {
-  readonly #series: LengthSeries;
   readonly #entries = new LruMap<CachedProgram>(CAPACITY, ({ compiled }) => compiled.release());
   readonly #exitsKeys = new Map<SkipPolicy, string>();
   /** Compilations in progress, so that runs that need the same program share one. */
@@ -65,21 +63,16 @@ export class ProgramCache {
         readonly entry: CachedProgram;
       }
     | undefined;
-  /** If false, one program serves all policies without exits. */
-  readonly #mayHaveExits: boolean;
   /** Whether only the declared binding is used. */
   #only = false;
 
   constructor(
-    private readonly model: Model,
+    private readonly network: Network,
     private readonly backend: Backend,
-    build?: (ir: Ir) => Sliced<Program>,
+    private readonly onProgram?: (program: Program) => void,
     private readonly fronts: readonly LoadedFront[] = [],
     private readonly precision?: Precision,
-  ) {
-    this.#series = new LengthSeries(model, build);
-    this.#mayHaveExits = mayHaveExits(model.graph);
-  }
+  ) {}
 
   /** Whether the model declares all shapes. */
   get hasDeclared(): boolean {
@@ -180,12 +173,14 @@ export class ProgramCache {
   }
 
   *#compiling(binding: Binding): Sliced<Program> {
-    const program = yield* joining(yield* this.#series.compiling(binding), this.fronts, binding);
+    const own = yield* this.network.compiling(binding);
+    this.onProgram?.(own);
+    const program = yield* joining(own, this.fronts, binding);
     return inPrecision(program, this.precision);
   }
 
   #keyOf(bound: Bound, policy: SkipPolicy): string {
-    const heads = this.#mayHaveExits || policy.heads ? this.#exitsKeyOf(policy) : '';
+    const heads = this.network.mayHaveExits || policy.heads ? this.#exitsKeyOf(policy) : '';
     return `${heads}${this.#only ? '' : keyOf(bound.binding)}`;
   }
 
@@ -198,7 +193,7 @@ export class ProgramCache {
     const resolved = new Map<SkipPolicy, CompiledPolicy>();
     const resolve = (policy: SkipPolicy): CompiledPolicy =>
       resolved.get(policy) ??
-      keepRecent(resolved, policy, new CompiledPolicy(policy, program, () => this.model.sha256));
+      keepRecent(resolved, policy, new CompiledPolicy(policy, program, () => this.network.model.sha256));
     return { program, compiled, results: new ResultPool(program), contexts: new Map(), resolve };
   }
 
@@ -224,5 +219,6 @@ function withOwnExits(program: Program): Program {
 }
 
 function grown(plain: Program, policy: SkipPolicy): Program {
-  return attachExits(plain, resolveExits(plain, partsOf(policy).exits));
+  const exits = resolveExits(plain, partsOf(policy).exits);
+  return exits.length === 0 ? plain : attachExits(plain, exits);
 }

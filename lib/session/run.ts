@@ -1,9 +1,10 @@
 /** One run: its request, its execution, its results, and its trace; and the runs in progress. */
 import { setTimeout } from 'node:timers/promises';
 import type { RunRequest } from '../backends/backend.js';
+import type { Program } from '../model/program/program.js';
 import type { CompiledPolicy } from '../skip/compiled-policy.js';
 import { FULL_POLICY } from '../skip/load-policy.js';
-import type { ItemRequest } from '../skip/observer.js';
+import type { ItemRequest, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import {
   buildTrace,
@@ -12,8 +13,9 @@ import {
   type RunRecord,
   type SkipTrace,
 } from '../skip/trace.js';
+import type { TensorData } from '../tensor/tensor.js';
 import type { BoundFeeds } from './feeds.js';
-import { checkFetches, type FetchMap, type Results } from './outputs.js';
+import { checkFetches, type FetchMap, keptOutput, type Results } from './outputs.js';
 import type { Profiler } from './profile.js';
 import type { CachedProgram, ProgramCache } from './program-cache.js';
 import type { Stopped } from './stopped-items.js';
@@ -86,6 +88,21 @@ export function prepareRun(
     profiler,
   };
 }
+
+/** A run of the program before the stages, which has ended. */
+export interface EndedRun {
+  readonly program: Program;
+  /** Its inputs, as `bindFeeds` returns them. */
+  readonly tensors: TensorMap;
+  /** Its outputs, in their order. They are not written to afterwards. */
+  readonly outputs: readonly TensorData[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+export const endedRun = ({ cached: { program }, results, feeds, request }: PreparedRun): EndedRun => ({
+  ...{ program, tensors: feeds.tensors, signal: request.signal },
+  outputs: program.outputs.map((_, index) => keptOutput(results, index)),
+});
 
 /** The programs that verify answers: the session's own, or those of another network. */
 export interface Verifier {

@@ -1,19 +1,16 @@
 import { ResidualSkipError } from '../errors.js';
-import { gatesOutOfUse } from '../model/blocks/unusable-gates.js';
-import { building } from '../model/compile.js';
-import type { Ir } from '../model/program/ir.js';
+import { gatesOutOfUse } from '../model/blocks/gates-out-of-use.js';
 import type { Program } from '../model/program/program.js';
-import type { Binding, Model } from '../model/read/model.js';
-import { checkPrecision } from '../skip/compiled-policy.js';
+import type { Binding, ModelFacts } from '../model/read/model.js';
+import { checkModel, checkPrecision } from '../skip/compiled-policy.js';
 import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { AnswerReader, RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { TensorData } from '../tensor/tensor.js';
-import type { Sliced } from '../util/slices.js';
 import { emitWarning } from '../util/warnings.js';
 import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding } from './feeds.js';
-import { KnownFronts } from './fronts.js';
+import { KnownFronts } from './known-fronts.js';
 import { Notifier } from './notifier.js';
 import { parseRunOptions, parseRunSyncOptions, type RunSyncOptions, type SessionOptions } from './options.js';
 import { checkOriginal } from './original.js';
@@ -25,6 +22,7 @@ import { PackingReport } from './progress.js';
 import {
   ActiveRuns,
   type BoundRun,
+  endedRun,
   execute,
   executeSync,
   type PreparedRun,
@@ -33,7 +31,7 @@ import {
   type Verifier,
 } from './run.js';
 import type { Stopped } from './stopped-items.js';
-import { endedRun, Tail } from './tail.js';
+import type { Tail } from './tail.js';
 
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
 const PATIENCE_MS = 250;
@@ -69,7 +67,7 @@ interface Ended {
 /** The runs of one session: which policy and program each has, and what the caller and the observers get from it. */
 export class Runner {
   readonly #parts: SessionParts;
-  readonly #model: Model;
+  readonly #model: ModelFacts;
   readonly #policy: SkipPolicy;
   readonly #programs: ProgramCache;
   readonly #verifier: Verifier;
@@ -90,26 +88,33 @@ export class Runner {
   /** Set while the session is profiled. */
   profiler: Profiler | undefined;
 
-  constructor(parts: SessionParts) {
-    const { model, source, backend, own, original, fronts, precision, options } = parts;
+  constructor(parts: SessionParts, tail: Tail | undefined) {
+    const { network, source, backend, own, original, fronts, precision, options } = parts;
     this.#parts = parts;
-    this.#model = model;
+    this.#model = network.model;
     this.#policy = own.policy;
-    this.#programs = new ProgramCache(model, backend, (ir) => this.#build(ir), fronts, precision);
+    this.#programs = new ProgramCache(
+      network,
+      backend,
+      (program) => this.#warnOfGates(program),
+      fronts,
+      precision,
+    );
     this.#verifier = original
       ? { programs: new ProgramCache(original, backend), isOriginal: true }
       : { programs: this.#programs, isOriginal: false };
-    this.#tail = model.stages && new Tail(model, backend);
-    this.#contexts = new Contexts(model, source, backend);
+    this.#tail = tail;
+    this.#contexts = new Contexts(network, source, backend);
     this.#fronts = new KnownFronts(own.policy);
     this.#notifier = new Notifier(options.observers ?? [], this.#contexts);
-    this.#everything = allOutputs(model);
+    this.#everything = allOutputs(network.model);
   }
 
   /** Compiles the program of the declared shapes, if the model declares them, and attaches the observers. */
   async prepare(): Promise<void> {
     const { original, precision, options } = this.#parts;
-    checkOriginal(this.#policy, original?.sha256);
+    checkModel(this.#policy, () => this.#model.sha256);
+    checkOriginal(this.#policy, original?.model.sha256);
     checkPrecision(this.#policy, precision);
     await this.#compileDeclared(options.onProgress);
     this.#attach();
@@ -202,12 +207,6 @@ export class Runner {
     this.#parts.backend.release();
   }
 
-  *#build(ir: Ir): Sliced<Program> {
-    const program = yield* building(ir);
-    this.#warnOfGates(program);
-    return program;
-  }
-
   /** Names the gates that can't be used, once: in `create`, or at the first run where the model leaves its shape open. */
   #warnOfGates(program: Program): void {
     // Where every block is to run, no gate is missed.
@@ -282,7 +281,7 @@ export class Runner {
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
     if (policy !== this.#policy) {
-      checkOriginal(policy, this.#parts.original?.sha256);
+      checkOriginal(policy, this.#parts.original?.model.sha256);
       this.#fronts.check(policy);
     }
     const tripped = this.#fullDepth.size > 0;

@@ -66,7 +66,7 @@ export class InferenceSession {
   ): Promise<InferenceSession>;
   static async create(source: ModelSource, ...rest: unknown[]): Promise<InferenceSession> {
     const parts = await readParts(source, rest);
-    const { model, own, options } = parts;
+    const { network, own, options } = parts;
     const session = new InferenceSession(parts, await openRunner(parts), OPENED);
     try {
       options.onProgress?.({ stage: 'loading', done: 1, total: 1 });
@@ -74,29 +74,29 @@ export class InferenceSession {
       if (options.enableProfiling) session.startProfiling();
     } catch (error) {
       await session.release();
-      throw namingFiles(error, own.info, model.location?.model);
+      throw namingFiles(error, own.info, network.model.location?.model);
     }
     return session;
   }
 
   /** Names of the inputs, in the order of the model. */
   get inputNames(): readonly string[] {
-    return this.#parts.model.inputs.map(({ name }) => name);
+    return this.#parts.network.model.inputs.map(({ name }) => name);
   }
 
   /** Names of the outputs, in the order of the model. */
   get outputNames(): readonly string[] {
-    return this.#parts.model.outputs.map(({ name }) => name);
+    return this.#parts.network.model.outputs.map(({ name }) => name);
   }
 
   /** Type and declared shape of each input; open dimensions are names. */
   get inputMetadata(): readonly TensorMetadata[] {
-    return this.#parts.model.inputs.map(describePort);
+    return this.#parts.network.model.inputs.map(describePort);
   }
 
   /** Type and declared shape of each output; open dimensions are names. */
   get outputMetadata(): readonly TensorMetadata[] {
-    return this.#parts.model.outputs.map(describePort);
+    return this.#parts.network.model.outputs.map(describePort);
   }
 
   /**
@@ -124,7 +124,7 @@ export class InferenceSession {
 
   /** Facts about the model. */
   get model(): ModelInfo {
-    const { model } = this.#parts;
+    const { model } = this.#parts.network;
     const { opset, metadata, parameters, batching, batchingReason = null } = model;
     const multiplyAdds = this.#runner.hasShapes ? this.#runner.program.cost.multiplyAdds : null;
     const facts = { opset, metadata, parameters, multiplyAdds, batching, batchingReason };
@@ -141,7 +141,7 @@ export class InferenceSession {
    * @throws ResidualSkipError READ_FAILED when the file has changed since it was loaded
    */
   sha256(): Promise<string> {
-    return this.#parts.model.identify();
+    return this.#parts.network.model.identify();
   }
 
   /**
@@ -149,7 +149,7 @@ export class InferenceSession {
    * @internal
    */
   get firstLayer(): FirstLayer | undefined {
-    return this.#parts.model.firstLayer;
+    return this.#parts.network.model.firstLayer;
   }
 
   /**
@@ -158,7 +158,7 @@ export class InferenceSession {
    * @internal
    */
   checkedFeeds(feeds: Feeds): TensorMap {
-    return bindFeeds(this.#parts.model, feeds).tensors;
+    return bindFeeds(this.#parts.network.model, feeds).tensors;
   }
 
   get backend(): 'native' | 'reference' {

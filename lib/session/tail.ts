@@ -12,8 +12,7 @@ import type { TensorMap } from '../skip/observer.js';
 import { asType, Tensor, type TensorData, type ValueType } from '../tensor/tensor.js';
 import { LruMap } from '../util/lru-map.js';
 import { atOnce, inTurns, type Sliced } from '../util/slices.js';
-import { keptOutput } from './outputs.js';
-import type { PreparedRun } from './run.js';
+import type { EndedRun } from './run.js';
 
 /** Programs of one stage that are kept: each has its own copy of the weights. */
 const CAPACITY = 2;
@@ -31,16 +30,6 @@ interface Prepared {
   readonly compiled: CompiledProgram;
 }
 
-/** A run of the program before the stages, which has ended. */
-export interface EndedRun {
-  readonly program: Program;
-  /** Its inputs, as `bindFeeds` returns them. */
-  readonly tensors: TensorMap;
-  /** Its outputs, in their order. They are not written to afterwards. */
-  readonly outputs: readonly TensorData[];
-  readonly signal?: AbortSignal | undefined;
-}
-
 /** What is known then, by the graph's names. */
 function knownOf({ inputs }: Model, { program, tensors, outputs }: EndedRun): Values {
   const given = inputs.map(({ name, dtype }): [string, Known] => {
@@ -54,10 +43,9 @@ function knownOf({ inputs }: Model, { program, tensors, outputs }: EndedRun): Va
   return new Map([...given, ...made]);
 }
 
-export const endedRun = ({ cached: { program }, results, feeds, request }: PreparedRun): EndedRun => ({
-  ...{ program, tensors: feeds.tensors, signal: request.signal },
-  outputs: program.outputs.map((_, index) => keptOutput(results, index)),
-});
+export async function openTail(model: Model, backend: Backend): Promise<Tail> {
+  return new Tail(model, backend);
+}
 
 /** Runs the stages of one model. */
 export class Tail {

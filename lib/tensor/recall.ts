@@ -37,6 +37,10 @@ export class WeightFile {
     private readonly stamp: Stamp,
   ) {}
 
+  get size(): number {
+    return Number(this.stamp.size);
+  }
+
   /** Whether it is still what was read. */
   isSame(): boolean {
     try {
@@ -83,7 +87,7 @@ export class WeightFile {
    * @throws ResidualSkipError READ_FAILED when it has changed
    */
   *addTo(hash: Hash): Sliced<void> {
-    const size = Number(this.stamp.size);
+    const { size } = this;
     const bytes = new Uint8Array(Math.min(CHUNK, size));
     for (let at = 0; at < size; at += CHUNK) {
       const chunk = bytes.subarray(0, size - at);
@@ -161,19 +165,33 @@ export interface Source {
 
 const sources = new WeakMap<TensorData, Source>();
 const forgotten = new WeakSet<TensorData>();
+/** Those whose elements nothing in this process has read. */
+const unseen = new WeakSet<TensorData>();
 
 /**
  * Says where the elements are in a file. Nothing but `recalled` may write to the array.
  * @param unread the array doesn't hold them yet
  */
 export function rereadable(data: TensorData, source: Source, unread: boolean): void {
-  if (unread || data.byteLength >= MIN_BYTES) sources.set(data, source);
-  if (unread) forgotten.add(data);
+  sources.set(data, source);
+  if (!unread) return;
+  forgotten.add(data);
+  unseen.add(data);
+}
+
+/** Where the elements are in a file, whether the array holds them or not; undefined if they aren't in one as they are. */
+export function placeOf(data: TensorData): Source | undefined {
+  return sources.get(data);
+}
+
+/** Whether nothing has looked at the elements, which are in the file alone; a backend may have packed them. */
+export function isUnseen(data: TensorData): boolean {
+  return unseen.has(data);
 }
 
 /** @param free gives back the memory of an array, whose elements are then lost; false if it can't */
 export function forget(data: TensorData, free: (data: TensorData) => boolean): void {
-  const source = sources.get(data);
+  const source = data.byteLength < MIN_BYTES ? undefined : sources.get(data);
   if (source && !forgotten.has(data) && source.file.isSame() && free(data)) forgotten.add(data);
 }
 
@@ -191,5 +209,6 @@ export function recalled<T extends TensorData>(data: T): T {
   const { file, offset } = sources.get(data)!;
   file.read(data, offset);
   forgotten.delete(data);
+  unseen.delete(data);
   return data;
 }

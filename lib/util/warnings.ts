@@ -1,7 +1,7 @@
 /** Process warnings. */
 
 /** What a warning is about: its code is `RESIDUAL_SKIP_` and this. */
-type Subject = 'AUDIT' | 'GATE' | 'NOTE' | 'OBSERVER' | 'OPTION';
+type Subject = 'AUDIT' | 'CACHE' | 'GATE' | 'NOTE' | 'OBSERVER' | 'OPTION';
 
 export function emitWarning(subject: Subject, text: string): void {
   process.emitWarning(text, { code: `RESIDUAL_SKIP_${subject}` });

@@ -54,12 +54,16 @@ describe('what require loads', () => {
       (sum, file) => sum + statSync(join(installed.folder, 'node_modules', file)).size,
       0,
     );
-    expect(bytes).toBeLessThan(320_000);
+    expect(bytes).toBeLessThan(135_000);
   });
 
   it.each([
-    ['open', "InferenceSession.create('node_modules/residual-skip/demo')"],
-    ['load', "InferenceSession.create('node_modules/residual-skip/demo')"],
+    ['runner', "InferenceSession.create('node_modules/residual-skip/demo')"],
+    ['lowering', "InferenceSession.create('node_modules/residual-skip/demo')"],
+    ['stored', "InferenceSession.create('node_modules/residual-skip/demo', { cache: 'cache' })"],
+    ['policies', 'loadPolicy({ blocks: {} })'],
+    ['classify', 'ImageClassifier.from'],
+    ['audit', 'watch()'],
     ['inspect', "inspect('node_modules/residual-skip/demo')"],
     ['calibrate', "calibrate('missing', 'missing').catch(() => {})"],
     ['quantize', "quantize('missing', 'missing').catch(() => {})"],
@@ -78,8 +82,34 @@ describe('what require loads', () => {
     const files = loaded(
       "await require('residual-skip').InferenceSession.create('node_modules/residual-skip/demo', { threads: 1 })",
     );
-    expect(files).toContain('residual-skip/dist/chunks/open.js');
+    expect(files).toContain('residual-skip/dist/chunks/runner.js');
     expect(files).not.toContain('residual-skip/dist/chunks/schemas.js');
+  });
+
+  it('has nothing that lowers networks for a session whose program is in a cache', () => {
+    const create = "const session = await require('residual-skip').InferenceSession.create";
+    const run = (cache: string) =>
+      loaded(`${create}('node_modules/residual-skip/demo', { cache: '${cache}' })`);
+    const lowering = 'residual-skip/dist/chunks/lowering.js';
+    expect(run('programs')).toContain(lowering);
+    expect(run('programs')).not.toContain(lowering);
+  });
+
+  it('has classes that are used as others, before they are loaded', () => {
+    const { stdout, stderr } = installed.node(
+      '--input-type=module',
+      '-e',
+      `import { ImageClassifier, InferenceSession } from 'residual-skip';
+      class Sub extends ImageClassifier {}
+      const classifier = await ImageClassifier.from('node_modules/residual-skip/demo');
+      const refused = ((call) => { try { return call(); } catch (error) { return error.name; } })(() => ImageClassifier());
+      console.log(JSON.stringify([
+        ImageClassifier.name, classifier instanceof ImageClassifier, Sub.prototype instanceof ImageClassifier, refused,
+        {} instanceof ImageClassifier, Object.getPrototypeOf(classifier) === ImageClassifier.prototype,
+      ]));`,
+    );
+    expect(stderr).toBe('');
+    expect(JSON.parse(stdout)).toEqual(['ImageClassifier', true, true, 'TypeError', false, true]);
   });
 
   it('says whose code it has in its bundle', () => {

@@ -15,7 +15,6 @@ import { ancestors, dependsOn } from '../optimise/search.js';
 import { costOf } from '../program/cost.js';
 import { NONE, type OwnExit, type Step, type Value, type ValueId } from '../program/program.js';
 import { stepsFor } from '../program/steps-for.js';
-import type { Graph } from '../read/graph.js';
 import { hardGate } from './decision.js';
 import { INPUT } from './names.js';
 import { type Schedule, schedule } from './schedule.js';
@@ -35,14 +34,6 @@ export interface DetachedExits {
   readonly choices: readonly Choice[];
   /** Operations that only the exits need. */
   readonly heads: Region;
-}
-
-/** Whether a graph may have exits. Their blocks are known only once the graph is a program. */
-export function mayHaveExits({ nodes, outputs }: Graph): boolean {
-  return nodes.some(
-    ({ op, outputs: made }) =>
-      (op === 'Where' || op === 'If') && outputs.some(({ name }) => made.includes(name)),
-  );
 }
 
 /**

@@ -8,7 +8,7 @@ import { type Activation, type GateForm, NO_ACTIVATION, type ValueId } from '../
 import { type Condition, type Element, hardGate, negate } from './decision.js';
 import { conditionsIn, Resolution, type Resolved } from './resolution.js';
 import { shortcutPath } from './shortcut.js';
-import { mayDecide, Tracer } from './tracer.js';
+import { Tracer } from './tracer.js';
 
 /** A hard gate as found in the graph: y = condition ? body : shortcut. */
 interface Found {
@@ -26,7 +26,6 @@ interface Found {
  * inside the branches of an `if` stay arithmetic.
  */
 export function* recogniseGates(region: Region): Sliced<void> {
-  if (!mayDecide(region)) return;
   const tracer = new Tracer(region);
   // The outermost step of a gate has the whole gate before it.
   forgetRanges(region);

@@ -32,24 +32,6 @@ const DEPTH = 64;
 /** Most updates of one element that are followed. */
 const MAX_UPDATES = 16;
 
-/** Roundings that may leave 0 and 1 alone. */
-const ROUNDINGS: ReadonlySet<string> = new Set(['round', 'floor', 'ceil', 'sign']);
-
-/** Whether anything in a region may be a hard decision. In most networks nothing is, and nothing needs to be traced. */
-export function mayDecide(region: Region): boolean {
-  const isWhole = (id: ValueId) => ['int32', 'int64'].includes(region.value(id).dtype);
-  return (
-    region.values.some(({ dtype, data }) => dtype === 'bool' && !data) ||
-    region.ops.some(
-      (op) =>
-        op.op === 'if' ||
-        op.op === 'argMax' ||
-        (op.op === 'unary' && ROUNDINGS.has(op.attrs.act.kind)) ||
-        (op.op === 'cast' && isWhole(op.outputs[0]!)),
-    )
-  );
-}
-
 /** Reads numbers out of a region symbolically, element by element. */
 export class Tracer {
   private readonly known = new Map<string, Scalar | undefined>();

@@ -3,11 +3,10 @@ import { uniformElement } from '../../tensor/extremes.js';
 import { isDue, type Sliced } from '../../util/slices.js';
 import type { Region, WorkStep } from '../optimise/region.js';
 import { ancestors } from '../optimise/search.js';
-import type { Program, UnusableGate, ValueId } from '../program/program.js';
-import type { Model } from '../read/model.js';
+import type { UnusableGate, ValueId } from '../program/program.js';
 import { type Score, usable, valueWhen } from './decision.js';
 import { isMask } from './resolution.js';
-import { mayDecide, Tracer } from './tracer.js';
+import { Tracer } from './tracer.js';
 
 /** Steps between a hard factor and the sum that it gates. */
 const DEPTH = 4;
@@ -17,7 +16,6 @@ const DEPTH = 4;
  * the gates were recognised. Soft factors, masks of the input and decisions about single elements (as in a relu) aren't gates.
  */
 export function* unusableGates(region: Region): Sliced<UnusableGate[]> {
-  if (!mayDecide(region)) return [];
   const tracer = new Tracer(region);
   const found = new Map<string, UnusableGate>();
   for (const op of region.ops) {
@@ -97,20 +95,4 @@ function reachesSum(region: Region, id: ValueId, depth = 0): boolean {
     const passes = user.op === 'unary' || user.op === 'reshape' || user.op === 'binary';
     return passes && depth < DEPTH && reachesSum(region, user.outputs[0]!, depth + 1);
   });
-}
-
-/**
- * The gates that can't be used by a program of `model`: those that skip nothing, and, if its batch can have any length but runs as
- * one item, those that need a batch of one.
- */
-export function gatesOutOfUse({ batching, batchingReason, inputs }: Model, program: Program): UnusableGate[] {
-  const unusable = program.unusableGates ?? [];
-  if (batching === 'item') return [...unusable];
-  const why = `the batch runs as one item, because ${batchingReason}`;
-  const anyBatch = inputs.some(({ shape }) => typeof shape[0] === 'string');
-  const alone = anyBatch ? program.blocks.filter(({ gate }) => gate) : [];
-  return [
-    ...unusable.map(({ node, reason }) => ({ node, reason: `${reason}; ${why}` })),
-    ...alone.map(({ name }) => ({ node: name, reason: `it skips only in a batch of one; ${why}` })),
-  ];
 }

@@ -11,7 +11,7 @@ import { parseStrict } from '../../util/validation.js';
 import { type ExternalData, tensorsOf } from './external.js';
 import type { Constant } from './graph.js';
 import type { ModelProto, TensorProto } from './proto.js';
-import { FLOAT, INT8, readWithoutWeights, UINT8 } from './without-weights.js';
+import { FLOAT, INT8, readWithoutWeights, readWithoutWeightsSync, UINT8 } from './without-weights.js';
 
 /** Where a model and the files beside it are. */
 export interface ModelLocation {
@@ -29,8 +29,8 @@ export interface ModelFile {
   readonly sha256: string | undefined;
   readonly location: ModelLocation;
   readonly file: WeightFile;
-  /** Offsets of large weights that `bytes` has room for, but doesn't hold. */
-  readonly unread: ReadonlySet<number>;
+  /** Large weights that `bytes` has room for, but doesn't hold: bytes by offset. */
+  readonly unread: ReadonlyMap<number, number>;
 }
 
 /** Bytes to read and hash at a time: small enough for the event loop and the cache. */
@@ -169,9 +169,9 @@ async function readAll(
   const size = Number(stamp.size);
   const bytes = memoryFor(size, path);
   const file = new WeightFile(path, stamp);
-  if (hashed) return { bytes, sha256: await readHashed(handle, bytes), file, unread: new Set() };
+  if (hashed) return { bytes, sha256: await readHashed(handle, bytes), file, unread: new Map() };
   const read = (from: number, end: number) => readRange(handle, bytes, from, end);
-  const unread = size < LARGE_FILE ? new Set<number>() : await readWithoutWeights(bytes, read);
+  const unread = size < LARGE_FILE ? new Map<number, number>() : await readWithoutWeights(bytes, read);
   if (size < LARGE_FILE) await read(0, size);
   if (!file.isSame()) {
     throw new ResidualSkipError(
@@ -180,6 +180,18 @@ async function readAll(
     );
   }
   return { bytes, sha256: undefined, file, unread };
+}
+
+/**
+ * A file that was read before, on the calling thread.
+ * @throws ResidualSkipError READ_FAILED when it has changed since
+ */
+export function readAgain(location: ModelLocation, file: WeightFile): ModelFile {
+  const bytes = memoryFor(file.size, location.model);
+  const read = (from: number, end: number) => file.read(bytes.subarray(from, end), from);
+  const unread = file.size < LARGE_FILE ? new Map<number, number>() : readWithoutWeightsSync(bytes, read);
+  if (file.size < LARGE_FILE) read(0, file.size);
+  return { bytes, sha256: undefined, location, file, unread };
 }
 
 /** All bytes, and their hash. */
@@ -207,6 +219,21 @@ function memoryFor(size: number, path: string): Uint8Array {
     const message = `model ${path}: there is no memory for its ${size} bytes; store its weights as external data`;
     throw new ResidualSkipError('OUT_OF_MEMORY', message, { cause });
   }
+}
+
+/**
+ * Memory for a whole file, with some ranges of its bytes.
+ * @throws ResidualSkipError READ_FAILED, OUT_OF_MEMORY
+ */
+export async function readRanges(
+  handle: FileHandle,
+  path: string,
+  size: number,
+  ranges: readonly (readonly [from: number, end: number])[],
+): Promise<Uint8Array> {
+  const bytes = memoryFor(size, path);
+  for (const [from, end] of ranges) await readRange(handle, bytes, from, end);
+  return bytes;
 }
 
 async function readRange(handle: FileHandle, bytes: Uint8Array, from: number, end: number): Promise<void> {

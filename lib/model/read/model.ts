@@ -20,8 +20,8 @@ export interface ModelOutput extends ModelPort {
   readonly batched: boolean;
 }
 
-/** A decoded model, independent of concrete shapes. Immutable; shared by all programs made from it. */
-export interface Model {
+/** What is known of a model, apart from its graph. */
+export interface ModelFacts {
   /** Hex SHA-256 of the model file's bytes, and of those of its external files behind them. It may be computed, from the file, when it is first read. */
   readonly sha256: string;
   /** The same; what must be computed is computed in turns with the event loop. */
@@ -46,6 +46,10 @@ export interface Model {
   readonly parameters: number;
   /** What it expects of pixels, if that is known. */
   readonly firstLayer?: FirstLayer | undefined;
+}
+
+/** A decoded model, independent of concrete shapes. Immutable; shared by all programs made from it. */
+export interface Model extends ModelFacts {
   /** Up to the first length that depends on the elements of an input; `graph.outputs` are then what the stages read. */
   readonly graph: Graph;
   /** What follows, in order; see `splitGraph`. */

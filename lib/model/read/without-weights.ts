@@ -23,20 +23,30 @@ type Range = readonly [from: number, end: number];
  * Fills `bytes` but for the large weights among the graph's initializers. What is no ONNX file is read as a whole: decoding finds its faults.
  * @param bytes of the file's length
  * @param read fills a range of `bytes` from the file
- * @returns the offsets of the weights that are left out
+ * @returns the weights that are left out: bytes by offset
  */
 export async function readWithoutWeights(
   bytes: Uint8Array,
   read: (from: number, end: number) => Promise<void>,
-): Promise<Set<number>> {
+): Promise<Map<number, number>> {
   const walk = new Walk(bytes);
   for (const range of walk.model()) await read(...range);
   return walk.unread;
 }
 
+/** The same at once. */
+export function readWithoutWeightsSync(
+  bytes: Uint8Array,
+  read: (from: number, end: number) => void,
+): Map<number, number> {
+  const walk = new Walk(bytes);
+  for (const range of walk.model()) read(...range);
+  return walk.unread;
+}
+
 /** Walks over a file, and yields each range that must be read before it goes on. */
 class Walk {
-  readonly unread = new Set<number>();
+  readonly unread = new Map<number, number>();
   private at = 0;
   /** Up to where bytes are there or left out. */
   private filled = 0;
@@ -81,7 +91,7 @@ class Walk {
   }
 
   private leaveOut(end: number): void {
-    this.unread.add(this.at);
+    this.unread.set(this.at, end - this.at);
     if (this.filled < end) this.ahead = LEAST_AHEAD;
     this.filled = Math.max(this.filled, end);
   }

@@ -1,0 +1,128 @@
+/** Programs without the elements of their constants, which lie in the model's file or in an entry's arrays. */
+import type { Program, Value } from '../../model/program/program.js';
+import { sizeOf } from '../../numeric/shapes.js';
+import { placeOf, rereadable, type WeightFile } from '../../tensor/recall.js';
+import { ARRAY_OF, type TensorData } from '../../tensor/tensor.js';
+import { digestOf } from './digest.js';
+import type { Entry, ReadEntry } from './entry.js';
+
+/** Where a constant's elements are: their offset in the model's file, or the index of an array. */
+interface StoredValue extends Omit<Value, 'data'> {
+  readonly offset?: number;
+  readonly array?: number;
+}
+
+export interface StoredProgram extends Omit<Program, 'values' | 'ownExits'> {
+  readonly values: readonly StoredValue[];
+  readonly ownExits?: Omit<NonNullable<Program['ownExits']>, 'values'> & {
+    readonly values: readonly StoredValue[];
+  };
+}
+
+/** Smaller arrays have memory of their own, whatever becomes of an entry's. */
+const LARGE = 1 << 12;
+
+/** What a stored program's constants are read from. */
+export interface Weights {
+  readonly file: WeightFile;
+  /** The file's bytes, but for those of `left`. Constants lie in them. */
+  readonly bytes: Uint8Array;
+  /** Offsets of weights that are still in the file alone. */
+  readonly left: ReadonlySet<number>;
+}
+
+/** The constants of a network's programs: equal ones are one array, since a backend packs each array once. */
+export class Constants {
+  readonly #known = new Map<string, TensorData>();
+
+  /** The program with arrays that are known, where they are equal. */
+  adopted(program: Program): Program {
+    const adopt = (value: Value): Value => {
+      const { data } = value;
+      const known = data && this.#adopted(data);
+      return known === data ? value : { ...value, data: known! };
+    };
+    const { ownExits } = program;
+    return {
+      ...program,
+      values: program.values.map(adopt),
+      ...(ownExits && { ownExits: { ...ownExits, values: ownExits.values.map(adopt) } }),
+    };
+  }
+
+  encode(program: Program): Entry & { readonly data: StoredProgram } {
+    const arrays: TensorData[] = [];
+    const encode = ({ data, ...value }: Value): StoredValue => {
+      if (!data) return value;
+      const place = placeOf(data);
+      if (place) return { ...value, offset: place.offset };
+      if (data.constructor !== ARRAY_OF[value.dtype])
+        throw new TypeError(`constant '${value.name}' is no ${value.dtype}`);
+      const at = arrays.indexOf(data);
+      return { ...value, array: at < 0 ? arrays.push(data) - 1 : at };
+    };
+    const { values, ownExits, ...others } = program;
+    const data = {
+      ...others,
+      values: values.map(encode),
+      ...(ownExits && { ownExits: { ...ownExits, values: ownExits.values.map(encode) } }),
+    };
+    return { data, arrays };
+  }
+
+  /** Throws a RangeError or a TypeError for what is no program of these weights. */
+  decode({ data, arrays }: ReadEntry, weights: Weights): Program {
+    const made = new Map<number, TensorData>();
+    const fromEntry = (index: number, { dtype, shape }: StoredValue): TensorData => {
+      const known = made.get(index);
+      if (known) return known;
+      const { buffer, byteOffset, byteLength } = arrays[index]!;
+      const view = new ARRAY_OF[dtype](buffer as ArrayBuffer, byteOffset, sizeOf(shape));
+      if (view.byteLength !== byteLength) throw new RangeError('array of another length');
+      const array = this.#adopted(byteLength < LARGE ? view.slice() : view);
+      made.set(index, array);
+      return array;
+    };
+    const decode = ({ offset, array, ...value }: StoredValue): Value => {
+      if (offset !== undefined) return { ...value, data: this.#inFile(offset, value, weights) };
+      return array === undefined ? value : { ...value, data: fromEntry(array, value) };
+    };
+    const { values, ownExits, ...others } = data as StoredProgram;
+    return {
+      ...others,
+      values: values.map(decode),
+      ...(ownExits && { ownExits: { ...ownExits, values: ownExits.values.map(decode) } }),
+    };
+  }
+
+  /** Elements may begin anywhere in the file, and are moved to where an array may begin: less than the tag and length before them. */
+  #inFile(offset: number, { dtype, shape }: StoredValue, { file, bytes, left }: Weights): TensorData {
+    const type = ARRAY_OF[dtype];
+    const key = keyOfPlace(offset, type.name, sizeOf(shape));
+    const known = this.#known.get(key);
+    if (known) return known;
+    const begin = offset - (offset % type.BYTES_PER_ELEMENT);
+    const data = new type(bytes.buffer as ArrayBuffer, bytes.byteOffset + begin, sizeOf(shape));
+    const unread = left.has(offset);
+    if (!unread) bytes.copyWithin(begin, offset, offset + data.byteLength);
+    rereadable(data, { file, offset }, unread);
+    this.#known.set(key, data);
+    return data;
+  }
+
+  #adopted(data: TensorData): TensorData {
+    const place = placeOf(data);
+    if (!place && data.byteLength < LARGE) return data;
+    const key = place ? keyOfPlace(place.offset, data.constructor.name, data.length) : keyOfElements(data);
+    const known = this.#known.get(key);
+    if (!known) this.#known.set(key, data);
+    return known ?? data;
+  }
+}
+
+const keyOfPlace = (offset: number, type: string, length: number) => `${type} ${length} at ${offset}`;
+
+function keyOfElements(data: TensorData): string {
+  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  return `${data.constructor.name} ${digestOf(bytes).toString('base64')}`;
+}
