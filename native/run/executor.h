@@ -35,7 +35,7 @@ struct ItemRun {
   Frame* frame = nullptr;
   ItemContext item;
   char* arena = nullptr;  // joined_bytes of the plan, for one of several items
-  Executed executed;      // what skipped blocks do is no part of it
+  Executed executed{};    // what skipped blocks do is no part of it
   int32_t at = 0, end = 0;  // code
 };
 
