@@ -1,7 +1,7 @@
 // Compares two builds of the addon in one process, such as a prebuilt one and the checkout's own.
-// node bench/addons.mjs [--isa ISA] ADDON[@FORM] ADDON[@FORM] MODEL...; build first. FORM forces one form of the AVX-512
-// kernels: `memory` or `register`. Prints a line of JSON for each model and instruction set: the median CPU time of one run on
-// one thread with each addon, and the median ratio of the second's time to the first's.
+// node bench/addons.mjs [--isa ISA] [--batch ITEMS] [--length TOKENS] ADDON[@FORM] ADDON[@FORM] MODEL...; build first. FORM
+// forces one form of the AVX-512 kernels: `memory` or `register`. Prints a line of JSON for each model and instruction set: the median
+// CPU time of one run on one thread with each addon, and the median ratio of the second's time to the first's.
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -13,10 +13,18 @@ import { compareSessions, feedsOf } from './harness.mjs';
 const ROOT = resolve(import.meta.dirname, '..');
 const TURNS = 101;
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { isa: { type: 'string' } } });
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    isa: { type: 'string' },
+    batch: { type: 'string', default: '1' },
+    length: { type: 'string', default: '224' },
+  },
+});
+const [batch, length] = [Number(values.batch), Number(values.length)];
 const [first, second, ...models] = positionals;
 if (models.length === 0) {
-  console.error('usage: node bench/addons.mjs [--isa ISA] ADDON[@FORM] ADDON[@FORM] MODEL...');
+  console.error('usage: node bench/addons.mjs [--isa ISA] [--batch ITEMS] [--length TOKENS] ADDON[@FORM] ADDON[@FORM] MODEL...');
   process.exit(2);
 }
 
@@ -39,8 +47,8 @@ async function compare(packages, model, isa) {
   for (const { InferenceSession } of packages) {
     sessions.push(await InferenceSession.create(model, { isa, threads: 1, policy: 'full' }));
   }
-  const result = compareSessions(sessions, feedsOf(sessions[0]), TURNS);
-  console.log(JSON.stringify({ model, isa, ...result }));
+  const result = compareSessions(sessions, feedsOf(sessions[0], length, batch), TURNS);
+  console.log(JSON.stringify({ model, isa, batch, ...result }));
   await Promise.all(sessions.map((session) => session.release()));
 }
 

@@ -5,10 +5,10 @@ import { processIo, startProgress } from '../dist/cli/io.js';
 import { Tensor } from '../dist/index.js';
 
 /** Zeros for every input; symbolic dimensions other than the batch count as `open`. */
-export function feedsOf({ inputMetadata }, open = 224) {
+export function feedsOf({ inputMetadata }, open = 224, batch = 1) {
   return Object.fromEntries(
     inputMetadata.map(({ name, type, shape }) => {
-      const dims = shape.map((dim, axis) => (typeof dim === 'number' ? dim : axis === 0 ? 1 : open));
+      const dims = shape.map((dim, axis) => (typeof dim === 'number' ? dim : axis === 0 ? batch : open));
       const size = dims.reduce((product, length) => product * length, 1);
       return [name, new Tensor(type, Array(size).fill(type === 'bool' ? false : 0), dims)];
     }),

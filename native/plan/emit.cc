@@ -59,6 +59,7 @@ class Emission {
     code_of_draft_.add(next());
     set_targets(program);
     find_live();
+    find_join();
     return std::move(plan_);
   }
 
@@ -167,6 +168,47 @@ class Emission {
       }
     }
   }
+
+  // Below this share of the work, items that wait for each other don't pay.
+  static constexpr int64_t kLeastJointShare = 25;
+
+  void find_join() {
+    Plan& plan = *plan_;
+    int64_t gain = 0;
+    for (const Code& code : plan.code) gain = saturating_add(gain, code.kind == Code::Kind::kRun ? code.instruction->joint_gain() : 0);
+    if (gain == 0 || gain < plan.cost / kLeastJointShare) return;
+    for (Code& code : plan.code) {
+      if (code.kind != Code::Kind::kRun || code.instruction->joint_gain() == 0) continue;
+      code.joint = true;
+      plan.joint_scratch_bytes = std::max(plan.joint_scratch_bytes, code.instruction->joint_scratch_bytes());
+      if (plan.join < 0) plan.join = static_cast<int32_t>(&code - plan.code.data());
+    }
+    // Not inside of what an item may jump over.
+    for (int32_t at = plan.join; at-- > 0;) {
+      if (end_of_jump(plan.code[static_cast<size_t>(at)]) > plan.join) plan.join = at;
+    }
+    DraftId draft;
+    for (DraftId at : graph_.drafts.ids()) {
+      if (code_of_draft_[at] == plan.join) draft = at;
+    }
+    for (NodeId node : graph_.nodes.ids()) {
+      const NodeClass& c = placement_.classes[node];
+      if (c.bytes == 0 || c.last < draft) continue;
+      plan.joined_bytes = std::max(plan.joined_bytes, static_cast<size_t>(c.place.offset) + c.bytes);
+      if (c.first < draft) plan.join_live.push_back({c.place.offset, c.bytes});
+    }
+  }
+
+  int32_t end_of_jump(const Code& code) const {
+    switch (code.kind) {
+      case Code::Kind::kBranch:
+      case Code::Kind::kJump: return code.target;
+      case Code::Kind::kEnter:
+      case Code::Kind::kDecide: return plan_->blocks[static_cast<size_t>(code.block)].end;
+      default: return 0;
+    }
+  }
+
   int32_t code_of_step(size_t step) const { return code_of_draft_[graph_.draft_of_step[step]]; }
 
   const DraftGraph& graph_;

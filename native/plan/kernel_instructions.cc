@@ -1,9 +1,11 @@
 #include "plan/kernel_instructions.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "kernels/bfloat16/pack16.h"
+#include "kernels/matrix/pack.h"
 #include "plan/simple_instruction.h"
 
 namespace rskip {
@@ -26,21 +28,77 @@ InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {
   });
 }
 
-InstructionPtr make_gemm(const KernelTable& table, GemmOperands o) {
-  const int64_t work = saturating_product({o.m, o.k, o.n});
-  const auto kernel = o.bfloat16 ? table.gemm16 : table.gemm;
-  const size_t bytes = o.bfloat16 ? gemm16_scratch_bytes(o.k, o.m) : gemm_scratch_bytes(*o.gemm);
-  return with_scratch(work, bytes, [kernel, o = std::move(o)](Frame& frame, void* scratch, int part, int parts) {
+namespace {
+
+class Gemm final : public Instruction {
+ public:
+  Gemm(const KernelTable& table, GemmOperands operands)
+      : o_(std::move(operands)), kernel_(o_.bfloat16 ? table.gemm16 : table.gemm) {}
+  int64_t shareable_work() const override { return saturating_product({o_.m, o_.k, o_.n}); }
+  size_t scratch_bytes() const override {
+    return o_.bfloat16 ? gemm16_scratch_bytes(o_.k, o_.m) : gemm_scratch_bytes(*o_.gemm);
+  }
+  // With few rows, reading the weights takes longer than multiplying by them.
+  int64_t joint_gain() const override {
+    constexpr int64_t kManyRows = 18, kFewWeights = int64_t{1} << 16;
+    const int64_t weights = int64_t{o_.k} * o_.n;
+    if (o_.bfloat16 || o_.gemm->weights.size() == 0 || o_.m >= kManyRows || weights < kFewWeights) return 0;
+    return saturating_product({weights, kManyRows - o_.m}) / 2;
+  }
+  size_t joint_scratch_bytes() const override { return static_cast<size_t>(o_.m) * (row_floats(o_.k) + row_floats(o_.n)) * sizeof(float); }
+
+ private:
+  // With room for what makes a matrix begin at a whole vector.
+  static size_t row_floats(int n) { return (static_cast<size_t>(n) + kLanes - 1) / kLanes * kLanes; }
+
+  GemmArgs args(void* scratch, int m) const {
     GemmArgs args;
     args.scratch = scratch;
-    args.gemm = o.gemm.get();
-    args.a = frame.at<float>(o.a);
-    args.y = frame.at<float>(o.y);
-    args.residual = o.has_residual ? frame.at<float>(o.residual) : nullptr;
-    args.m = o.m;
-    args.act = o.act;
-    kernel(args, part, parts);
-  });
+    args.gemm = o_.gemm.get();
+    args.m = m;
+    args.act = o_.act;
+    return args;
+  }
+
+  void compute(Frame& frame, Workspace& workspace, int part, int parts) const override {
+    GemmArgs args = this->args(workspace.scratch.data(), o_.m);
+    args.a = frame.at<float>(o_.a);
+    args.y = frame.at<float>(o_.y);
+    args.residual = o_.has_residual ? frame.at<float>(o_.residual) : nullptr;
+    kernel_(args, part, parts);
+  }
+
+  // Rows of all items one after the other: what a row gives doesn't depend on the others.
+  void compute_joint(std::span<Frame* const> frames, Workspace& workspace, int part, int parts) const override {
+    const size_t m = static_cast<size_t>(o_.m), k = static_cast<size_t>(o_.k), n = static_cast<size_t>(o_.n);
+    const auto [begin, end] = share_of(o_.gemm->blocks(), part, parts);
+    const size_t first = static_cast<size_t>(begin) * kLanes, last = std::min(n, static_cast<size_t>(end) * kLanes);
+    if (first >= last) return;
+    float* const a = reinterpret_cast<float*>(workspace.scratch.data());
+    float* const y = a + frames.size() * m * row_floats(o_.k);
+    const auto each_row = [&](const auto& copy) {
+      for (size_t i = 0; i < frames.size() * m; ++i) copy(*frames[i / m], y + i * n + first, i % m * n + first, (last - first) * sizeof(float));
+    };
+    for (size_t i = 0; i < frames.size(); ++i) std::memcpy(a + i * m * k, frames[i]->at<float>(o_.a), m * k * sizeof(float));
+    GemmArgs args = this->args(nullptr, static_cast<int>(frames.size() * m));
+    args.a = a;
+    args.y = y;
+    if (o_.has_residual) {
+      args.residual = y;
+      each_row([&](Frame& frame, float* row, size_t at, size_t bytes) { std::memcpy(row, frame.at<float>(o_.residual) + at, bytes); });
+    }
+    kernel_(args, part, parts);
+    each_row([&](Frame& frame, const float* row, size_t at, size_t bytes) { std::memcpy(frame.at<float>(o_.y) + at, row, bytes); });
+  }
+
+  const GemmOperands o_;
+  const decltype(KernelTable::gemm) kernel_;
+};
+
+}  // namespace
+
+InstructionPtr make_gemm(const KernelTable& table, GemmOperands operands) {
+  return std::make_unique<Gemm>(table, std::move(operands));
 }
 
 InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOperand y, const PoolArgs& window) {

@@ -57,6 +57,7 @@ struct Code {
   const Instruction* instruction = nullptr;
   int64_t work = 0;  // as Instruction::shareable_work()
   int64_t cost = 0;  // the same, also of what can't be shared
+  bool joint = false;  // items of a batch that arrive here run the instruction at once
   ValueId value;     // what the instruction computes, or converts
 };
 
@@ -79,6 +80,12 @@ struct Plan {
   int64_t cost = 0;  // of all code: that of the longest path, and the ends of exits
   size_t arena_bytes = 0;
   size_t scratch_bytes = 0;
+  // Items of a batch that go on together, if that saves time: each walks to code `join` in turn, in one arena, and leaves it
+  // with its `join_live` in the first `joined_bytes` of an arena of its own. No item comes by `join` without stopping there.
+  int32_t join = -1;  // or never
+  std::vector<ArenaSpan> join_live;
+  size_t joined_bytes = 0;
+  size_t joint_scratch_bytes = 0;  // for each item
   bool whole = false;
   std::vector<std::shared_ptr<const void>> kept;  // constants that instructions point into
   // Of one item: its blocks, then its exits.

@@ -22,18 +22,49 @@ MemoryLimits limits_of(int64_t limit) {
   return {budget, budget / 2};
 }
 
+// Most items that a thread runs together. More would hardly be faster, but take more memory and longer.
+constexpr int64_t kMostTogether = 8;
+
+// How a batch is divided: into groups of items that run together, each on one thread.
+struct Groups {
+  int64_t items, count;
+
+  Groups(const Plan& plan, int64_t all, int threads, bool apart, const MemoryLimits& limits) : items(all), count(all) {
+    if (plan.join < 0 || apart) return;
+    const int64_t lanes = std::min<int64_t>(all, threads);
+    for (int64_t size = std::min(kMostTogether, (all + lanes - 1) / lanes); size > 1; --size) {
+      const int64_t bytes = static_cast<int64_t>(arena_bytes(plan, size) + scratch_bytes(plan, size));
+      if (bytes > limits.items / lanes) continue;
+      count = (all + size - 1) / size;
+      return;
+    }
+  }
+  int64_t begin(int64_t group) const { return items * group / count; }
+  int64_t most() const { return (items + count - 1) / count; }
+
+  // What a group needs: the arena in which one item after the other begins, then one for each.
+  static size_t arena_bytes(const Plan& plan, int64_t size) {
+    return plan.arena_bytes + (size > 1 ? static_cast<size_t>(size) * plan.joined_bytes : 0);
+  }
+  static size_t scratch_bytes(const Plan& plan, int64_t size) {
+    return std::max(plan.scratch_bytes, size > 1 ? static_cast<size_t>(size) * plan.joint_scratch_bytes : 0);
+  }
+};
+
 [[noreturn]] void invalid(const std::string& what) { throw EngineError(ErrorCode::kInvalidArgument, what); }
 
 }  // namespace
 
-// All items of one request; a unit is an item.
+// All items of one request; a unit is a group of them.
 class ProgramRun final : public Job {
  public:
-  ProgramRun(const CompiledProgram& program, RunRequest request, int max_workers,
+  ProgramRun(const CompiledProgram& program, RunRequest request, const Groups& groups, int max_workers,
              std::function<void(const RunResult&)> done)
-      : Job(request.items, max_workers, program.plan_->scratch_bytes, program.plan_->arena_bytes),
+      : Job(groups.count, max_workers, Groups::scratch_bytes(*program.plan_, groups.most()),
+            Groups::arena_bytes(*program.plan_, groups.most())),
         plan_(program.plan_),
         shared_(program.shared_),
+        groups_(groups),
         table_(program.engine_.table()),
         lanes_(static_cast<double>(std::min<int64_t>(request.items, program.engine_.threads()))),
         request_(std::move(request)),
@@ -43,7 +74,7 @@ class ProgramRun final : public Job {
     if (unit == 0) began_ = std::chrono::steady_clock::now();
     if (stopped_.load(std::memory_order_relaxed)) return;
     try {
-      run_item(static_cast<size_t>(unit), workspace, team);
+      run_group(static_cast<size_t>(groups_.begin(unit)), static_cast<size_t>(groups_.begin(unit + 1)), workspace, team);
     } catch (const Cancelled&) {
       fail(kAbortedError);
     } catch (...) {
@@ -76,9 +107,31 @@ class ProgramRun final : public Job {
     result_.longest_ms = shared_->path_time.longest();
   }
 
-  void run_item(size_t item, Workspace& workspace, Team& team) {
-    workspace.arena.reserve(plan_->arena_bytes);
-    workspace.scratch.reserve(plan_->scratch_bytes);
+  void run_group(size_t first, size_t end, Workspace& workspace, Team& team) {
+    workspace.arena.reserve(Groups::arena_bytes(*plan_, groups_.most()));
+    workspace.scratch.reserve(Groups::scratch_bytes(*plan_, groups_.most()));
+    std::vector<std::unique_ptr<Frame>> frames;
+    std::vector<ItemRun> runs;
+    for (size_t item = first; item < end; ++item) {
+      frames.push_back(frame_of(item, workspace));
+      runs.push_back({.frame = frames.back().get(), .item = context_of(item)});
+      if (end - first > 1) runs.back().arena = reinterpret_cast<char*>(workspace.arena.data()) + plan_->arena_bytes + (item - first) * plan_->joined_bytes;
+    }
+    execute(*plan_, runs, workspace, team);
+    for (const ItemRun& run : runs) {
+      instructions_ += run.executed.instructions;
+      cost_ += run.executed.cost;
+      for (size_t i = 0; i < request_.outputs.size(); ++i) {
+        const PlanPort& port = plan_->outputs[i];
+        if (port.dtype != DType::kFloat32 || !(port.batched || run.item.shared_outputs)) continue;
+        table_.unify_nans(run.frame->at<float>(Place::at_port(request_.inputs.size() + i)), port.item_bytes / sizeof(float));
+      }
+    }
+    std::lock_guard lock(shared_->mutex);
+    for (std::unique_ptr<Frame>& frame : frames) shared_->idle_frames.push_back(std::move(frame));
+  }
+
+  std::unique_ptr<Frame> frame_of(size_t item, Workspace& workspace) {
     std::unique_ptr<Frame> frame = take_frame();
     const auto bytes = [&](const PlanPort& port) { return port.batched ? item * port.item_bytes : 0; };
     size_t base = 0;
@@ -90,6 +143,11 @@ class ProgramRun final : public Job {
     for (size_t i = 0; i < request_.outputs.size(); ++i) {
       frame->bases[base++] = reinterpret_cast<uintptr_t>(request_.outputs[i].data) + bytes(plan_->outputs[i]);
     }
+    frame->cancellation = {&stopped_, request_.abort_flag};
+    return frame;
+  }
+
+  ItemContext context_of(size_t item) const {
     const size_t row = item * plan_->decisions();
     ItemContext context;
     context.modes = request_.modes.data();
@@ -99,17 +157,7 @@ class ProgramRun final : public Job {
     if (!request_.times.empty()) context.times = request_.times.data() + item * 2 * plan_->code.size();
     context.shared_outputs = item == 0;
     if (!request_.states.empty()) context.state = static_cast<char*>(request_.states[item].data);
-    frame->cancellation = {&stopped_, request_.abort_flag};
-    const Executed executed = execute_item(*plan_, *frame, context, workspace, team);
-    instructions_ += executed.instructions;
-    cost_ += executed.cost;
-    for (size_t i = 0; i < request_.outputs.size(); ++i) {
-      const PlanPort& port = plan_->outputs[i];
-      if (port.dtype != DType::kFloat32 || !(port.batched || context.shared_outputs)) continue;
-      table_.unify_nans(frame->at<float>(Place::at_port(request_.inputs.size() + i)), port.item_bytes / sizeof(float));
-    }
-    std::lock_guard lock(shared_->mutex);
-    shared_->idle_frames.push_back(std::move(frame));
+    return context;
   }
 
   std::unique_ptr<Frame> take_frame() {
@@ -132,6 +180,7 @@ class ProgramRun final : public Job {
 
   const std::shared_ptr<const Plan> plan_;
   const std::shared_ptr<CompiledProgram::Shared> shared_;
+  const Groups groups_;
   const KernelTable& table_;
   const double lanes_;  // items at a time
   const RunRequest request_;
@@ -197,15 +246,19 @@ void CompiledProgram::check(const RunRequest& request) const {
   }
 }
 
-void CompiledProgram::run(RunRequest request, std::function<void(const RunResult&)> done) {
+std::shared_ptr<ProgramRun> CompiledProgram::begin(RunRequest request, int max_workers, std::function<void(const RunResult&)> done) {
   check(request);
-  engine_.pool_.submit(std::make_shared<ProgramRun>(*this, std::move(request), engine_.threads(), std::move(done)));
+  const Groups groups(*plan_, request.items, engine_.threads(), !request.states.empty(), engine_.limits_);
+  return std::make_shared<ProgramRun>(*this, std::move(request), groups, max_workers, std::move(done));
+}
+
+void CompiledProgram::run(RunRequest request, std::function<void(const RunResult&)> done) {
+  engine_.pool_.submit(begin(std::move(request), engine_.threads(), std::move(done)));
 }
 
 RunResult CompiledProgram::run_here(RunRequest request) {
-  check(request);
+  const std::shared_ptr<ProgramRun> run = begin(std::move(request), engine_.threads() - 1, nullptr);
   std::lock_guard lock(engine_.here_mutex_);
-  const auto run = std::make_shared<ProgramRun>(*this, std::move(request), engine_.threads() - 1, nullptr);
   engine_.pool_.run_here(run);
   return run->take_result();
 }

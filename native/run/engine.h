@@ -60,6 +60,7 @@ struct RunResult {
 };
 
 class Engine;
+class ProgramRun;
 
 class CompiledProgram {
  public:
@@ -75,6 +76,7 @@ class CompiledProgram {
   friend class ProgramRun;
   CompiledProgram(Engine& engine, std::unique_ptr<const Plan> plan);
   void check(const RunRequest& request) const;
+  std::shared_ptr<ProgramRun> begin(RunRequest request, int max_workers, std::function<void(const RunResult&)> done);
   Engine& engine_;
   std::shared_ptr<const Plan> plan_;
   // What runs share, with the mutex held.

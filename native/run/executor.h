@@ -1,7 +1,8 @@
-// Walks one item through a plan.
+// Walks items through a plan.
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "plan/plan.h"
 #include "run/team.h"
@@ -30,8 +31,16 @@ struct Executed {
   int64_t cost = 0;  // of their code
 };
 
-// What skipped blocks do is no part of what it returns. Polls the frame's cancellation before
-// every instruction and inside long ones. Throws Cancelled, and what operators throw.
-Executed execute_item(const Plan& plan, Frame& frame, const ItemContext& item, Workspace& workspace, Team& team);
+struct ItemRun {
+  Frame* frame = nullptr;
+  ItemContext item;
+  char* arena = nullptr;  // joined_bytes of the plan, for one of several items
+  Executed executed{};    // what skipped blocks do is no part of it
+  int32_t at = 0, end = 0;  // code
+};
+
+// Walks one item through the plan, or several as `join` of the plan says, which has one then; their frames have the workspace's arena.
+// Polls the cancellation of frames before every instruction and inside long ones. Throws Cancelled, and what operators throw.
+void execute(const Plan& plan, std::span<ItemRun> runs, Workspace& workspace, Team& team);
 
 }  // namespace rskip

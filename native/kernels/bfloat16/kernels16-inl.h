@@ -17,7 +17,8 @@ template <int P, int N>
   tile_bias(acc, t.bias);
   const uint32_t mode = begin_sums(acc);
   Strides16::each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
-    tile_sum<P, N, stride()>(acc, t.x, t.stride, reinterpret_cast<const Pair*>(t.w), t.w_block, *t.walk);
+    tile_sum<P, N, stride()>(acc, t.x, t.stride, reinterpret_cast<const Pair*>(t.w), t.w_block, *t.walk,
+                             Ahead::own(t.w_block));
   });
   end_sums(acc, mode);
   tile_store(acc, t.out, *t.epilogue);

@@ -22,8 +22,7 @@ struct GemmTile {
   const float* residual;  // strides are those of y
   ptrdiff_t a_stride, y_stride;
   int k, columns;   // columns: real ones of the tile's blocks
-  bool fetches;     // whether no other tile has just read the weights
-  ptrdiff_t ahead;  // of w: weights that a later tile reads
+  Ahead ahead;
   const Epilogue* epilogue;
 };
 using GemmTileFn = void (*)(const GemmTile&);
@@ -55,7 +54,7 @@ template <bool kScaled, int N>
 RSKIP_INLINE void tile_sum_of_bytes(Vec (&acc)[1][N], const float* x, const int32_t* w, ptrdiff_t w_block, const float* scales,
                                     int k) {
   for (; k > 0; k -= kWordBytes, x += kWordBytes, scales += kScaled ? kWordBytes : 0, w += kLanes) {
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) __builtin_prefetch(w + n * w_block + kPrefetch / 2, 0, 2);
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) __builtin_prefetch(w + n * w_block + 32 * kLanes, 0, 2);
     step_of_bytes<0, kScaled>(acc, x, w, w_block, scales);
     if (k > 1) step_of_bytes<1, kScaled>(acc, x, w, w_block, scales);
     if (k > 2) step_of_bytes<2, kScaled>(acc, x, w, w_block, scales);
@@ -87,7 +86,7 @@ RSKIP_INLINE void tile_zero(Vec (&acc)[P][N]) {
 constexpr ptrdiff_t word_offset(int k) { return static_cast<ptrdiff_t>(k + kWordBytes - 1) / kWordBytes * kLanes; }
 
 // The chain of products that begins with k = first.
-template <int P, int N, bool kFetch, class W>
+template <int P, int N, class W>
 RSKIP_INLINE void gemm_chain(Vec (&acc)[P][N], const GemmTile& t, int first) {
   const int length = std::min(kGemmChain, t.k - first);
   const W* w;
@@ -101,7 +100,7 @@ RSKIP_INLINE void gemm_chain(Vec (&acc)[P][N], const GemmTile& t, int first) {
     const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
     Walk walk;
     walk.inner = walk.inner_last = length;
-    tile_sum<P, N, 0, kFetch>(acc, t.a + first, t.a_stride, w, w_block, walk, t.ahead);
+    tile_sum<P, N, 0>(acc, t.a + first, t.a_stride, w, w_block, walk, P == 1 ? Ahead::own(w_block) : t.ahead);
   }
 }
 
@@ -114,8 +113,7 @@ template <int P, int N, class W>
   // The chains so far are in memory, where they leave the registers to the next one.
   float chains[P * N * kLanes];
   for (int first = 0;; tile_zero(acc)) {
-    if (P == 1 || t.fetches) gemm_chain<P, N, true, W>(acc, t, first);
-    else gemm_chain<P, N, false, W>(acc, t, first);
+    gemm_chain<P, N, W>(acc, t, first);
     if (first > 0) {
       RSKIP_UNROLL(32) for (int i = 0; i < P * N; ++i) acc[i / N][i % N] = load(chains + i * kLanes) + acc[i / N][i % N];
     }
@@ -187,10 +185,9 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
       t.a = whole.a + row * t.a_stride;
       t.y = whole.y + row * t.y_stride + first;
       t.residual = whole.residual == nullptr ? nullptr : whole.residual + row * t.y_stride + first;
-      // The last tiles fetch a block each of the next columns.
-      const int block = std::max(0, n - (rows.chunks - r));
-      t.ahead = static_cast<ptrdiff_t>(n + block) * kLanes * t.k;
-      t.fetches = r == 0;
+      // The last tiles ask for a block each of the next columns.
+      const ptrdiff_t block = static_cast<ptrdiff_t>(t.k) * kLanes;
+      t.ahead = r == 0 ? Ahead::own(block) : Ahead{(n + std::max(0, n - (rows.chunks - r))) * block, 0};
       if (m > 1) kGemmTiles[n - 1].fn[rows.size(r) - 1](t);
       else if (t.words != nullptr) kGemvTiles<int32_t>[n - 1].fn[0](t);
       else if (t.halves != nullptr) kGemvTiles<uint16_t>[n - 1].fn[0](t);
