@@ -15,19 +15,38 @@ const reads = late(() =>
       "The block of an earlier exit: the input of its head's last layer is appended to the features.",
   }),
 );
+const weight = late(() =>
+  z.base64().meta({
+    description: 'outputs x inputs, row-major; base64 of little-endian numbers of the dtype.',
+  }),
+);
 const layersSchema = late(() =>
   z
     .array(
-      z.strictObject({
-        dtype: z
-          .enum(['float32', 'bfloat16'])
-          .optional()
-          .meta({ description: "Of the weights; 'float32' by default." }),
-        weight: z.base64().meta({
-          description: 'outputs x inputs, row-major; base64 of little-endian numbers of the dtype.',
+      z.union([
+        z.strictObject({
+          dtype: z
+            .enum(['float32', 'bfloat16'])
+            .optional()
+            .meta({ description: "Of the weights; 'float32' by default." }),
+          weight: weight(),
+          bias: floats(),
         }),
-        bias: floats(),
-      }),
+        z
+          .strictObject({
+            dtype: z.literal('int8'),
+            weight: weight(),
+            bias: floats(),
+            scale: floats(),
+            shift: floats(),
+            factor: floats(),
+          })
+          .meta({
+            description:
+              'factor * (weight * x) + bias, where x is round(scale * input + shift), at least -128 and at most 127: scale and shift for ' +
+              'each input, factor for each output.',
+          }),
+      ]),
     )
     .min(1)
     .meta({ description: 'In order, with a ReLU between each two.' }),
@@ -124,12 +143,24 @@ export function decodeFrontExits(exits: z.infer<ReturnType<typeof frontExitsSche
 }
 
 function encodeHead({ features, layers, score }: Head) {
-  const encode = ({ weight, bias }: Layer) => ({
-    ...(holdsBfloat16(weight)
-      ? { dtype: 'bfloat16' as const, weight: encodeBfloat16(weight) }
-      : { weight: encodeFloats(weight) }),
-    bias: encodeFloats(bias),
-  });
+  const encode = ({ weight: w, bias, rounding }: Layer): EncodedLayer => {
+    if (!rounding) {
+      const exact = holdsBfloat16(w);
+      const weights = exact
+        ? { dtype: 'bfloat16' as const, weight: encodeBfloat16(w) }
+        : { weight: encodeFloats(w) };
+      return { ...weights, bias: encodeFloats(bias) };
+    }
+    const { scale, shift, factor } = rounding;
+    return {
+      dtype: 'int8',
+      weight: Buffer.from(Int8Array.from(w).buffer).toString('base64'),
+      bias: encodeFloats(bias),
+      scale: encodeFloats(scale),
+      shift: encodeFloats(shift),
+      factor: encodeFloats(factor),
+    };
+  };
   return { features, layers: layers.map(encode), ...(score && { score: score.map(encode) }) };
 }
 
@@ -142,10 +173,17 @@ interface EncodedHead {
 }
 
 function decodeHead(block: string, { features, layers, score }: EncodedHead): Head {
-  const decode = ({ dtype, weight, bias }: EncodedLayer): Layer => ({
-    weight: decodeFloats(block, weight, dtype),
-    bias: decodeFloats(block, bias),
-  });
+  const numbers = (text: string) => decodeFloats(block, text);
+  const decode = (layer: EncodedLayer): Layer => {
+    const bias = numbers(layer.bias);
+    if (layer.dtype !== 'int8') return { weight: decodeFloats(block, layer.weight, layer.dtype), bias };
+    const [scale, shift, factor] = [layer.scale, layer.shift, layer.factor].map(numbers) as ThreeArrays;
+    const weights = Float32Array.from(new Int8Array(Buffer.from(layer.weight, 'base64')));
+    // The engine takes factors as scales.
+    if (weights.length === 0 || weights.includes(-128) || !factor.every((each) => each > 0))
+      throw damaged(block, 'int8');
+    return { weight: weights, bias, rounding: { scale, shift, factor } };
+  };
   return { features, layers: layers.map(decode), ...(score && { score: score.map(decode) }) };
 }
 
@@ -171,10 +209,15 @@ function decodeFloats(block: string, text: string, dtype: 'float32' | 'bfloat16'
     bits[i] = dtype === 'float32' ? bytes.readUInt32LE(4 * i) : bytes.readUInt16LE(2 * i) << 16;
   }
   if (bytes.length % size !== 0 || values.length === 0 || !values.every(Number.isFinite)) {
-    throw new ResidualSkipError(
-      'INVALID_POLICY',
-      `policy: its head for block '${block}' does not hold finite ${dtype}; the file was changed or truncated`,
-    );
+    throw damaged(block, dtype);
   }
   return values;
 }
+
+type ThreeArrays = [Float32Array, Float32Array, Float32Array];
+
+const damaged = (block: string, dtype: string) =>
+  new ResidualSkipError(
+    'INVALID_POLICY',
+    `policy: its head for block '${block}' does not hold finite ${dtype}; the file was changed or truncated`,
+  );

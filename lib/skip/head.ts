@@ -1,6 +1,13 @@
 /** Heads: small networks on a feature map or on tokens, by which exits decide and answer. */
 import type { Growth } from '../model/program/grow.js';
-import { NO_ACTIVATION, NONE, type Step, type Value, type ValueId } from '../model/program/program.js';
+import {
+  NO_ACTIVATION,
+  NO_REQUANTISATION,
+  NONE,
+  type Step,
+  type Value,
+  type ValueId,
+} from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 
 /**
@@ -35,6 +42,17 @@ export interface Layer {
   readonly weight: Float32Array;
   /** One for each output. */
   readonly bias: Float32Array;
+  /** Of a layer that computes with bytes, whose weights are whole numbers from -127 to 127. */
+  readonly rounding?: Rounding;
+}
+
+/** y = factor * (weight * x') + bias, where x' is round(scale * x + shift), from -128 to 127; of two equally near integers the even one. */
+export interface Rounding {
+  /** One for each input. */
+  readonly scale: Float32Array;
+  readonly shift: Float32Array;
+  /** One for each output. */
+  readonly factor: Float32Array;
 }
 
 /** Layers applied in order to the features of a map, with a ReLU between each two. */
@@ -88,8 +106,9 @@ export function multiplyAddsOf({ features, layers, score = [] }: Head, shape: re
 /** Whether layers, one after another, map `width` numbers to `outputs`. */
 export function leadsTo(layers: readonly Layer[], width: number, outputs: number): boolean {
   let inputs = width;
-  const chained = layers.every(({ weight, bias }) => {
-    const fits = weight.length === bias.length * inputs;
+  const chained = layers.every(({ weight, bias, rounding: by }) => {
+    const given = !by || (by.scale.length === inputs && by.shift.length === inputs);
+    const fits = given && weight.length === bias.length * inputs && (!by || by.factor.length === bias.length);
     inputs = bias.length;
     return fits;
   });
@@ -113,16 +132,55 @@ export function layerSteps(
 ): Part & { readonly hidden: ValueId } {
   const steps: Step[] = [];
   let [result, hidden] = [seen, seen];
-  for (const [i, { weight, bias }] of layers.entries()) {
+  for (const [i, { weight, bias, rounding }] of layers.entries()) {
     const [items = 0, inputs = 0] = growth.valueOf(result).shape;
     const outputs = bias.length;
-    const w = growth.constant(`${what}/weight ${i}`, weight, [outputs, inputs]);
     const b = growth.constant(`${what}/bias ${i}`, bias, [outputs]);
     const y = growth.value(`${what}/layer ${i}`, 'float32', [items, outputs]);
     const last = i === layers.length - 1;
     const act = last ? NO_ACTIVATION : ({ kind: 'relu', alpha: 0, beta: 0 } as const);
-    steps.push({ op: 'gemm', inputs: [result, w, b, NONE], outputs: [y], attrs: { transB: true, act } });
+    if (rounding) {
+      const { steps: before, result: bytes, zero } = roundingSteps(growth, `${what}/${i}`, rounding, result);
+      const w = growth.value(`${what}/weight ${i}`, 'int8', [outputs, inputs], Int8Array.from(weight));
+      const factor = growth.constant(`${what}/factor ${i}`, rounding.factor, [outputs]);
+      const attrs = { transB: true, act, requant: NO_REQUANTISATION };
+      steps.push(...before, {
+        op: 'qmatmul',
+        inputs: [bytes, w, b, factor, zero, NONE],
+        outputs: [y],
+        attrs,
+      });
+    } else {
+      const w = growth.constant(`${what}/weight ${i}`, weight, [outputs, inputs]);
+      steps.push({ op: 'gemm', inputs: [result, w, b, NONE], outputs: [y], attrs: { transB: true, act } });
+    }
     [hidden, result] = [result, y];
   }
   return { steps, result, hidden };
+}
+
+/** Where bytes have their zero: uint8 stands for -128 to 127. */
+const ZERO = 128;
+
+/** Steps that round the inputs of a layer to bytes. */
+function roundingSteps(
+  growth: Growth,
+  what: string,
+  { scale, shift }: Rounding,
+  from: ValueId,
+): Part & { readonly zero: ValueId } {
+  const { shape } = growth.valueOf(from);
+  const [by, plus] = [
+    growth.constant(`${what} scale`, scale, [scale.length]),
+    growth.constant(`${what} shift`, shift, [shift.length]),
+  ];
+  const scaled = growth.value(`${what} scaled`, 'float32', shape);
+  const one = growth.constant(`${what} one`, Float32Array.of(1), [1]);
+  const zero = growth.value(`${what} zero`, 'uint8', [1], Uint8Array.of(ZERO));
+  const result = growth.value(`${what} bytes`, 'uint8', shape);
+  const steps: Step[] = [
+    { op: 'affine', inputs: [from, by, plus], outputs: [scaled], attrs: { act: NO_ACTIVATION } },
+    { op: 'quantize', inputs: [scaled, one, zero], outputs: [result], attrs: { axis: 0 } },
+  ];
+  return { steps, result, zero };
 }

@@ -106,7 +106,9 @@ export function fitsMap(
   const { dtype, shape } = growth.valueOf(from);
   const [, told = 0, ...sides] = growth.valueOf(tail.map).shape;
   const ratio = dtype === 'float32' && shape.length === 4 ? ratioOf(shape, [1, told, ...sides]) : undefined;
-  if (ratio === undefined || score.length < 2) return false;
+  // What is computed at each place has floats.
+  if (ratio === undefined || score.length < 2 || [...layers, ...score].some(({ rounding }) => rounding))
+    return false;
   const [, channels = 0] = shape;
   const [hidden, last] = [score.slice(0, -1), score.slice(-1)];
   const width = hidden.at(-1)!.bias.length;

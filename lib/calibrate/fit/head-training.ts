@@ -10,10 +10,17 @@ import type { Basis } from './basis.js';
 import { type CompiledSteps, type Matrix, matrix, multiply, RELU, Steps } from './matrices.js';
 
 // Looked up once: globals are slow to reach inside a test runner.
-const { sqrt } = Math;
+const { abs, max, round, sqrt } = Math;
 
 /** Decoupled weight decay (Loshchilov and Hutter 2019), per step and unit of the rate. */
 const DECAY = 1e-2;
+
+/** Largest byte, and how many standard deviations it stands for. */
+const [BYTE, REACH] = [127, 6];
+/** What is left of the largest number after a step. */
+const FADING = 0.999;
+/** Of a hidden unit without weights. */
+const MIN_FACTOR = 2 ** -100;
 
 /** For every feature, the shift and factor that make its mean 0 and its variance 1. */
 export interface Scale {
@@ -77,6 +84,8 @@ export class HeadInTraining {
   readonly #w2: Parameters;
   readonly #b2: Parameters;
   #slopes: Slopes | undefined;
+  /** The largest numbers that the previous head's hidden layer gave lately. */
+  readonly #most: Float32Array;
 
   /**
    * @param width number of features
@@ -95,6 +104,7 @@ export class HeadInTraining {
     this.#b1 = new Parameters(hidden, 1 / sqrt(inputs), random);
     this.#w2 = new Parameters(rank * hidden, 1 / sqrt(hidden), random);
     this.#b2 = new Parameters(rank, 1 / sqrt(hidden), random);
+    this.#most = new Float32Array(more);
   }
 
   /**
@@ -126,9 +136,16 @@ export class HeadInTraining {
       seen.set(features.data.subarray(row * width, (row + 1) * width), to);
       if (before) seen.set(before.data.subarray(i * more, (i + 1) * more), to + width);
     }
+    if (before) this.#note(before);
     slopes.find(targets, [w1.values, b1.values, w2.values, b2.values]);
     for (const [i, parameters] of [w1, b1, w2, b2].entries()) parameters.step(slopes.of[i]!, time, rate);
     return hidden;
+  }
+
+  #note({ data }: Matrix): void {
+    const most = this.#most;
+    for (let j = 0; j < most.length; j++) most[j]! *= FADING;
+    for (let i = 0; i < data.length; i++) most[i % most.length] = max(most[i % most.length]!, data[i]!);
   }
 
   release(): void {
@@ -136,26 +153,48 @@ export class HeadInTraining {
   }
 
   /**
-   * The head's layers for raw features: standardisation and basis are merged into them. Weights are rounded to numbers that
-   * the engine reads from a byte each.
+   * The head's layers for raw features: standardisation and basis are merged into them. The first computes with bytes. Weights of the second
+   * are rounded to numbers that the engine reads from a byte each.
    */
   layers({ mean, inverse }: Scale): Layer[] {
     const { width, more, hidden, basis } = this;
     const inputs = width + more;
-    const scaled = this.#w1.values.map((own, i) => {
-      const j = i % inputs;
-      return j < width ? own * inverse[j]! : own;
-    });
-    const weight = nearestBytes(scaled, inputs);
-    const bias = this.#b1.values.map((own, k) => {
-      let shift = own;
-      for (let j = 0; j < width; j++) shift -= weight[k * inputs + j]! * mean[j]!;
-      return shift;
-    });
+    const [scale, shift] = [new Float32Array(inputs), new Float32Array(inputs)];
+    // What a weight is multiplied by where bytes stand for inputs, and the input whose byte is 0.
+    const [steps, middles] = [new Float64Array(inputs), new Float64Array(inputs)];
+    for (let j = 0; j < width; j++) {
+      scale[j] = inverse[j]! * (BYTE / REACH);
+      shift[j] = -mean[j]! * scale[j]!;
+      steps[j] = inverse[j]! > 0 ? REACH / BYTE : 0;
+    }
+    for (const [i, top] of this.#most.entries()) {
+      const j = width + i;
+      scale[j] = top > 0 ? (2 * BYTE) / top : 0;
+      shift[j] = top > 0 ? -BYTE : 0;
+      steps[j] = top / (2 * BYTE);
+      middles[j] = top / 2;
+    }
+    const weight = new Float32Array(hidden * inputs);
+    const factor = new Float32Array(hidden);
+    const bias = this.#b1.values.slice();
+    for (let k = 0; k < hidden; k++) {
+      const from = k * inputs;
+      let [largest, moved] = [0, 0];
+      for (let j = 0; j < inputs; j++) {
+        const own = this.#w1.values[from + j]!;
+        moved += own * middles[j]!;
+        largest = max(largest, abs(own * steps[j]!));
+      }
+      bias[k]! += moved;
+      factor[k] = max(largest / BYTE, MIN_FACTOR);
+      // Adding 0 leaves no -0, which a byte doesn't have.
+      for (let j = 0; j < inputs; j++)
+        weight[from + j] = round((this.#w1.values[from + j]! * steps[j]!) / factor[k]!) + 0;
+    }
     const w2 = matrix(basis.directions.columns, hidden, this.#w2.values);
     const b2 = matrix(1, basis.directions.columns, this.#b2.values);
     return [
-      { weight, bias },
+      { weight, bias, rounding: { scale, shift, factor } },
       {
         weight: nearestBytes(multiply(this.backend, basis.directions, w2).data, hidden),
         bias: multiply(this.backend, b2, basis.directions, { transposed: true, bias: basis.mean }).data,

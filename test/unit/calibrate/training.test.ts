@@ -138,7 +138,12 @@ describe('a chain of heads', () => {
         bias,
       });
       const a = of(first, x.columns);
-      const hidden = multiply(backend, x, a.w, { transposed: true, bias: a.bias });
+      const { scale, shift, factor } = first.rounding!;
+      const bytes = x.data.map((value, j) =>
+        Math.min(127, Math.max(-128, Math.round(value * scale[j]! + shift[j]!))),
+      );
+      const hidden = multiply(backend, matrix(1, x.columns, bytes), a.w, { transposed: true });
+      for (const [k, sum] of hidden.data.entries()) hidden.data[k] = sum * factor[k]! + a.bias[k]!;
       for (const [k, value] of hidden.data.entries()) hidden.data[k] = Math.max(0, value);
       const b = of(last, hidden.columns);
       before = hidden.data;

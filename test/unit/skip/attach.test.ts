@@ -1,9 +1,13 @@
+import { nativeInfo } from 'lib/backends/addon.js';
+import { requestFor } from 'lib/backends/backend.js';
+import { NativeBackend, type NativeOptions } from 'lib/backends/native.js';
 import { compileModel } from 'lib/model/compile.js';
 import { loadModel } from 'lib/model/load.js';
 import { Growth } from 'lib/model/program/grow.js';
 import type { Program } from 'lib/model/program/program.js';
 import { softmax } from 'lib/numeric/softmax.js';
 import { attachExits } from 'lib/skip/attach.js';
+import { BlockMode, decisionsFor } from 'lib/skip/compiled-policy.js';
 import type { ExitSpec } from 'lib/skip/exits.js';
 import { type Head, type Layer, widthOf } from 'lib/skip/head.js';
 import { decodeExits, encodeExits } from 'lib/skip/head-codec.js';
@@ -72,6 +76,70 @@ describe('heads in a program', () => {
     for (const [k, expected] of apply(exit.head.layers[1]!, hidden).entries()) {
       expect(output[k]).toBeCloseTo(expected, 3);
     }
+  });
+
+  test('a layer of bytes rounds its inputs, and has the same bits on every instruction set', async () => {
+    const [first, last] = exit.head.layers as [Layer, Layer];
+    const inputs = first.weight.length / first.bias.length;
+    const rounding = {
+      scale: randomFloats(inputs, 11).map((x) => 40 * x),
+      shift: randomFloats(inputs, 12),
+      factor: Float32Array.from(first.bias, (_, k) => 0.001 * (k + 1)),
+    };
+    const weight = first.weight.map((x) => Math.round(127 * x));
+    const bytes: ExitSpec = {
+      ...exit,
+      head: { ...exit.head, layers: [{ ...first, weight, rounding }, last] },
+    };
+    const grown = attachExits(program, [bytes]);
+    const { output } = runProgram(grown, [input]);
+
+    const growth = new Growth({ ...program, outputs: [] });
+    const block = program.blocks[2]!;
+    const { steps, result } = featureSteps(growth, 'seen', 'grid', block.output);
+    growth.insert(block.end, steps);
+    growth.output('seen', result);
+    const seen = runProgram(growth.build(), [input]).output;
+    const rounded = seen.map((x, j) => {
+      const scaled = Math.fround(Math.fround(x * rounding.scale[j]!) + rounding.shift[j]!);
+      return Math.min(127, Math.max(-128, Math.round(scaled)));
+    });
+    // Some are rounded, and some don't fit.
+    expect(new Set(rounded).size).toBeGreaterThan(20);
+    expect(rounded).toContain(127);
+    const hidden = Array.from(first.bias, (bias, k) => {
+      const sum = rounded.reduce((all, x, j) => all + weight[k * inputs + j]! * x, 0);
+      return Math.max(0, rounding.factor[k]! * sum + bias);
+    });
+    for (const [k, bias] of last.bias.entries()) {
+      const expected = hidden.reduce((sum, x, j) => sum + last.weight[k * hidden.length + j]! * x, bias);
+      expect(output[k]).toBeCloseTo(expected, 3);
+    }
+
+    const answers: Float32Array[] = [];
+    for (const isa of nativeInfo().isas) {
+      const backend = new NativeBackend({ threads: 1, isa: isa as NativeOptions['isa'] });
+      const compiled = backend.compileSync(grown);
+      const request = requestFor(
+        grown,
+        1,
+        decisionsFor(grown, () => BlockMode.run),
+      );
+      compiled.runSync({ ...request, inputs: [input] });
+      answers.push(request.outputs[0] as Float32Array);
+      compiled.release();
+      await backend.release();
+    }
+    for (const answer of answers) expect(answer).toEqual(answers[0]);
+    for (const [k, expected] of output.entries()) expect(answers[0]![k]).toBeCloseTo(expected, 3);
+    const other = {
+      ...exit,
+      head: {
+        ...bytes.head!,
+        layers: [{ ...first, rounding: { ...rounding, scale: rounding.factor } }, last],
+      },
+    };
+    expect(() => attachExits(program, [other])).toThrow(/exit after .* maps .* numbers/);
   });
 
   test('an exit that reads an earlier one sees the hidden layer of that', () => {
