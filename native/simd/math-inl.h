@@ -306,18 +306,21 @@ V activate(V x, const Activation& act) {
 struct Epilogue {
   float low = -std::numeric_limits<float>::infinity();
   float high = std::numeric_limits<float>::infinity();
-  bool clamp_only = true;
+  bool clamps = false;     // whether they are the activation
+  bool clamp_only = true;  // whether they are, or there is none
   Activation act;
 };
 inline Epilogue epilogue_of(const Activation& act) {
   Epilogue e;
   e.act = act;
+  e.clamps = true;
   if (act.kind == ActivationKind::kRelu) {
     e.low = 0;
   } else if (act.kind == ActivationKind::kClip && act.alpha <= 0 && act.beta >= 0) {
     e.low = act.alpha;
     e.high = act.beta;
   } else {
+    e.clamps = false;
     e.clamp_only = act.kind == ActivationKind::kNone;
   }
   return e;

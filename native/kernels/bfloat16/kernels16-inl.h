@@ -143,16 +143,15 @@ inline void partial_tile16(ConvTileFn fn, ConvTile t, int rows, int blocks, int 
   alignas(64) float y[kTileBlocks * kTilePixels * kLanes];
   const TileOutput to = t.out;
   t.out.y = y;
-  t.out.y_offset = nullptr;
+  t.out.pixel = kLanes;
   t.out.y_block = kTilePixels * kLanes;
   t.out.residual = to.residual == nullptr ? nullptr : y;
-  t.out.residual_offset = nullptr;
   t.out.residual_block = t.out.y_block;
   const auto each = [&](const auto& copy) {
     for (int row = 0; row < rows; ++row) {
       for (int b = 0; b < blocks; ++b) {
         const int count = b + 1 == blocks ? lanes : kLanes;
-        copy(y + b * t.out.y_block + row * kLanes, to.y_offset[row] + b * kLanes, count);
+        copy(y + b * t.out.y_block + row * kLanes, row * to.pixel + b * kLanes, count);
       }
     }
   };
@@ -178,8 +177,6 @@ alignas(64) inline constexpr float kNoBias[kTileBlocks * kLanes] = {};
 
 // Groups [begin, end) of the columns' blocks.
 inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
-  ptrdiff_t offset[kTilePixels];
-  for (int row = 0; row < kTilePixels; ++row) offset[row] = row * p.y_stride;
   const int pairs_of_row = (p.k + 1) / kPair;
   Walk walk;
   walk.n0 = pair_blocks(p.k);
@@ -192,7 +189,7 @@ inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
   t.epilogue = p.epilogue;
   t.w_block = static_cast<ptrdiff_t>(pairs_of_row) * kLanes;
   t.out.y_block = t.out.residual_block = kLanes;
-  t.out.y_offset = t.out.residual_offset = offset;
+  t.out.pixel = p.y_stride;
   const Split tiles(p.m, Tiles16::pixels(kLanes));
   for (int group = begin; group < end; ++group) {
     const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, channel_blocks(p.n) - b);
@@ -207,6 +204,11 @@ inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
       t.out.residual = p.residual == nullptr ? nullptr : p.residual + at;
       const int count = tiles.size(tile);
       lanes == kLanes ? fns[count - 1](t) : partial_tile16(fns[count - 1], t, count, blocks, lanes);
+      if (p.epilogue->clamp_only) continue;
+      for (int row = 0; row < count; ++row) {
+        float* const y = t.out.y + row * p.y_stride;
+        RSKIP_BASE::unary_span(y, y, static_cast<size_t>((blocks - 1) * kLanes + lanes), p.epilogue->act);
+      }
     }
   }
 }

@@ -104,21 +104,26 @@ inline void conv_by_blocks(const ConvArgs& args, const DepthwiseTileFn* fns, int
   t.kernel_h = s.kernel_h;
   t.kernel_w = s.kernel_w;
   t.epilogue = &epilogue;
-  each_row_of_share(y.blocks(), rows_of(args), part, parts, [&](int b, int row) {
+  each_rows_of_share(y.blocks(), rows_of(args), part, parts, [&](int b, int first, int end) {
     t.w = conv.weights.data() + conv.blocks[b].offset;
     t.bias = conv.bias.data() + b * kLanes;
-    t.out.last_lanes = std::min(kLanes, y.channels - b * kLanes);
-    const float* x_row = x.data + b * x.block_stride + (row * s.stride_h - s.pad.top) * x.row_stride -
-                         static_cast<ptrdiff_t>(s.pad.left) * kLanes;
-    for (int chunk = 0; chunk < columns.chunks; ++chunk) {
-      const int column = columns.begin(chunk);
-      t.x = x_row + column * t.pixel;
-      t.out.y = y.data + b * y.block_stride + row * y.row_stride + column * kLanes;
-      if (args.residual != nullptr) {
-        const BlockedView& r = *args.residual;
-        t.out.residual = r.data + b * r.block_stride + row * r.row_stride + column * kLanes;
+    int raw = first;  // the first row that waits for its activation
+    for (int row = first; row < end; ++row) {
+      const float* x_row = x.data + b * x.block_stride + (row * s.stride_h - s.pad.top) * x.row_stride -
+                           static_cast<ptrdiff_t>(s.pad.left) * kLanes;
+      for (int chunk = 0; chunk < columns.chunks; ++chunk) {
+        const int column = columns.begin(chunk);
+        t.x = x_row + column * t.pixel;
+        t.out.y = y.data + b * y.block_stride + row * y.row_stride + column * kLanes;
+        if (args.residual != nullptr) {
+          const BlockedView& r = *args.residual;
+          t.out.residual = r.data + b * r.block_stride + row * r.row_stride + column * kLanes;
+        }
+        fns[columns.size(chunk) - 1](t);
       }
-      fns[columns.size(chunk) - 1](t);
+      if (epilogue.clamp_only || ((row + 1 - raw) * y.width < kActivatedPixels && row + 1 < end)) continue;
+      activate_pixels(y, b, 1, int64_t{raw} * y.width, int64_t{row + 1} * y.width, epilogue.act);
+      raw = row + 1;
     }
   });
 }

@@ -78,25 +78,6 @@ struct ConvRows {
   bool flat;
 };
 
-template <class T>
-bool dense(const Blocked<T>& v) {
-  return v.row_stride == static_cast<ptrdiff_t>(v.width) * kLanes;
-}
-
-// Offsets of `count` pixels from pixel `first` of the view's flattened interior, all from (0, 0).
-template <class T>
-void flat_offsets(const Blocked<T>& v, int first, int count, ptrdiff_t* offset) {
-  int h = first / v.width;
-  int w = first % v.width;
-  for (int p = 0; p < count; ++p) {
-    offset[p] = h * v.row_stride + w * kLanes;
-    if (++w == v.width) {
-      w = 0;
-      ++h;
-    }
-  }
-}
-
 inline bool read_same_channels(const ConvBlock& a, const ConvBlock& b) {
   return a.first_block == b.first_block && a.blocks == b.blocks && a.last_channels == b.last_channels;
 }
@@ -203,11 +184,14 @@ void leave_rows_out(const ConvShape& s, int row, ptrdiff_t tap, Walk& walk, Tile
 // Runs part of the tiles of a convolution whose taps start at x0 for output (0, 0). Strides are in elements.
 template <class Tiles>
 void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Element* x0, ptrdiff_t x_block,
-                    const ConvRows& rows, Walk walk, int part, int parts) {
+                    ConvRows rows, Walk walk, int part, int parts) {
   using Element = typename Tiles::Element;
   const auto& conv = *args.conv;
   const Blocked<Element>& y = args.y;
   const auto epilogue = Tiles::epilogue_of(args);
+  if (rows.flat && !(dense(y) && (args.residual == nullptr || dense(*args.residual)))) {
+    rows = {rows_of(args), y.width, y.width * rows.pixel, rows.pixel, false};
+  }
   // Products with a halo of zeros change no sum of floats.
   constexpr bool kFloats = std::is_base_of_v<FloatTiles, Tiles>;
   walk.leaves_out = kFloats && !rows.flat && conv.algorithm == ConvAlgorithm::kDirect &&
@@ -221,9 +205,6 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
   const int group_blocks = blocks_pair_up(conv.blocks) ? 2 : 1;
   const ConvOrder order(args, static_cast<int64_t>(rows.rows) * columns.chunks,
                         (blocks + group_blocks - 1) / group_blocks, part, parts);
-  const bool scattered = rows.flat && !(dense(y) && (args.residual == nullptr || dense(*args.residual)));
-  ptrdiff_t y_offset[Tiles::kPixels];
-  ptrdiff_t residual_offset[Tiles::kPixels];
 
   typename Tiles::Tile t;
   t.stride = rows.pixel;
@@ -246,11 +227,11 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     t.w = w;
     t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
     Tiles::set_block(t, conv, b);
-    t.out.last_lanes = std::min(kLanes, y.channels - (b + n - 1) * kLanes);
     const auto* fns = Tiles::tiles(n);
     const Element* x = x0 + block.first_block * x_block;
     Element* y_base = y.data + b * y.block_stride;
     const Element* residual_base = args.residual == nullptr ? nullptr : args.residual->data + b * t.out.residual_block;
+    [[maybe_unused]] int64_t raw = 0;  // the first pixel that waits for its activation
     for (int64_t tile = run.begin; tile < tile_end; ++tile) {
       const int row = static_cast<int>(tile / columns.chunks);
       const int chunk = static_cast<int>(tile % columns.chunks);
@@ -264,22 +245,16 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
         const int steps = (walk.n2 - 1) * walk.inner + walk.inner_last;
         leave_rows_out(conv.shape, row, ptrdiff_t{steps} * Tiles::kStep * kLanes, walk, t);
       }
-      if (scattered) {
-        t.out.y = y_base;
-        t.out.residual = residual_base;
-        flat_offsets(y, column, pixels, y_offset);
-        t.out.y_offset = y_offset;
-        if (args.residual != nullptr) {
-          flat_offsets(*args.residual, column, pixels, residual_offset);
-          t.out.residual_offset = residual_offset;
-        }
-      } else {
-        t.out.y = y_base + row * y.row_stride + column * kLanes;
-        if (residual_base != nullptr) {
-          t.out.residual = residual_base + row * args.residual->row_stride + column * kLanes;
-        }
-      }
+      t.out.y = y_base + row * y.row_stride + column * kLanes;
+      if (residual_base != nullptr) t.out.residual = residual_base + row * args.residual->row_stride + column * kLanes;
       fns[pixels - 1](t);
+      if constexpr (kFloats) {
+        const int64_t stored = int64_t{row} * rows.width + column;
+        if (tile == run.begin) raw = stored;
+        if (epilogue.clamp_only || (stored + pixels < raw + kActivatedPixels && tile + 1 < tile_end)) continue;
+        activate_pixels(y, b, n, raw, stored + pixels, epilogue.act);
+        raw = stored + pixels;
+      }
     }
   }
 }

@@ -94,10 +94,9 @@ struct WinogradTarget {
   const float* residual;
   ptrdiff_t residual_row;
   int rows, columns;  // fewer than M at the lower and right edge
-  int lanes;
 };
 
-// Y = A^T m A of one tile of 16 channels, then y = act(Y + bias + residual). Arguments are copied, or the compiler
+// Y = A^T m A of one tile of 16 channels, then y = Y + bias + residual, clamped if that is the activation. Arguments are copied, or the compiler
 // would read them again after every store. Not inlined: all four versions in one loop would run out of registers.
 template <int M, bool kWhole, bool kResidual>
 [[gnu::noinline]] void winograd_output(const float* product, ptrdiff_t stride, const WinogradTarget& t,
@@ -129,13 +128,6 @@ template <int M, bool kWhole, bool kResidual>
       if (clips) sum = min(high, sum);
       store(y_line + j * kLanes, sum);
     }
-  }
-  if (epilogue.clamp_only) return;
-  TileOutput row;
-  row.last_lanes = t.lanes;
-  for (int i = 0; i < t.rows; ++i) {
-    row.y = t.y + i * t.y_row;
-    activate_tile(row, t.columns, 1, epilogue.act);
   }
 }
 
@@ -236,7 +228,6 @@ struct WinogradRun {
     target.y_row = y.row_stride;
     target.residual = nullptr;
     target.residual_row = args.residual == nullptr ? 0 : args.residual->row_stride;
-    target.lanes = std::min(kLanes, y.channels - block * kLanes);
     for (int t = 0; t < count; ++t) {
       target.y = y.data + block * y.block_stride + row * y.row_stride + column * kLanes;
       if (args.residual != nullptr) {
@@ -246,6 +237,12 @@ struct WinogradRun {
       target.rows = std::min(M, y.height - row);
       target.columns = std::min(M, y.width - column);
       winograd_output<M>(from + t * kLanes, product_stride, target, epilogue);
+      if (!epilogue.clamp_only) {
+        for (int i = 0; i < target.rows; ++i) {
+          const int64_t first = int64_t{row + i} * y.width + column;
+          activate_pixels(y, block, 1, first, first + target.columns, epilogue.act);
+        }
+      }
       column += M;
       if (column >= y.width) {
         column = 0;

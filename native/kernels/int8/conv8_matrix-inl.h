@@ -11,6 +11,7 @@ template <int N>
 struct MatrixTile8 {
   Bits sums[kMatrixTileRows][N];
   TileTarget<uint8_t> out;
+  const ptrdiff_t *y_offset = nullptr, *residual_offset = nullptr;  // of each pixel
   const float* scale = nullptr;
   int pixels = 0;
 };
@@ -25,13 +26,13 @@ template <int N>
       Bits value[4];
       if (added) {
         const uint8_t* residual = t.out.residual + n * t.out.residual_block;
-        const ptrdiff_t* offset = t.out.residual_offset + p;
+        const ptrdiff_t* offset = t.residual_offset + p;
         residual_first ? add_residuals<true, N>(value, &t.sums[p][n], residual, offset, count, factor, epilogue, rounder)
                        : add_residuals<false, N>(value, &t.sums[p][n], residual, offset, count, factor, epilogue, rounder);
       } else {
         RSKIP_UNROLL(4) for (int i = 0; i < 4; ++i) value[i] = rounder.round(to_float(t.sums[p + i][n]) * factor);
       }
-      store_four(rounder, value, t.out.y + n * t.out.y_block, t.out.y_offset, p, count);
+      store_four(rounder, value, t.out.y + n * t.out.y_block, t.y_offset, p, count);
     }
   }
 }
@@ -97,8 +98,8 @@ class MatrixBand8 {
       // The tile before is finished while these products are under way.
       if (first > 0) finish_matrix8(t, epilogue);
       t.pixels = pixels;
-      t.out.y_offset = y_offset_ + first;
-      t.out.residual_offset = residual_offset_ + first;
+      t.y_offset = y_offset_ + first;
+      t.residual_offset = residual_offset_ + first;
       two ? store_sums<2, N>(&t.sums[0][0]) : store_sums<1, N>(&t.sums[0][0]);
     }
     finish_matrix8(t, epilogue);

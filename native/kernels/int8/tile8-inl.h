@@ -90,12 +90,12 @@ RSKIP_INLINE void store_four(const Rounder8& rounder, const Bits (&value)[4], ui
 
 // Stores P pixels, four at a time. The last four overlap those before where P isn't a multiple of four.
 template <int P, int kFirst = 0>
-RSKIP_INLINE void store_values(const Rounder8& rounder, const Bits (&value)[P], uint8_t* y, const ptrdiff_t* offset) {
+RSKIP_INLINE void store_values(const Rounder8& rounder, const Bits (&value)[P], uint8_t* y) {
   if constexpr (kFirst < P) {
     constexpr int kAt = std::max(0, std::min(kFirst, P - 4)), kCount = std::min(4, P), kLast = kAt + kCount - 1;
     const Bits four[4] = {value[kAt], value[std::min(kAt + 1, kLast)], value[std::min(kAt + 2, kLast)], value[kLast]};
-    store_four(rounder, four, y, offset, kAt, kCount);
-    store_values<P, kFirst + 4>(rounder, value, y, offset);
+    store_four(rounder, four, y, nullptr, kAt, kCount);
+    store_values<P, kFirst + 4>(rounder, value, y);
   }
 }
 
@@ -122,9 +122,9 @@ template <bool kFirst, int P>
   const Rounder8 rounder = rounder_of(epilogue.addition.rounding);
   for (int n = 0; n < blocks; ++n) {
     Bits value[P];
-    add_residuals<kFirst, 1>(value, sum + n * P, out.residual + n * out.residual_block, out.residual_offset, P,
+    add_residuals<kFirst, 1>(value, sum + n * P, out.residual + n * out.residual_block, nullptr, P,
                              load(scale + n * kLanes), epilogue, rounder);
-    store_values(rounder, value, out.y + n * out.y_block, out.y_offset);
+    store_values(rounder, value, out.y + n * out.y_block);
   }
 }
 
@@ -146,7 +146,7 @@ RSKIP_INLINE void tile_store8(const Bits (&acc)[P][N], const TileTarget<uint8_t>
     const Vec factor = load(scale + n * kLanes);
     Bits value[P];
     RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) value[p] = rounder.round(to_float(acc[p][n]) * factor);
-    store_values(rounder, value, out.y + n * out.y_block, out.y_offset);
+    store_values(rounder, value, out.y + n * out.y_block);
   }
 }
 

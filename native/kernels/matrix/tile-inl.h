@@ -108,52 +108,62 @@ RSKIP_INLINE void tile_bias(Vec (&acc)[P][N], const float* bias) {
   }
 }
 
-// Where a tile of pixels goes. Pixel p of block n is at y + n * y_block + (y_offset ? y_offset[p] : 16 p).
+// Where a tile of pixels goes: pixel p of block n is at y + n * y_block + 16 p.
 template <class T>
 struct TileTarget {
   T* y = nullptr;
   ptrdiff_t y_block = 0;
   const T* residual = nullptr;
   ptrdiff_t residual_block = 0;
-  const ptrdiff_t* y_offset = nullptr;
-  const ptrdiff_t* residual_offset = nullptr;
-  // Real channels of the last of the N blocks, for activations that don't map zero to zero.
-  int last_lanes = kLanes;
 };
-using TileOutput = TileTarget<float>;
+// Of a matrix product, whose pixels are rows, they lie further apart.
+struct TileOutput : TileTarget<float> {
+  ptrdiff_t pixel = kLanes;
+};
 
-// y = act(y), which leaves lanes beyond the last channel zero. Apart from the tiles, or each of them would hold it.
-[[gnu::noinline]] inline void activate_tile(TileOutput out, int pixels, int blocks, const Activation& act) {
-  const auto offset = [&](int p) { return out.y_offset != nullptr ? out.y_offset[p] : ptrdiff_t{p} * kLanes; };
-  for (int first = 0, end; first < pixels; first = end) {
-    for (end = first + 1; end < pixels && offset(end) == offset(end - 1) + kLanes; ++end) {}
-    const size_t length = static_cast<size_t>(end - first) * kLanes;
-    for (int n = 0; n < blocks; ++n) {
-      float* const y = out.y + n * out.y_block + offset(first);
-      RSKIP_BASE::unary_span(y, y, length, act);
-      if (n + 1 < blocks || out.last_lanes == kLanes) continue;
-      for (size_t i = 0; i < length; i += kLanes) store(y + i, keep_first(load(y + i), out.last_lanes));
+template <class T>
+bool dense(const Blocked<T>& v) {
+  return v.row_stride == static_cast<ptrdiff_t>(v.width) * kLanes;
+}
+
+// y = act(y) for pixels [first, end) of some blocks, counted over the rows; leaves lanes beyond the last channel zero.
+[[gnu::noinline]] inline void activate_pixels(const BlockedView& y, int first_block, int blocks, int64_t first, int64_t end,
+                                              const Activation& act) {
+  for (int64_t count; first < end; first += count) {
+    const int64_t row = dense(y) ? 0 : first / y.width, column = first - row * y.width;
+    count = dense(y) ? end - first : std::min(end - first, y.width - column);
+    for (int b = first_block; b < first_block + blocks; ++b) {
+      float* const at = y.data + b * y.block_stride + row * y.row_stride + column * kLanes;
+      const size_t length = static_cast<size_t>(count) * kLanes;
+      RSKIP_BASE::unary_span(at, at, length, act);
+      const int lanes = y.channels - b * kLanes;
+      if (lanes >= kLanes) continue;
+      for (size_t i = 0; i < length; i += kLanes) store(at + i, keep_first(load(at + i), lanes));
     }
   }
 }
+// Tiles leave an activation that is more than a clamp to be applied to so many pixels at a time: the first ones take as long as their
+// latency.
+inline constexpr int kActivatedPixels = 64;
 
-// y = act(acc + residual). Takes a copy, or the compiler would read `out` again after every store.
+// y = acc + residual, clamped if that is the activation. Takes a copy, or the compiler would read `out` again after every store.
 template <int P, int N>
 RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput out, const Epilogue& epilogue) {
-  const Vec low = splat(epilogue.low), high = splat(epilogue.high);
-  if (out.residual != nullptr) {
-    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-      const float* residual = out.residual + (out.residual_offset != nullptr ? out.residual_offset[p] : p * kLanes);
+  if (const float* residual = out.residual; residual != nullptr) {
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p, residual += out.pixel) {
       RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = acc[p][n] + load(residual + n * out.residual_block);
     }
   }
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
-    float* y = out.y + (out.y_offset != nullptr ? out.y_offset[p] : p * kLanes);
-    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
-      store(y + n * out.y_block, min(high, max(low, acc[p][n])));
+  if (epilogue.clamps) {
+    const Vec low = splat(epilogue.low), high = splat(epilogue.high);
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = min(high, max(low, acc[p][n]));
     }
   }
-  if (!epilogue.clamp_only) activate_tile(out, P, N, epilogue.act);
+  float* y = out.y;
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p, y += out.pixel) {
+    RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) store(y + n * out.y_block, acc[p][n]);
+  }
 }
 
 // `count` things split into chunks of at most `most`, as evenly as possible.
