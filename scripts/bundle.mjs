@@ -80,6 +80,10 @@ const ON_CALL = {
     ],
     files: { 'kernels/index': ['runStep'] },
   },
+  integers: {
+    importers: ['model/compile'],
+    files: { 'model/optimise/integer': ['integerise'] },
+  },
   lengths: {
     importers: ['model/length-series'],
     files: { 'model/length-proof': ['isLinear', 'outlineOf'] },
