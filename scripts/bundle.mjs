@@ -116,6 +116,21 @@ const LATE_BUILTINS = {
     ...['createHash', 'createPrivateKey', 'createPublicKey', 'hash', 'randomBytes', 'randomUUID'],
     ...['sign', 'timingSafeEqual', 'verify'],
   ],
+  'node:fs/promises': [
+    'access',
+    'copyFile',
+    'mkdir',
+    'open',
+    'opendir',
+    'readFile',
+    'readdir',
+    'realpath',
+    'rename',
+    'rm',
+    'rmdir',
+    'stat',
+    'writeFile',
+  ],
   'node:readline': ['createInterface'],
 };
 
