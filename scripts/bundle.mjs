@@ -80,6 +80,10 @@ const ON_CALL = {
     ],
     files: { 'kernels/index': ['runStep'] },
   },
+  integers: {
+    importers: ['model/compile'],
+    files: { 'model/optimise/integer': ['integerise'] },
+  },
   lengths: {
     importers: ['model/length-series'],
     files: { 'model/length-proof': ['isLinear', 'outlineOf'] },
@@ -111,6 +115,21 @@ const LATE_BUILTINS = {
   'node:crypto': [
     ...['createHash', 'createPrivateKey', 'createPublicKey', 'hash', 'randomBytes', 'randomUUID'],
     ...['sign', 'timingSafeEqual', 'verify'],
+  ],
+  'node:fs/promises': [
+    'access',
+    'copyFile',
+    'mkdir',
+    'open',
+    'opendir',
+    'readFile',
+    'readdir',
+    'realpath',
+    'rename',
+    'rm',
+    'rmdir',
+    'stat',
+    'writeFile',
   ],
   'node:readline': ['createInterface'],
 };

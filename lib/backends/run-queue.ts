@@ -1,3 +1,5 @@
+import { milliseconds } from '../util/clock.js';
+
 /** A run whose longest path takes at most this long, in milliseconds, may block the event loop. */
 const SHORT_RUN_MS = 2;
 
@@ -145,7 +147,7 @@ export class RunQueue {
   }
 
   #there(run: QueuedRun): Promise<void> {
-    const end = { at: performance.now() + run.longestMs };
+    const end = { at: milliseconds() + run.longestMs };
     const running = run.there();
     this.#ends.add(end);
     const ended = () => this.#ends.delete(end);
@@ -157,7 +159,7 @@ export class RunQueue {
   #waited(): boolean {
     // The others wait for a worker anyway.
     if (this.#ends.size >= this.workers.threads) return false;
-    const now = performance.now();
+    const now = milliseconds();
     for (const { at } of this.#ends) {
       if (Math.abs(at - now) > SOON_MS) continue;
       this.workers.awaitEnd(1000 * (at + SOON_MS - now));

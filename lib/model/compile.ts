@@ -7,6 +7,7 @@ import { schedule } from './blocks/schedule.js';
 import { unusableGates } from './blocks/unusable-gates.js';
 import { specializing } from './lower/specialize.js';
 import { fuse, fuseResiduals, simplify } from './optimise/fuse.js';
+import { holdsQuantised } from './optimise/holds-quantised.js';
 import { integerise } from './optimise/integer.js';
 import { Region } from './optimise/region.js';
 import { costOf } from './program/cost.js';
@@ -57,7 +58,10 @@ function* assemble(ir: Ir, withExits: boolean): Sliced<Program | undefined> {
   if (mayDecide(region)) yield* recogniseGates(region);
   const unusable = mayDecide(region) ? yield* unusableGates(region) : [];
   yield* fuse(region);
-  if (yield* integerise(region)) yield* fuse(region);
+  if (holdsQuantised(region)) {
+    yield* integerise(region);
+    yield* fuse(region);
+  }
   const blocks = yield* findBlocks(region, unusable, ir.recurrent);
   yield* fuseResiduals(region, new Set(blocks.map(({ input }) => input)));
   yield;

@@ -7,6 +7,7 @@ import { FULL_POLICY, loadPolicy } from '../skip/load-policy.js';
 import type { AnswerReader, RunContext, RunObserver, SessionStats, TensorMap } from '../skip/observer.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { TensorData } from '../tensor/tensor.js';
+import { milliseconds } from '../util/clock.js';
 import { emitWarning } from '../util/warnings.js';
 import { Contexts } from './contexts.js';
 import { bindFeeds, declaredBinding, type Feeds, hasOneBinding } from './feeds.js';
@@ -35,12 +36,6 @@ import type { Tail } from './tail.js';
 
 /** How long a run of low priority waits for others: a session that is never idle must be monitored, too. */
 const PATIENCE_MS = 250;
-
-/** Since any time. `performance.now` would do, but takes a millisecond to load. */
-function milliseconds(): number {
-  const [seconds, nanoseconds] = process.hrtime();
-  return seconds * 1e3 + nanoseconds / 1e6;
-}
 
 /** Gates that a warning names at most. */
 const NAMED_GATES = 3;

@@ -9,6 +9,7 @@ import { nextAbove } from '../../numeric/float32.js';
 import { sameShape, sizeOf } from '../../numeric/shapes.js';
 import type { Sliced } from '../../util/slices.js';
 import { fuse, fuseResiduals, simplify } from '../optimise/fuse.js';
+import { holdsQuantised } from '../optimise/holds-quantised.js';
 import { integerise } from '../optimise/integer.js';
 import { Region, type WorkOp } from '../optimise/region.js';
 import { ancestors, dependsOn } from '../optimise/search.js';
@@ -179,7 +180,7 @@ export function* placeExits(
 ): Sliced<OwnExit[] | undefined> {
   yield* simplify(heads);
   yield* fuse(heads);
-  yield* integerise(heads);
+  if (holdsQuantised(heads)) yield* integerise(heads);
   yield* fuseResiduals(heads, new Set());
   const known = knownAt(network);
   const { steps } = schedule(heads, []);

@@ -36,12 +36,8 @@ type Rule = (
 /** What is a function of one byte becomes a table before sums and products of bytes are looked for. */
 const RULES: readonly Rule[] = [requantise, layer, table, sumOrProduct, globalPool, move];
 
-/**
- * Replaces what is quantised by integer steps.
- * @returns false if nothing is, and the region has not changed
- */
-export function* integerise(region: Region): Sliced<boolean> {
-  if (!holdsQuantised(region)) return false;
+/** Replaces what is quantised by integer steps. */
+export function* integerise(region: Region): Sliced<void> {
   mergeTwins(region);
   makeUnsigned(region);
   remember(region);
@@ -64,16 +60,6 @@ export function* integerise(region: Region): Sliced<boolean> {
     }
   region.removeDead();
   foldDequantised(region);
-  return true;
-}
-
-function holdsQuantised(region: Region): boolean {
-  return region.ops.some(
-    (op) =>
-      op.op === 'quantize' ||
-      op.op === 'dequantize' ||
-      (op.op === 'if' && (holdsQuantised(op.whenTrue) || holdsQuantised(op.whenFalse))),
-  );
 }
 
 /** A quantiser may give each reader of a value bytes of its own: equal ones become the same. */

@@ -2,7 +2,7 @@
 import type { Program, Value } from '../../model/program/program.js';
 import { sizeOf } from '../../numeric/shapes.js';
 import { placeOf, rereadable, type WeightFile } from '../../tensor/recall.js';
-import { ARRAY_OF, type TensorData } from '../../tensor/tensor.js';
+import { ARRAY_OF, contentOf, type TensorData } from '../../tensor/tensor.js';
 import { digestOf } from './digest.js';
 import type { Entry, ReadEntry } from './entry.js';
 
@@ -31,7 +31,7 @@ export interface Weights {
   readonly left: ReadonlySet<number>;
 }
 
-/** The constants of a network's programs: equal ones are one array, since a backend packs each array once. */
+/** The constants of a network's programs: equal ones are one array, since a backend packs a weight and its bias once for all programs. */
 export class Constants {
   readonly #known = new Map<string, TensorData>();
 
@@ -112,7 +112,6 @@ export class Constants {
 
   #adopted(data: TensorData): TensorData {
     const place = placeOf(data);
-    if (!place && data.byteLength < LARGE) return data;
     const key = place ? keyOfPlace(place.offset, data.constructor.name, data.length) : keyOfElements(data);
     const known = this.#known.get(key);
     if (!known) this.#known.set(key, data);
@@ -124,5 +123,7 @@ const keyOfPlace = (offset: number, type: string, length: number) => `${type} ${
 
 function keyOfElements(data: TensorData): string {
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return `${data.constructor.name} ${digestOf(bytes).toString('base64')}`;
+  // A digest of what is small would take longer.
+  const content = bytes.length < LARGE ? contentOf(bytes) : digestOf(bytes).toString('latin1');
+  return `${data.constructor.name} ${bytes.length} ${content}`;
 }

@@ -2,10 +2,9 @@
  * A network whose programs are kept in a folder, so that the next session neither decodes nor lowers its graph. An entry is valid for the
  * bytes of the file that lowering may have looked at: all but large weights that were only packed, which each session reads from the file.
  */
-import { open, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Program } from '../../model/program/program.js';
-import { type ModelLocation, readRanges, requireModel } from '../../model/read/file.js';
+import { files, type ModelLocation, readRanges, requireModel } from '../../model/read/file.js';
 import type { FirstLayer } from '../../model/read/first-layer.js';
 import type { Binding, ModelFacts } from '../../model/read/model.js';
 import { FileIdentity, WeightFile } from '../../tensor/recall.js';
@@ -107,19 +106,19 @@ async function found(place: Place): Promise<Network | undefined> {
 /** The file's bytes but for weights that are left there; undefined if they aren't those of the entry. */
 async function weightsOf(path: string, content: Content): Promise<Weights | undefined> {
   const { size, left, seen } = content;
-  if (!(await stat(path)).isFile()) return undefined;
-  const handle = await open(path);
+  if (!(await files.stat(path)).isFile()) return undefined;
+  const descriptor = await files.open(path, 'r');
   try {
-    const stamp = await handle.stat({ bigint: true });
+    const stamp = await files.fstat(descriptor, { bigint: true });
     if (Number(stamp.size) !== size) return undefined;
     const file = new WeightFile(path, stamp);
-    const bytes = await readRanges(handle, path, size, between(left, size));
+    const bytes = await readRanges(descriptor, path, size, between(left, size));
     const same =
       (await inTurns(keptOf(bytes, [...left, ...seen]))) === content.kept &&
       (await inTurns(seenOf(bytes, seen))) === content.ofSeen;
     return same && file.isSame() ? { file, bytes, left: new Set(left.map(([offset]) => offset)) } : undefined;
   } finally {
-    await handle.close();
+    await files.close(descriptor);
   }
 }
 

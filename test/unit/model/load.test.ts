@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadModel } from 'lib/model/load.js';
+import { files } from 'lib/model/read/file.js';
 import { loadPolicy } from 'lib/skip/load-policy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { Network } from '../../helpers/networks.js';
@@ -114,8 +115,7 @@ test.each(['EMFILE', 'EACCES', 'EIO'])(
   async (code) => {
     const refusal = Object.assign(new Error(`${code}: refused`), { code, syscall: 'open' });
     const folder = folderOf({ 'model.onnx': modelBytes(reluGraph()) });
-    const files = jest.requireActual('node:fs/promises');
-    for (const call of ['stat', 'open']) {
+    for (const call of ['stat', 'open'] as const) {
       jest.spyOn(files, call).mockRejectedValueOnce(refusal);
       await expect(loadModel(folder)).rejects.toMatchObject({
         code: 'READ_FAILED',
@@ -129,7 +129,7 @@ test.each(['EMFILE', 'EACCES', 'EIO'])(
       externalData: [{ key: 'location', value: 'weights' }],
     };
     const external = folderOf({ 'model.onnx': modelBytes(graph), weights: new Uint8Array(12) });
-    jest.spyOn(files, 'realpath').mockRejectedValueOnce(refusal);
+    jest.spyOn(jest.requireActual('node:fs/promises'), 'realpath').mockRejectedValueOnce(refusal);
     await expect(loadModel(external)).rejects.toMatchObject({
       code: 'READ_FAILED',
       message: expect.stringMatching(/^tensor 'constant0': 'weights' can't be read/),

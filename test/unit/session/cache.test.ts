@@ -9,6 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { NativeBackend } from 'lib/backends/native.js';
 import type { SessionOptions } from 'lib/session/options.js';
 import { InferenceSession } from 'lib/session/session.js';
 import { decodeEntry, encodeEntry } from 'lib/session/stored/entry.js';
@@ -106,6 +107,23 @@ describe('a session with a cache', () => {
     for (const [i, length] of [5, 9, 12].entries())
       expect(session.runSync(feedsFor(session, length))).toEqual(expected.answers[i]!.outputs);
     expect(readdirSync(cache)).toHaveLength(4);
+  });
+
+  it('has one array for what its programs share, so that weights are packed once', async () => {
+    const source = join(MODELS, 'sst2-encoder');
+    const cache = cacheOf();
+    await allOf(source, { cache }, [5, 9]);
+    const compile = jest.spyOn(NativeBackend.prototype, 'compile');
+    await allOf(source, { cache }, [5, 9, 12]);
+    const constants = compile.mock.calls.map(([{ values }]) => values.flatMap(({ data }) => data ?? []));
+    compile.mockRestore();
+    expect(constants).toHaveLength(3);
+    const [first, ...others] = constants.map((arrays) => new Set(arrays));
+    for (const arrays of others) {
+      const own = [...arrays].filter((array) => !first!.has(array));
+      // What depends on the length, such as a table of positions.
+      expect(own.length).toBeLessThan(0.1 * arrays.size);
+    }
   });
 
   it('keeps programs of 32 lengths', async () => {
