@@ -24,7 +24,9 @@ const { values, positionals } = parseArgs({
 const [batch, length] = [Number(values.batch), Number(values.length)];
 const [first, second, ...models] = positionals;
 if (models.length === 0) {
-  console.error('usage: node bench/addons.mjs [--isa ISA] [--batch ITEMS] [--length TOKENS] ADDON[@FORM] ADDON[@FORM] MODEL...');
+  console.error(
+    'usage: node bench/addons.mjs [--isa ISA] [--batch ITEMS] [--length TOKENS] ADDON[@FORM] ADDON[@FORM] MODEL...',
+  );
   process.exit(2);
 }
 
