@@ -2,7 +2,7 @@ import { InferenceSession, type Isa, ResidualSkipError, type SessionOptions } fr
 import { ISAS } from 'lib/session/options.js';
 
 /** The instruction sets that the native backend can use on this machine. */
-export async function availableIsas(model: string): Promise<Isa[]> {
+export async function availableIsas(model: string | Uint8Array): Promise<Isa[]> {
   const available: Isa[] = [];
   for (const isa of ISAS) {
     try {

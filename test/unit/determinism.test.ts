@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
-import type { InferenceSession, SkipTrace, Tensor } from 'lib/index.js';
+import { type InferenceSession, type SkipTrace, Tensor } from 'lib/index.js';
 import { itemOf, Network } from '../helpers/networks.js';
+import { GraphBuilder, modelBytes, tensor } from '../helpers/onnx-builder.js';
+import { randomFloats } from '../helpers/random.js';
 import { availableIsas, withSession } from '../helpers/sessions.js';
 
 const NETWORK = new Network('cifar10-resnet32-gates');
@@ -70,4 +72,42 @@ describe('logits and traces have the same bits', () => {
       expect(expected.map((_, index) => hashItem(outputs.logits!, trace, index))).toEqual(expected);
     });
   });
+});
+
+/** Residual blocks of products so large that the items of a batch multiply together. */
+function wideNetwork(width = 300, blocks = 2): Uint8Array {
+  const graph = new GraphBuilder();
+  const product = (x: string, seed: number) =>
+    graph.node('MatMul', [
+      x,
+      graph.constant(
+        tensor(
+          randomFloats(width * width, seed).map((weight) => weight * 0.1),
+          [width, width],
+        ),
+      ),
+    ]);
+  let stream = graph.input('input', ['batch', width]);
+  for (let block = 0; block < blocks; block++) {
+    const hidden = graph.node('Relu', [product(stream, 2 * block + 1)]);
+    stream = graph.node('Add', [stream, product(hidden, 2 * block + 2)]);
+  }
+  graph.nodes('Tanh', [stream], {}, { outputs: ['logits'] });
+  return modelBytes(graph.output('logits', ['batch', width]));
+}
+
+test('items that multiply together have the bits of items alone', async () => {
+  const model = wideNetwork();
+  const batch = new Tensor('float32', randomFloats(9 * 300, 50), [9, 300]);
+  const alone = await withSession(model, { isa: 'scalar', threads: 1 }, async (session) => {
+    const each = Array.from({ length: 9 }, (_, index) => hashes(session, itemOf(batch, index)));
+    return (await Promise.all(each)).flat();
+  });
+  expect(new Set(alone).size).toBe(9);
+  for (const isa of await availableIsas(model)) {
+    for (const threads of [1, 2]) {
+      const together = await withSession(model, { isa, threads }, (session) => hashes(session, batch));
+      expect({ isa, threads, together }).toEqual({ isa, threads, together: alone });
+    }
+  }
 });

@@ -18,7 +18,7 @@ template <int P, int N>
   const uint32_t mode = begin_sums(acc);
   Strides16::each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
     tile_sum<P, N, stride()>(acc, t.x, t.stride, reinterpret_cast<const Pair*>(t.w), t.w_block, *t.walk,
-                             Ahead::own(t.w_block));
+                             FetchOwn());
   });
   end_sums(acc, mode);
   tile_store(acc, t.out, *t.epilogue);

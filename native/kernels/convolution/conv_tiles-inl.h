@@ -51,7 +51,7 @@ template <int P, int N, class S>
   Vec acc[P][N];
   tile_bias(acc, t.bias);
   S::template each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
-    tile_sum<P, N, stride()>(acc, t.x, t.stride, t.w, t.w_block, *t.walk, Ahead::own(t.w_block));
+    tile_sum<P, N, stride()>(acc, t.x, t.stride, t.w, t.w_block, *t.walk, FetchOwn());
   });
   tile_store(acc, t.out, *t.epilogue);
 }

@@ -43,7 +43,7 @@ template <int P, int N>
     }
     const float* v = t.v + first / kLanes * t.v_block + first % kLanes;
     tile_sum<P, N, kLanes>(acc, v, kLanes, t.w + static_cast<ptrdiff_t>(first) * kLanes, t.w_block, walk,
-                             Ahead::own(t.w_block));
+                             FetchOwn());
     RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
       RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
         float* product = t.product + n * t.product_block + p * kLanes;
@@ -97,8 +97,8 @@ template <int P>
   for (int blocks = t.chain / kLanes; blocks > 0; --blocks, v += t.v_block) {
     for (int i = 0; i < kLanes; i += 4) {
       RSKIP_UNROLL(4) for (int channel = i; channel < i + 4; ++channel, w += kLanes) {
-        tile_step<P, 1, kLanes>(acc, v + channel, kLanes, w, 0, Ahead::own(0));
-        tile_step<P, 1, kLanes>(rest, v + v_rest + channel, kLanes, w + w_rest, 0, Ahead::own(0));
+        tile_step<P, 1, kLanes>(acc, v + channel, kLanes, w, 0, FetchOwn());
+        tile_step<P, 1, kLanes>(rest, v + v_rest + channel, kLanes, w + w_rest, 0, FetchOwn());
       }
     }
   }

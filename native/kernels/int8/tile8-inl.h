@@ -21,7 +21,7 @@ RSKIP_INLINE void tile_step8(Bits (&acc)[P][N], const uint8_t* x, ptrdiff_t stri
   Factors factor[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     factor[n] = load_factors(w + n * w_block);
-    __builtin_prefetch(w + n * w_block + 64 * kFactorBytes, 0, 2);  // as Ahead::own()
+    __builtin_prefetch(w + n * w_block + 64 * kFactorBytes, 0, 2);  // as FetchOwn
   }
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_dots(acc[p], x + p * pixel_stride<kStride>(stride), factor);
 }

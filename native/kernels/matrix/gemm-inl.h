@@ -22,7 +22,7 @@ struct GemmTile {
   const float* residual;  // strides are those of y
   ptrdiff_t a_stride, y_stride;
   int k, columns;   // columns: real ones of the tile's blocks
-  Ahead ahead;
+  FetchAhead fetch;
   const Epilogue* epilogue;
 };
 using GemmTileFn = void (*)(const GemmTile&);
@@ -100,7 +100,9 @@ RSKIP_INLINE void gemm_chain(Vec (&acc)[P][N], const GemmTile& t, int first) {
     const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
     Walk walk;
     walk.inner = walk.inner_last = length;
-    tile_sum<P, N, 0>(acc, t.a + first, t.a_stride, w, w_block, walk, P == 1 ? Ahead::own(w_block) : t.ahead);
+    // With one row, no tile reads what another one has read.
+    if constexpr (P == 1) tile_sum<P, N, 0>(acc, t.a + first, t.a_stride, w, w_block, walk, FetchOwn());
+    else tile_sum<P, N, 0>(acc, t.a + first, t.a_stride, w, w_block, walk, t.fetch);
   }
 }
 
@@ -187,7 +189,7 @@ inline void multiply_tiles(const GemmTile& whole, int m) {
       t.residual = whole.residual == nullptr ? nullptr : whole.residual + row * t.y_stride + first;
       // The last tiles ask for a block each of the next columns.
       const ptrdiff_t block = static_cast<ptrdiff_t>(t.k) * kLanes;
-      t.ahead = r == 0 ? Ahead::own(block) : Ahead{(n + std::max(0, n - (rows.chunks - r))) * block, 0};
+      t.fetch = r == 0 ? FetchAhead{FetchOwn::kAhead, block} : FetchAhead{(n + std::max(0, n - (rows.chunks - r))) * block, 0};
       if (m > 1) kGemmTiles[n - 1].fn[rows.size(r) - 1](t);
       else if (t.words != nullptr) kGemvTiles<int32_t>[n - 1].fn[0](t);
       else if (t.halves != nullptr) kGemvTiles<uint16_t>[n - 1].fn[0](t);

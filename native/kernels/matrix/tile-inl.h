@@ -27,22 +27,33 @@ RSKIP_INLINE ptrdiff_t pixel_stride(ptrdiff_t runtime) {
 RSKIP_INLINE Vec load_weights(const float* w) { return load(w); }
 RSKIP_INLINE Vec load_weights(const uint16_t* w) { return load_bfloat16(w); }
 
-// Which weights a tile asks for while it reads its own, as distances from those: `first`, and `step` further for each block
-// after the first. In a network most come from memory, which the processor's own prefetchers, as they stop at every page, don't
-// keep up with. They are asked for into the second-level cache alone: from there the prefetchers do keep up, and the first
-// level is small. A tile whose weights an earlier one has just read asks for those of a later tile: memory would otherwise be idle.
-struct Ahead {
+// Which weights a tile asks for while it reads its own. In a network most come from memory, which the processor's own prefetchers,
+// as they stop at every page, don't keep up with. They are asked for into the second-level cache alone: from there the
+// prefetchers do keep up, and the first level is small.
+// Its own, some steps ahead.
+struct FetchOwn {
+  static constexpr ptrdiff_t kAhead = 64 * kLanes;
+  template <class W>
+  const W* at(const W* w, ptrdiff_t w_block, int n) const {
+    return w + n * w_block + kAhead;
+  }
+};
+// At distances that are known at run time. A tile whose weights an earlier one has just read asks for those of a later one: memory would
+// otherwise be idle.
+struct FetchAhead {
   ptrdiff_t first = 0, step = 0;
-
-  static Ahead own(ptrdiff_t w_block) { return {64 * kLanes, w_block}; }
+  template <class W>
+  const W* at(const W* w, ptrdiff_t, int n) const {
+    return w + first + n * step;
+  }
 };
 
-template <int P, int N, int kStride, class W>
-RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block, Ahead ahead) {
+template <int P, int N, int kStride, class W, class Fetch>
+RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block, Fetch fetch) {
   decltype(load_weights(w)) weight[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     weight[n] = load_weights(w + n * w_block);
-    __builtin_prefetch(w + ahead.first + n * ahead.step, 0, 2);
+    __builtin_prefetch(fetch.at(w, w_block, n), 0, 2);
   }
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_products(acc[p], x + p * pixel_stride<kStride>(stride), weight);
 }
@@ -60,9 +71,9 @@ RSKIP_INLINE const float* next_of_overlapping(const float* x) {
 }
 
 // acc += x * w. Weights, floats, bfloat16 or pairs of them, are read in sequence; those of output block n lie w_block of them after block n - 1.
-template <int P, int N, int kStride, class W>
+template <int P, int N, int kStride, class W, class Fetch>
 RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block, const Walk& walk,
-                           Ahead ahead) {
+                           Fetch fetch) {
   for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
     const int inner = i0 + 1 == walk.n0 ? walk.inner_last : walk.inner;
     const float* x1 = x;
@@ -75,25 +86,25 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
         int i = inner;
         if constexpr (kStride != 0 && kStride < kLanes) {
           for (; i >= 3; i -= 3, w += 3 * kLanes) {
-            tile_step<P, N, kStride>(acc, xi, stride, w, w_block, ahead);
+            tile_step<P, N, kStride>(acc, xi, stride, w, w_block, fetch);
             xi = next_of_overlapping<P * N>(xi);
-            tile_step<P, N, kStride>(acc, xi, stride, w + kLanes, w_block, ahead);
+            tile_step<P, N, kStride>(acc, xi, stride, w + kLanes, w_block, fetch);
             xi = next_of_overlapping<P * N>(xi);
-            tile_step<P, N, kStride>(acc, xi, stride, w + 2 * kLanes, w_block, ahead);
+            tile_step<P, N, kStride>(acc, xi, stride, w + 2 * kLanes, w_block, fetch);
             xi = next_of_overlapping<P * N>(xi);
           }
           for (; i > 0; --i, xi = next_of_overlapping<P * N>(xi), w += kLanes) {
-            tile_step<P, N, kStride>(acc, xi, stride, w, w_block, ahead);
+            tile_step<P, N, kStride>(acc, xi, stride, w, w_block, fetch);
           }
           continue;
         }
         for (; i >= 4; i -= 4, xi += 4, w += 4 * kLanes) {
-          tile_step<P, N, kStride>(acc, xi, stride, w, w_block, ahead);
-          tile_step<P, N, kStride>(acc, xi + 1, stride, w + kLanes, w_block, ahead);
-          tile_step<P, N, kStride>(acc, xi + 2, stride, w + 2 * kLanes, w_block, ahead);
-          tile_step<P, N, kStride>(acc, xi + 3, stride, w + 3 * kLanes, w_block, ahead);
+          tile_step<P, N, kStride>(acc, xi, stride, w, w_block, fetch);
+          tile_step<P, N, kStride>(acc, xi + 1, stride, w + kLanes, w_block, fetch);
+          tile_step<P, N, kStride>(acc, xi + 2, stride, w + 2 * kLanes, w_block, fetch);
+          tile_step<P, N, kStride>(acc, xi + 3, stride, w + 3 * kLanes, w_block, fetch);
         }
-        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride>(acc, xi, stride, w, w_block, ahead);
+        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride>(acc, xi, stride, w, w_block, fetch);
       }
       if (walk.leaves_out) w += walk.between * step;
     }
