@@ -35,9 +35,9 @@ export interface Fitting {
 }
 
 /** Copies are made up to this many rows, or twice the number of images, but for at most this many multiply-adds. */
-const [ROWS, MAX_WORK] = [40_000, 4e12];
+const [ROWS, MAX_WORK] = [100_000, 8e12];
 /** Training steps of each head, in rows; least and most passes over the rows. */
-const [SAMPLES, MIN_EPOCHS, MAX_EPOCHS] = [120_000, 4, 40];
+const [SAMPLES, MIN_EPOCHS, MAX_EPOCHS] = [120_000, 3, 40];
 /** Most bytes of features kept at a time, and the number of rows that are kept whatever their size. */
 export const [MAX_BYTES, MIN_ROWS] = [2 ** 29, 4096];
 /**
@@ -110,7 +110,7 @@ export async function fitExits(
   let training: Training | undefined;
   try {
     const mirror = await isMirrorInvariant(evaluator, source, program, onItems);
-    const inputs = copiesOf(source, plan.rows, imageShape(program), mirror, seed);
+    const inputs = copiesOf(source, plan.rows, imageShape(program), { mirror, foldOf: fitting.foldOf }, seed);
     for (let done = 0; ; ) {
       const rows = await buffer.fill(inputs, evaluator, onItems);
       if (rows.images.length === 0) break;

@@ -169,7 +169,7 @@ class MapFitter {
     const evaluator = new Evaluator(backend, programs);
     const size = atOnce(programs.main);
     try {
-      for await (const chunk of copiesOf(source, source.count, undefined, false, fitting.seed)) {
+      for await (const chunk of copiesOf(source, source.count, undefined, {}, fitting.seed)) {
         const some = chunk.filter(({ image }) => uses(image));
         for (let from = 0; from < some.length; from += size) {
           const part = some.slice(from, from + size);

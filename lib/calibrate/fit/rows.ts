@@ -5,6 +5,7 @@
 
 import type { Program } from '../../model/program/program.js';
 import { generator, shuffle } from '../../numeric/random.js';
+import { mean } from '../../numeric/statistics.js';
 import { answerOf } from '../../skip/losses.js';
 import { type Meaning, probabilities } from '../../skip/scores.js';
 import type { TensorData } from '../../tensor/tensor.js';
@@ -20,6 +21,15 @@ export const MIRROR_ITEMS = 256;
 const MIRROR_AGREEMENT = 0.8;
 /** Least probability, so that its logarithm is finite. */
 const TINY = 1e-12;
+/**
+ * Parts of the copies that have another image in them, and that have other colours. A network is surer of its training images than of any others;
+ * of these copies it is as unsure as heads have to know it (Zhang et al. 2018, "mixup", with the network's answers instead of mixed labels).
+ */
+const [MIXED, RECOLOURED] = [0.4, 0.4];
+/** Largest share of the other image. */
+const MAX_OTHER = 0.5;
+/** Of other colours, in standard deviations of the image: most contrast more or less, shift of a channel, and noise. */
+const [CONTRAST, TINT, NOISE] = [0.4, 0.4, 0.25];
 /** Largest shift, as a fraction of a side. */
 const REACH = 1 / 8;
 
@@ -45,6 +55,33 @@ export function altered(
   return copy;
 }
 
+/** An image with a share of another one in it. */
+function mixed(image: Float32Array, other: Float32Array, share: number): Float32Array {
+  return image.map((value, i) => (1 - share) * value + share * other[i]!);
+}
+
+/** An image with another contrast, other colours, and every other time with noise. */
+export function recoloured(image: Float32Array, channels: number, random: () => number): Float32Array {
+  const either = () => 2 * random() - 1;
+  const size = image.length / channels;
+  const contrast = 1 + CONTRAST * either();
+  const level = mean(image);
+  const spread = Math.sqrt(mean(image.map((value) => (value - level) ** 2)));
+  const noise = random() < 0.5 ? 0 : NOISE * random() * spread;
+  const copy = new Float32Array(image.length);
+  for (let channel = 0; channel < channels; channel++) {
+    const own = image.subarray(channel * size, (channel + 1) * size);
+    const middle = mean(own);
+    const tint = TINT * either() * spread;
+    const speck = () => (noise > 0 ? noise * either() : 0);
+    copy.set(
+      own.map((value) => middle + contrast * (value - middle) + tint + speck()),
+      channel * size,
+    );
+  }
+  return copy;
+}
+
 /** Channels, height and width of the only input; undefined when it is not an image. */
 export function imageShape({ inputs, values }: Program): [number, number, number] | undefined {
   const [items, channels, height, width] = values[inputs[0]!.value]!.shape;
@@ -58,12 +95,15 @@ interface Indexed {
   readonly input: TensorData;
 }
 
-/** The images in random order, then altered copies of them, until there are `rows` of them; a chunk at a time. */
+/**
+ * The images in random order, then altered copies of them, until there are `rows` of them; a chunk at a time.
+ * @param foldOf where given, some copies have a share of another image of the same fold in them, and some other colours
+ */
 export async function* copiesOf(
   source: FitImages,
   rows: number,
   shape: [number, number, number] | undefined,
-  mirror: boolean,
+  { mirror = false, foldOf }: { readonly mirror?: boolean; readonly foldOf?: (image: number) => number },
   seed: number,
 ): AsyncGenerator<Indexed[]> {
   const random = generator(seed);
@@ -78,7 +118,12 @@ export async function* copiesOf(
         if (!input) return [];
         if (copy === 0 || !shape) return [{ image, input }];
         const changed = altered(input as Float32Array, shape, mirror && copy % 2 === 1, random);
-        return [{ image, input: changed }];
+        const kind = foldOf ? random() : 1;
+        if (kind >= MIXED + RECOLOURED) return [{ image, input: changed }];
+        if (kind >= MIXED) return [{ image, input: recoloured(changed, shape[0], random) }];
+        const others = loaded.filter((one, k) => one && foldOf!(images[k]!) === foldOf!(image));
+        const other = others[Math.floor(random() * others.length)] as Float32Array;
+        return [{ image, input: mixed(changed, other, MAX_OTHER * random()) }];
       });
     }
   }

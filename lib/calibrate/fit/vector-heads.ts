@@ -75,7 +75,7 @@ async function read(
   );
   try {
     let left = wanted;
-    for await (const chunk of copiesOf(source, wanted, imageShape(main), false, seed)) {
+    for await (const chunk of copiesOf(source, wanted, imageShape(main), {}, seed)) {
       const inputs = chunk.map(({ input }) => input);
       const outcomes = await evaluator.run(inputs, evaluator.policy(runAll), onItems);
       for (const [i, { outputs }] of outcomes.entries()) {

@@ -1,6 +1,6 @@
 import { NativeBackend } from 'lib/backends/native.js';
 import { Fitter } from 'lib/calibrate/fit/folds.js';
-import { altered } from 'lib/calibrate/fit/rows.js';
+import { altered, copiesOf, recoloured } from 'lib/calibrate/fit/rows.js';
 import { ResumableBackend } from 'lib/calibrate/run/resume.js';
 import { contentHash, splitItems } from 'lib/calibrate/split.js';
 import { taskOf } from 'lib/calibrate/task.js';
@@ -86,4 +86,40 @@ test('exits are fitted where they were asked for, also with the state of an earl
   } finally {
     backend.release();
   }
+});
+
+test('some copies have at most half of another image of the same fold in them', async () => {
+  // Flat images: each copy tells what it is made of.
+  const [count, foldOf] = [64, (image: number) => image % 2];
+  const level = (image: number) => (foldOf(image) === 0 ? 0 : 1000) + image;
+  const source = { count, load: async (image: number) => new Float32Array(16).fill(level(image)) };
+  const others: number[] = [];
+  let copies = 0;
+  for await (const chunk of copiesOf(source, 4 * count, [1, 4, 4], { foldOf }, 1)) {
+    for (const { image, input } of chunk) {
+      const values = input as Float32Array;
+      const off = values[0]! - level(image);
+      expect(values.every((value) => value === values[0])).toBe(true);
+      expect(Math.abs(off)).toBeLessThan(count / 2);
+      if (copies++ < count) expect(off).toBe(0);
+      else others.push(off);
+    }
+  }
+  expect(copies).toBe(4 * count);
+  const mixed = others.filter((off) => off !== 0).length / others.length;
+  expect(mixed).toBeGreaterThan(0.25);
+  expect(mixed).toBeLessThan(0.55);
+});
+
+test('copies have other colours in proportion to those of the image, whatever its numbers mean', () => {
+  const image = randomFloats(3 * 64, 3);
+  const other = recoloured(image, 3, generator(5));
+  const scaled = recoloured(
+    image.map((value) => 100 * value + 7),
+    3,
+    generator(5),
+  );
+  for (const [i, value] of other.entries()) expect(scaled[i]).toBeCloseTo(100 * value + 7, 2);
+  expect(other).not.toEqual(image);
+  expect(other.every((value, i) => Math.abs(value - image[i]!) < 1.5)).toBe(true);
 });
