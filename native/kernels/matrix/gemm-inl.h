@@ -101,7 +101,7 @@ RSKIP_INLINE void gemm_chain(Vec (&acc)[P][N], const GemmTile& t, int first) {
     const ptrdiff_t w_block = static_cast<ptrdiff_t>(t.k) * kLanes;
     Walk walk;
     walk.inner = walk.inner_last = length;
-    tile_sum<P, N, 0, kFetch>(acc, t.a + first, t.a_stride, w, w_block, walk, t.ahead);
+    tile_sum<P, N, 0, kFetch>(acc, t.a + first, t.a_stride, w, w_block, walk, kFetch ? kPrefetch : t.ahead);
   }
 }
 

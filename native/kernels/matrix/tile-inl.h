@@ -34,16 +34,20 @@ inline constexpr ptrdiff_t kPrefetch = 64 * kLanes;
 RSKIP_INLINE Vec load_weights(const float* w) { return load(w); }
 RSKIP_INLINE Vec load_weights(const uint16_t* w) { return load_bfloat16(w); }
 
-template <int P, int N, int kStride, bool kFetch = true, class W>
+template <int P, int N, int kStride, bool kFetch = true, bool kHalf = false, class W>
 RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block,
-                            ptrdiff_t ahead = 0) {
+                            ptrdiff_t ahead = kPrefetch) {
   decltype(load_weights(w)) weight[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     weight[n] = load_weights(w + n * w_block);
-    if constexpr (kFetch) __builtin_prefetch(w + n * w_block + kPrefetch, 0, 2);
+    if constexpr (kFetch) __builtin_prefetch(w + n * w_block + ahead, 0, 2);
   }
   if constexpr (!kFetch) __builtin_prefetch(w + ahead, 0, 2);
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_products(acc[p], x + p * pixel_stride<kStride>(stride), weight);
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    const float* const factor = x + p * pixel_stride<kStride>(stride);
+    if constexpr (kHalf) add_half_products(acc[p], factor, weight);
+    else add_products(acc[p], factor, weight);
+  }
 }
 
 // The next float of pixels that lie closer together than a block of channels. Neighbouring steps read some of the same
@@ -59,9 +63,9 @@ RSKIP_INLINE const float* next_of_overlapping(const float* x) {
 }
 
 // acc += x * w. Weights, floats, bfloat16 or pairs of them, are read in sequence; those of output block n lie w_block of them after block n - 1.
-template <int P, int N, int kStride, bool kFetch = true, class W>
+template <int P, int N, int kStride, bool kFetch = true, bool kHalf = false, class W>
 RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block,
-                           const Walk& walk, ptrdiff_t ahead = 0) {
+                           const Walk& walk, ptrdiff_t ahead = kPrefetch) {
   for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
     const int inner = i0 + 1 == walk.n0 ? walk.inner_last : walk.inner;
     const float* x1 = x;
@@ -74,25 +78,25 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
         int i = inner;
         if constexpr (kStride != 0 && kStride < kLanes) {
           for (; i >= 3; i -= 3, w += 3 * kLanes) {
-            tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block);
+            tile_step<P, N, kStride, kFetch, kHalf>(acc, xi, stride, w, w_block);
             xi = next_of_overlapping<P * N>(xi);
-            tile_step<P, N, kStride, kFetch>(acc, xi, stride, w + kLanes, w_block);
+            tile_step<P, N, kStride, kFetch, kHalf>(acc, xi, stride, w + kLanes, w_block);
             xi = next_of_overlapping<P * N>(xi);
-            tile_step<P, N, kStride, kFetch>(acc, xi, stride, w + 2 * kLanes, w_block);
+            tile_step<P, N, kStride, kFetch, kHalf>(acc, xi, stride, w + 2 * kLanes, w_block);
             xi = next_of_overlapping<P * N>(xi);
           }
           for (; i > 0; --i, xi = next_of_overlapping<P * N>(xi), w += kLanes) {
-            tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block);
+            tile_step<P, N, kStride, kFetch, kHalf>(acc, xi, stride, w, w_block);
           }
           continue;
         }
         for (; i >= 4; i -= 4, xi += 4, w += 4 * kLanes) {
-          tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block, ahead);
-          tile_step<P, N, kStride, kFetch>(acc, xi + 1, stride, w + kLanes, w_block, ahead);
-          tile_step<P, N, kStride, kFetch>(acc, xi + 2, stride, w + 2 * kLanes, w_block, ahead);
-          tile_step<P, N, kStride, kFetch>(acc, xi + 3, stride, w + 3 * kLanes, w_block, ahead);
+          tile_step<P, N, kStride, kFetch, kHalf>(acc, xi, stride, w, w_block, ahead);
+          tile_step<P, N, kStride, kFetch, kHalf>(acc, xi + 1, stride, w + kLanes, w_block, ahead);
+          tile_step<P, N, kStride, kFetch, kHalf>(acc, xi + 2, stride, w + 2 * kLanes, w_block, ahead);
+          tile_step<P, N, kStride, kFetch, kHalf>(acc, xi + 3, stride, w + 3 * kLanes, w_block, ahead);
         }
-        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride, kFetch>(acc, xi, stride, w, w_block, ahead);
+        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride, kFetch, kHalf>(acc, xi, stride, w, w_block, ahead);
       }
       if (walk.leaves_out) w += walk.between * step;
     }
