@@ -234,7 +234,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
     Tiles::set_block(t, conv, b);
     const auto* fns = Tiles::tiles(n, std::min(kLanes, y.channels - (b + n - 1) * kLanes));
-    // Tiles behind the first find their weights in the cache, and ask for those of the next group.
+    // The second tile finds its weights in the cache, and asks for those of the next group.
     [[maybe_unused]] const ptrdiff_t next = b + n < blocks ? conv.blocks[b + n].offset - block.offset : 0;
     if constexpr (kFloats) t.ahead = kPrefetch;
     const Element* x = x0 + block.first_block * x_block;
@@ -258,7 +258,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
       if (residual_base != nullptr) t.out.residual = residual_base + row * args.residual->row_stride + column * kLanes;
       fns[pixels - 1](t);
       if constexpr (kFloats) {
-        t.ahead = next > 0 && next < kMostAhead ? next : kPrefetch;
+        t.ahead = tile == run.begin && next > 0 && next < kMostAhead ? next : kPrefetch;
         const int64_t stored = int64_t{row} * rows.width + column;
         if (tile == run.begin) raw = stored;
         if (epilogue.clamp_only || (stored + pixels < raw + kActivatedPixels && tile + 1 < tile_end)) continue;
