@@ -45,16 +45,35 @@ RSKIP_INLINE V times_power_of_two(V p, V, V shifted) {
   return p * scale_a * scale_b;
 }
 
+// The same for n from -152 to 0, in fewer steps; `shifted` is kRoundingMagic - 64 - n. The first result is a normal number.
+template <class V>
+RSKIP_INLINE V times_small_power(V p, V, V shifted) {
+  return from_bits(sub_bits(bits(p), shift_left<23>(bits(shifted)))) * splat<V>(0x1p-64f);
+}
+
+// e^t without its power of two, 2^n.
+template <class V>
+RSKIP_INLINE V exp_mantissa(V t, V n) {
+  V r = fma(n, splat<V>(-0.693359375f), t);
+  r = fma(n, splat<V>(2.12194440e-4f), r);
+  return polynomial(r, 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f);
+}
+
 // e^t for t from -105 to 89: beyond, the result is 0 or infinity. Largest error about 1 ulp, subnormal results included (no flush
 // to zero).
 template <class V>
 RSKIP_INLINE V exp_within_bounds(V t) {
   const V shifted = fma(t, splat<V>(1.44269504f), splat<V>(kRoundingMagic));
   const V n = shifted - splat<V>(kRoundingMagic);
-  V r = fma(n, splat<V>(-0.693359375f), t);
-  r = fma(n, splat<V>(2.12194440e-4f), r);
-  const V p = polynomial(r, 1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f);
-  return times_power_of_two(p, n, shifted);
+  return times_power_of_two(exp_mantissa(t, n), n, shifted);
+}
+// The same bits for t from -105 to 0. Of NaN, anything.
+template <class V>
+RSKIP_INLINE V exp_within_negative_bounds(V t) {
+  const V magic = splat<V>(kRoundingMagic - 64);
+  const V shifted = fma(t, splat<V>(-1.44269504f), magic);
+  const V n = magic - shifted;
+  return times_small_power(exp_mantissa(t, n), n, shifted);
 }
 template <class V>
 RSKIP_INLINE V exp(V x) {
@@ -108,11 +127,24 @@ RSKIP_INLINE V select_by_sign(V x, V a, V b) {
   return select(less(x, splat<V>(0.0f)), a, b);
 }
 
-// 1 / (1 + e^-x), for negative x as e^x / (1 + e^x), which keeps tiny results.
+// 1 / (1 + e^-x), for negative x as e^x / (1 + e^x), which keeps tiny results; e = e^-|x|.
+template <class V>
+RSKIP_INLINE V sigmoid_of(V x, V e) {
+  return select_by_sign(x, e, splat<V>(1.0f)) / (splat<V>(1.0f) + e);
+}
+// -|x|, but at least -105.
+template <class V>
+RSKIP_INLINE V bounded_negative(V x) {
+  return max(splat<V>(-105.0f), from_bits(or_bits(bits(x), bits(splat<V>(-0.0f)))));
+}
 template <class V>
 RSKIP_INLINE V sigmoid(V x) {
-  const V e = exp_within_bounds(max(splat<V>(-105.0f), from_bits(or_bits(bits(x), bits(splat<V>(-0.0f))))));
-  return select_by_sign(x, e, splat<V>(1.0f)) / (splat<V>(1.0f) + e);
+  return sigmoid_of(x, exp_within_bounds(bounded_negative(x)));
+}
+// x sigmoid(x); of NaN, the factor x is one.
+template <class V>
+RSKIP_INLINE V silu(V x) {
+  return x * sigmoid_of(x, exp_within_negative_bounds(bounded_negative(x)));
 }
 
 template <class V>
@@ -247,7 +279,7 @@ V activate(V x, const Activation& act) {
     case ActivationKind::kHardSwish:
       return hard_swish(x);
     case ActivationKind::kSilu:
-      return x * sigmoid(x);
+      return silu(x);
     case ActivationKind::kTanh:
       return tanh(x);
     case ActivationKind::kErf:

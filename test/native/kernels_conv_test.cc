@@ -46,6 +46,20 @@ TEST(DirectConv, Epilogues) {
   }
   direct().channels(16, 16).map(4, 5).kernel(1).bias(false).residual().check();
 }
+TEST(DirectConv, HalvesOfBlocks) {
+  for (int out : {8, 9, 23, 24, 40}) {
+    direct().channels(18, out).map(4, 14).kernel(1).check();
+    direct().channels(18, out).map(3, 28).kernel(1).in_place().act(kRelu).output_halo(1).check();
+  }
+}
+// More pixels than are activated at a time.
+TEST(DirectConv, ActivationsOfLongRows) {
+  const Activation sigmoid{ActivationKind::kSigmoid, 0, 0};
+  direct().channels(18, 35).map(11, 15).kernel(1).act(sigmoid).check();
+  direct().channels(18, 35).map(11, 15).kernel(1).act(sigmoid).output_halo(1).check();
+  direct().channels(18, 24).map(3, 150).kernel(3).pad(1).act(sigmoid).check();
+  ConvTester().channels(20, 20).groups(20).map(21, 7).kernel(3).pad(1).act(sigmoid).output_halo(1).check();
+}
 TEST(DirectConv, HalosOfNeighbours) {
   direct().channels(32, 32).map(7, 7).kernel(1).output_halo(1).in_place().act(kRelu).check();
   direct().channels(32, 32).map(7, 7).kernel(1).residual().act(kRelu).check();

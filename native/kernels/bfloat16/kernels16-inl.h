@@ -18,7 +18,7 @@ template <int P, int N>
   const uint32_t mode = begin_sums(acc);
   Strides16::each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
     tile_sum<P, N, stride()>(acc, t.x, t.stride, reinterpret_cast<const Pair*>(t.w), t.w_block, *t.walk,
-                             FetchOwn());
+                             FetchOwn{t.ahead});
   });
   end_sums(acc, mode);
   tile_store(acc, t.out, *t.epilogue);
@@ -38,7 +38,7 @@ inline constexpr ConvTileRow kConvTiles16[] = {
 
 struct Tiles16 : FloatTiles {
   static constexpr int pixels(ptrdiff_t stride) { return Strides16::pixels(stride, kTilePixels); }
-  static const TileFn* tiles(int n) { return kConvTiles16[n - 1].fn; }
+  static const TileFn* tiles(int n, int) { return kConvTiles16[n - 1].fn; }
 };
 
 // The input of output rows [0, rows), which begins at x0, as `window` describes it.
@@ -194,7 +194,7 @@ inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
   for (int group = begin; group < end; ++group) {
     const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, channel_blocks(p.n) - b);
     const int lanes = std::min(kLanes, p.n - (b + blocks - 1) * kLanes);
-    const ConvTileFn* const fns = Tiles16::tiles(blocks);
+    const ConvTileFn* const fns = Tiles16::tiles(blocks, lanes);
     t.w = p.weights + b * t.w_block;
     t.bias = p.bias == nullptr ? kNoBias : p.bias + b * kLanes;
     for (int tile = 0; tile < tiles.chunks; ++tile) {

@@ -14,6 +14,7 @@ struct ConvTile {
   ptrdiff_t stride;
   const float* w;
   ptrdiff_t w_block;
+  ptrdiff_t ahead = FetchOwn::kAhead;  // of w: weights that are asked for, in floats
   const float* bias;
   const Walk* walk;
   TileOutput out;
@@ -46,12 +47,13 @@ struct OneStride {
 // On planar and on blocked input.
 using FloatStrides = Strides<1, 2, kLanes, 2 * kLanes>;
 
-template <int P, int N, class S>
+// kHalf: of the last block, only the first eight channels are in use.
+template <int P, int N, class S, bool kHalf = false>
 [[gnu::noinline]] void conv_tile(const ConvTile& t) {
   Vec acc[P][N];
   tile_bias(acc, t.bias);
   S::template each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
-    tile_sum<P, N, stride()>(acc, t.x, t.stride, t.w, t.w_block, *t.walk, FetchOwn());
+    tile_sum<P, N, stride(), kHalf>(acc, t.x, t.stride, t.w, t.w_block, *t.walk, FetchOwn{t.ahead});
   });
   tile_store(acc, t.out, *t.epilogue);
 }
@@ -71,7 +73,7 @@ inline constexpr ConvTileRow kConvTiles[] = {
 #endif
 };
 
-// Rows of pixels as the tiles see them. A 1x1 convolution without halo is one long row.
+// Rows of pixels as the tiles see them. A 1x1 convolution between maps without halo is one long row.
 struct ConvRows {
   int rows, width;
   ptrdiff_t x_row, pixel;  // floats between rows and pixels of x under neighbouring outputs
@@ -146,7 +148,8 @@ struct FloatTiles {
   static bool leaves_rows_out(const ConvArgs&) { return false; }
   static Epilogue epilogue_of(const ConvArgs& args) { return RSKIP_ISA::epilogue_of(args.act); }
   static void set_block(ConvTile& t, const PackedConv& conv, int b) { t.bias = conv.bias.data() + b * kLanes; }
-  static const TileFn* tiles(int n) { return kConvTiles<FloatStrides>[n - 1].fn; }
+  // For n blocks, of the last of which `lanes` are in use.
+  static const TileFn* tiles(int n, int) { return kConvTiles<FloatStrides>[n - 1].fn; }
 };
 
 // The taps of windows along one axis, of which the first begins at `first` and the last `reach` behind it, that are inside
@@ -180,6 +183,9 @@ void leave_rows_out(const ConvShape& s, int row, ptrdiff_t tap, Walk& walk, Tile
   t.x += top * walk.s0;
   t.w += top * s.kernel_w * tap;
 }
+
+// Fewer floats of weights than this are asked for while those of the group of blocks before are in use: a second-level cache holds both.
+inline constexpr ptrdiff_t kMostAhead = (256 << 10) / sizeof(float);
 
 // Runs part of the tiles of a convolution whose taps start at x0 for output (0, 0). Strides are in elements.
 template <class Tiles>
@@ -227,7 +233,10 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     t.w = w;
     t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
     Tiles::set_block(t, conv, b);
-    const auto* fns = Tiles::tiles(n);
+    const auto* fns = Tiles::tiles(n, std::min(kLanes, y.channels - (b + n - 1) * kLanes));
+    // The second tile finds its weights in the cache, and asks for those of the next group.
+    [[maybe_unused]] const ptrdiff_t next = b + n < blocks ? conv.blocks[b + n].offset - block.offset : 0;
+    if constexpr (kFloats) t.ahead = FetchOwn::kAhead;
     const Element* x = x0 + block.first_block * x_block;
     Element* y_base = y.data + b * y.block_stride;
     const Element* residual_base = args.residual == nullptr ? nullptr : args.residual->data + b * t.out.residual_block;
@@ -249,6 +258,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
       if (residual_base != nullptr) t.out.residual = residual_base + row * args.residual->row_stride + column * kLanes;
       fns[pixels - 1](t);
       if constexpr (kFloats) {
+        t.ahead = tile == run.begin && next > 0 && next < kMostAhead ? next : FetchOwn::kAhead;
         const int64_t stored = int64_t{row} * rows.width + column;
         if (tile == run.begin) raw = stored;
         if (epilogue.clamp_only || (stored + pixels < raw + kActivatedPixels && tile + 1 < tile_end)) continue;

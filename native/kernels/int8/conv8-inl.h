@@ -67,7 +67,7 @@ struct Tiles8 {
     t.bias = bias_of(conv.bias) + b * kLanes;
     t.scale = conv.scale.data() + b * kLanes;
   }
-  static const TileFn* tiles(int n) { return kConvTiles8[n - 1].fn; }
+  static const TileFn* tiles(int n, int) { return kConvTiles8[n - 1].fn; }
 };
 
 }  // namespace rskip::RSKIP_ISA

@@ -22,9 +22,22 @@ namespace {
 
 KernelTable from_register;
 
+using Stride = avx512memory::OneStride<kLanes>;
+
+// Of whole tiles only.
+template <int N>
+constexpr avx512memory::ConvTileRow with_half_tile() {
+  avx512memory::ConvTileRow row = avx512memory::kConvTiles<Stride>[N - 1];
+  row.fn[avx512memory::kTilePixels - 1] = avx512memory::conv_tile<avx512memory::kTilePixels, N, Stride, true>;
+  return row;
+}
+constexpr avx512memory::ConvTileRow kHalfTiles[] = {with_half_tile<1>(), with_half_tile<2>()};
+
 // With a stride of 1, on blocked input.
 struct CommonTiles : avx512memory::FloatTiles {
-  static const TileFn* tiles(int n) { return avx512memory::kConvTiles<avx512memory::OneStride<kLanes>>[n - 1].fn; }
+  static const TileFn* tiles(int n, int lanes) {
+    return (2 * lanes <= kLanes ? kHalfTiles[n - 1] : avx512memory::kConvTiles<Stride>[n - 1]).fn;
+  }
 };
 
 void conv(const ConvArgs& args, int part, int parts) {

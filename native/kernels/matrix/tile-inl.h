@@ -33,9 +33,10 @@ RSKIP_INLINE Vec load_weights(const uint16_t* w) { return load_bfloat16(w); }
 // Its own, some steps ahead.
 struct FetchOwn {
   static constexpr ptrdiff_t kAhead = 64 * kLanes;
+  ptrdiff_t ahead = kAhead;
   template <class W>
   const W* at(const W* w, ptrdiff_t w_block, int n) const {
-    return w + n * w_block + kAhead;
+    return w + n * w_block + ahead;
   }
 };
 // At distances that are known at run time. A tile whose weights an earlier one has just read asks for those of a later one: memory would
@@ -48,14 +49,18 @@ struct FetchAhead {
   }
 };
 
-template <int P, int N, int kStride, class W, class Fetch>
+template <int P, int N, int kStride, bool kHalf = false, class W, class Fetch>
 RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block, Fetch fetch) {
   decltype(load_weights(w)) weight[N];
   RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
     weight[n] = load_weights(w + n * w_block);
     __builtin_prefetch(fetch.at(w, w_block, n), 0, 2);
   }
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) add_products(acc[p], x + p * pixel_stride<kStride>(stride), weight);
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+    const float* const factor = x + p * pixel_stride<kStride>(stride);
+    if constexpr (kHalf) add_half_products(acc[p], factor, weight);
+    else add_products(acc[p], factor, weight);
+  }
 }
 
 // The next float of pixels that lie closer together than a block of channels. Neighbouring steps read some of the same
@@ -71,7 +76,7 @@ RSKIP_INLINE const float* next_of_overlapping(const float* x) {
 }
 
 // acc += x * w. Weights, floats, bfloat16 or pairs of them, are read in sequence; those of output block n lie w_block of them after block n - 1.
-template <int P, int N, int kStride, class W, class Fetch>
+template <int P, int N, int kStride, bool kHalf = false, class W, class Fetch>
 RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, const W* w, ptrdiff_t w_block, const Walk& walk,
                            Fetch fetch) {
   for (int i0 = 0; i0 < walk.n0; ++i0, x += walk.s0) {
@@ -86,25 +91,25 @@ RSKIP_INLINE void tile_sum(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, c
         int i = inner;
         if constexpr (kStride != 0 && kStride < kLanes) {
           for (; i >= 3; i -= 3, w += 3 * kLanes) {
-            tile_step<P, N, kStride>(acc, xi, stride, w, w_block, fetch);
+            tile_step<P, N, kStride, kHalf>(acc, xi, stride, w, w_block, FetchOwn());
             xi = next_of_overlapping<P * N>(xi);
-            tile_step<P, N, kStride>(acc, xi, stride, w + kLanes, w_block, fetch);
+            tile_step<P, N, kStride, kHalf>(acc, xi, stride, w + kLanes, w_block, FetchOwn());
             xi = next_of_overlapping<P * N>(xi);
-            tile_step<P, N, kStride>(acc, xi, stride, w + 2 * kLanes, w_block, fetch);
+            tile_step<P, N, kStride, kHalf>(acc, xi, stride, w + 2 * kLanes, w_block, FetchOwn());
             xi = next_of_overlapping<P * N>(xi);
           }
           for (; i > 0; --i, xi = next_of_overlapping<P * N>(xi), w += kLanes) {
-            tile_step<P, N, kStride>(acc, xi, stride, w, w_block, fetch);
+            tile_step<P, N, kStride, kHalf>(acc, xi, stride, w, w_block, FetchOwn());
           }
           continue;
         }
         for (; i >= 4; i -= 4, xi += 4, w += 4 * kLanes) {
-          tile_step<P, N, kStride>(acc, xi, stride, w, w_block, fetch);
-          tile_step<P, N, kStride>(acc, xi + 1, stride, w + kLanes, w_block, fetch);
-          tile_step<P, N, kStride>(acc, xi + 2, stride, w + 2 * kLanes, w_block, fetch);
-          tile_step<P, N, kStride>(acc, xi + 3, stride, w + 3 * kLanes, w_block, fetch);
+          tile_step<P, N, kStride, kHalf>(acc, xi, stride, w, w_block, fetch);
+          tile_step<P, N, kStride, kHalf>(acc, xi + 1, stride, w + kLanes, w_block, fetch);
+          tile_step<P, N, kStride, kHalf>(acc, xi + 2, stride, w + 2 * kLanes, w_block, fetch);
+          tile_step<P, N, kStride, kHalf>(acc, xi + 3, stride, w + 3 * kLanes, w_block, fetch);
         }
-        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride>(acc, xi, stride, w, w_block, fetch);
+        for (; i > 0; --i, ++xi, w += kLanes) tile_step<P, N, kStride, kHalf>(acc, xi, stride, w, w_block, fetch);
       }
       if (walk.leaves_out) w += walk.between * step;
     }

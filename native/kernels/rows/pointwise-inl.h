@@ -130,7 +130,7 @@ void unary_span(const float* x, float* y, size_t n, Activation act) {
   // The usual ones behind convolutions and matrix products apart: their constants then stay in registers.
   switch (act.kind) {
     case ActivationKind::kSilu:
-      map([](Vec v) __attribute__((always_inline)) { return v * sigmoid(v); });
+      map([](Vec v) __attribute__((always_inline)) { return silu(v); });
       break;
     case ActivationKind::kGelu:
       map([](Vec v) __attribute__((always_inline)) { return gelu(v); });
