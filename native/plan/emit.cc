@@ -175,7 +175,9 @@ class Emission {
   void find_join() {
     Plan& plan = *plan_;
     int64_t gain = 0;
-    for (const Code& code : plan.code) gain = saturating_add(gain, code.kind == Code::Kind::kRun ? code.instruction->joint_gain() : 0);
+    for (const Code& code : plan.code) {
+      if (code.kind == Code::Kind::kRun) gain = saturating_add(gain, code.instruction->joint_gain());
+    }
     if (gain == 0 || gain < plan.cost / kLeastJointShare) return;
     for (Code& code : plan.code) {
       if (code.kind != Code::Kind::kRun || code.instruction->joint_gain() == 0) continue;

@@ -45,7 +45,9 @@ class Gemm final : public Instruction {
     if (o_.bfloat16 || o_.gemm->weights.size() == 0 || o_.m >= kManyRows || weights < kFewWeights) return 0;
     return saturating_product({weights, kManyRows - o_.m}) / 2;
   }
-  size_t joint_scratch_bytes() const override { return static_cast<size_t>(o_.m) * (row_floats(o_.k) + row_floats(o_.n)) * sizeof(float); }
+  size_t joint_scratch_bytes() const override {
+    return static_cast<size_t>(o_.m) * (row_floats(o_.k) + row_floats(o_.n)) * sizeof(float);
+  }
 
  private:
   // With room for what makes a matrix begin at a whole vector.
@@ -77,18 +79,25 @@ class Gemm final : public Instruction {
     float* const a = reinterpret_cast<float*>(workspace.scratch.data());
     float* const y = a + frames.size() * m * row_floats(o_.k);
     const auto each_row = [&](const auto& copy) {
-      for (size_t i = 0; i < frames.size() * m; ++i) copy(*frames[i / m], y + i * n + first, i % m * n + first, (last - first) * sizeof(float));
+      const size_t bytes = (last - first) * sizeof(float);
+      for (size_t i = 0; i < frames.size() * m; ++i) copy(*frames[i / m], y + i * n + first, i % m * n + first, bytes);
     };
-    for (size_t i = 0; i < frames.size(); ++i) std::memcpy(a + i * m * k, frames[i]->at<float>(o_.a), m * k * sizeof(float));
+    for (size_t i = 0; i < frames.size(); ++i) {
+      std::memcpy(a + i * m * k, frames[i]->at<float>(o_.a), m * k * sizeof(float));
+    }
     GemmArgs args = this->args(nullptr, static_cast<int>(frames.size() * m));
     args.a = a;
     args.y = y;
     if (o_.has_residual) {
       args.residual = y;
-      each_row([&](Frame& frame, float* row, size_t at, size_t bytes) { std::memcpy(row, frame.at<float>(o_.residual) + at, bytes); });
+      each_row([&](Frame& frame, float* row, size_t at, size_t bytes) {
+        std::memcpy(row, frame.at<float>(o_.residual) + at, bytes);
+      });
     }
     kernel_(args, part, parts);
-    each_row([&](Frame& frame, const float* row, size_t at, size_t bytes) { std::memcpy(frame.at<float>(o_.y) + at, row, bytes); });
+    each_row([&](Frame& frame, const float* row, size_t at, size_t bytes) {
+      std::memcpy(frame.at<float>(o_.y) + at, row, bytes);
+    });
   }
 
   const GemmOperands o_;

@@ -115,7 +115,9 @@ class ProgramRun final : public Job {
     for (size_t item = first; item < end; ++item) {
       frames.push_back(frame_of(item, workspace));
       runs.push_back({.frame = frames.back().get(), .item = context_of(item)});
-      if (end - first > 1) runs.back().arena = reinterpret_cast<char*>(workspace.arena.data()) + plan_->arena_bytes + (item - first) * plan_->joined_bytes;
+      if (end - first == 1) break;
+      char* const own = reinterpret_cast<char*>(workspace.arena.data()) + plan_->arena_bytes;
+      runs.back().arena = own + (item - first) * plan_->joined_bytes;
     }
     execute(*plan_, runs, workspace, team);
     for (const ItemRun& run : runs) {
@@ -246,7 +248,8 @@ void CompiledProgram::check(const RunRequest& request) const {
   }
 }
 
-std::shared_ptr<ProgramRun> CompiledProgram::begin(RunRequest request, int max_workers, std::function<void(const RunResult&)> done) {
+std::shared_ptr<ProgramRun> CompiledProgram::begin(RunRequest request, int max_workers,
+                                                   std::function<void(const RunResult&)> done) {
   check(request);
   const Groups groups(*plan_, request.items, engine_.threads(), !request.states.empty(), engine_.limits_);
   return std::make_shared<ProgramRun>(*this, std::move(request), groups, max_workers, std::move(done));
