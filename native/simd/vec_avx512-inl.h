@@ -85,7 +85,14 @@ RSKIP_INLINE void add_half_products(Vec (&sum)[N], const float* x, const Vec (&f
   RSKIP_UNROLL(4) for (int n = 0; n + 1 < N; ++n) {
     __asm__("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(sum[n].v) : "m"(*x), "v"(factor[n].v));
   }
-  __asm__("vfmadd231ps %1%{1to8%}, %t2, %t0" : "+v"(sum[N - 1].v) : "m"(*x), "v"(factor[N - 1].v));
+  Vec& last = sum[N - 1];
+#ifdef __clang__
+  // It has no 256-bit names for the upper registers in assembly, but knows that the instruction clears the upper half.
+  const __m256 product = _mm256_fmadd_ps(_mm256_set1_ps(*x), _mm512_castps512_ps256(factor[N - 1].v), _mm512_castps512_ps256(last.v));
+  last.v = _mm512_zextps256_ps512(product);
+#else
+  __asm__("vfmadd231ps %1%{1to8%}, %t2, %t0" : "+v"(last.v) : "m"(*x), "v"(factor[N - 1].v));
+#endif
 }
 #endif
 
