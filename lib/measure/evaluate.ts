@@ -140,7 +140,7 @@ export async function evaluate(
   const classifier = new TimedClassifier(opened);
   try {
     if (rest.original !== undefined) await classifier.compareWith(rest.original, rest);
-    return await measure(classifier, source, own, work, rest.original !== undefined);
+    return await measure(classifier, source, own, work);
   } finally {
     await classifier.release();
   }
@@ -151,12 +151,11 @@ async function measure(
   data: Data,
   options: Pick<EvaluateOptions, keyof typeof ownShape>,
   work: Work,
-  hasOriginal: boolean,
 ): Promise<Evaluation> {
   const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
   const { promise, original } = classifier.session.policy;
   checkLoss(promise, options);
-  const promised = hasOriginal || original === undefined;
+  const promised = classifier.hasOriginal || original === undefined;
   if (!promised) {
     work.note(
       `the promise is about the answers of the network with SHA-256 ${original}; give it as the option original, ` +

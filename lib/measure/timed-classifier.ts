@@ -63,6 +63,10 @@ export class TimedClassifier {
     this.#original = await InferenceSession.create(original, { backend, isa, threads, policy: 'full' });
   }
 
+  get hasOriginal(): boolean {
+    return this.#original !== undefined;
+  }
+
   get name(): string {
     return this.model.name;
   }
