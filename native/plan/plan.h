@@ -81,7 +81,7 @@ struct Plan {
   size_t arena_bytes = 0;
   size_t scratch_bytes = 0;
   // Items of a batch that go on together, if that saves time: each walks to code `join` in turn, in one arena, and leaves it
-  // with its `join_live` in the first `joined_bytes` of an arena of its own. No item comes by `join` without stopping there.
+  // with its `join_live` in the first `joined_bytes` of an arena of its own. No item passes `join` without stopping there.
   int32_t join = -1;  // or never
   std::vector<ArenaSpan> join_live;
   size_t joined_bytes = 0;

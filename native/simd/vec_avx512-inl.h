@@ -87,7 +87,7 @@ RSKIP_INLINE void add_half_products(Vec (&sum)[N], const float* x, const Vec (&f
   }
   Vec& last = sum[N - 1];
 #ifdef __clang__
-  // It has no 256-bit names for the upper registers in assembly, but knows that the instruction clears the upper half.
+  // Clang has no 256-bit names for the upper registers in assembly, but knows that the instruction clears the upper half.
   const __m256 product = _mm256_fmadd_ps(_mm256_set1_ps(*x), _mm512_castps512_ps256(factor[N - 1].v), _mm512_castps512_ps256(last.v));
   last.v = _mm512_zextps256_ps512(product);
 #else

@@ -15,7 +15,7 @@ const { abs, max, round, sqrt } = Math;
 /** Decoupled weight decay (Loshchilov and Hutter 2019), per step and unit of the rate. */
 const DECAY = 1e-2;
 
-/** Largest byte, and how many standard deviations it stands for. */
+/** Largest byte, and how many standard deviations it represents. */
 const [BYTE, REACH] = [127, 6];
 /** What is left of the largest number after a step. */
 const FADING = 0.999;

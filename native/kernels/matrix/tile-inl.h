@@ -27,10 +27,11 @@ RSKIP_INLINE ptrdiff_t pixel_stride(ptrdiff_t runtime) {
 RSKIP_INLINE Vec load_weights(const float* w) { return load(w); }
 RSKIP_INLINE Vec load_weights(const uint16_t* w) { return load_bfloat16(w); }
 
-// Which weights a tile asks for while it reads its own. In a network most come from memory, which the processor's own prefetchers,
-// as they stop at every page, don't keep up with. They are asked for into the second-level cache alone: from there the
+// Weights that a tile prefetches while it reads its own. In a network most come from memory, and the processor's own prefetchers don't
+// keep up with that, since they stop at every page. Weights are prefetched into the second-level cache alone: from there the processor's
 // prefetchers do keep up, and the first level is small.
-// Its own, some steps ahead.
+
+// The tile's own weights, some steps ahead.
 struct FetchOwn {
   static constexpr ptrdiff_t kAhead = 64 * kLanes;
   ptrdiff_t ahead = kAhead;
@@ -39,8 +40,8 @@ struct FetchOwn {
     return w + n * w_block + ahead;
   }
 };
-// At distances that are known at run time. A tile whose weights an earlier one has just read asks for those of a later one: memory would
-// otherwise be idle.
+// Weights at distances that are known at run time. A tile whose weights an earlier one has just read prefetches those of a later one: memory
+// would otherwise be idle.
 struct FetchAhead {
   ptrdiff_t first = 0, step = 0;
   template <class W>
