@@ -1,4 +1,5 @@
 /** Converts the results of a run into records of the audit log. */
+import { isReduced } from '../model/program/program.js';
 import { widenFloat16 } from '../numeric/float16.js';
 import type { ItemRequest, RunContext, RunEvent } from '../skip/observer.js';
 import { type Meaning, topClasses } from '../skip/scores.js';
@@ -78,7 +79,7 @@ export function headerOf(
     backend,
     isa,
     threads,
-    ...(precision === 'bfloat16' && { precision }),
+    ...(isReduced(precision) && { precision }),
     inputs,
     sample,
     labels: labels ? [...labels] : null,

@@ -5,6 +5,7 @@
  * inserted line is found. In logs of schema 1, links are the first 16 of its 64 digits.
  */
 import { z } from 'zod';
+import { PRECISIONS } from '../model/program/program.js';
 import { late } from '../util/late.js';
 import { expectation, problemsOf } from '../util/validation.js';
 import { sha256 } from './hash.js';
@@ -54,7 +55,11 @@ const headerSchema = late(() =>
     backend: z.enum(['native', 'reference']),
     isa: z.string(),
     threads: z.int().min(1),
-    precision: z.literal('bfloat16').optional().meta({ description: 'Left out for float32.' }),
+    precision: z
+      .enum(PRECISIONS)
+      .exclude(['float32'])
+      .optional()
+      .meta({ description: 'Left out for float32.' }),
     inputs: z.enum(['hash', 'none', 'store']),
     sample: z.number().min(0).max(1),
     labels: z.array(z.string()).nullable(),

@@ -1,5 +1,6 @@
 /** What native/addon exports, and its errors as those of this library. */
 import { ERROR_CODES, type ErrorCode, ResidualSkipError } from '../errors.js';
+import type { Precision } from '../model/program/program.js';
 import type { AuditLines } from '../skip/observer.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { loadBinding } from './binding.js';
@@ -10,8 +11,8 @@ export interface NativeInfo {
   readonly best: string;
   /** Threads that the process's CPU affinity and quota allow. */
   readonly threads: number;
-  /** Whether the processor has instructions for products of bfloat16. */
-  readonly bfloat16: boolean;
+  /** The precision that the processor has the fastest products for. */
+  readonly fastestPrecision: Precision;
   /** Fused multiply-adds that one core reaches with `isa`, in GFLOP/s, measured within a few milliseconds. */
   peakGflops(isa: string): number;
 }
@@ -55,7 +56,8 @@ export type CompileArguments = [
   ids: Int32Array,
   /** Filled with weights packed and all of them. */
   progress: Int32Array | undefined,
-  bfloat16: boolean,
+  /** Its index in PRECISIONS. */
+  precision: number,
   /** For each constant the descriptor of a file and the offset there, from which one without memory is read; -1 for none. */
   places: Float64Array | undefined,
 ];

@@ -1,5 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import { NONE, type OpName, type Program } from '../model/program/program.js';
+import { NONE, type OpName, PRECISIONS, type Program } from '../model/program/program.js';
 import type { AuditLines } from '../skip/observer.js';
 import { forget, recalled, sourceOf, type WeightFile } from '../tensor/recall.js';
 import {
@@ -54,7 +54,7 @@ function compileArguments(program: Program, progress?: Int32Array): CompileArgum
     places.set([descriptor, source.offset], 2 * i);
     return WITHOUT_MEMORY;
   });
-  return [words, kept, ids, progress, program.precision === 'bfloat16', places];
+  return [words, kept, ids, progress, PRECISIONS.indexOf(program.precision ?? 'float32'), places];
 }
 
 /**

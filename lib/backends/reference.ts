@@ -4,6 +4,7 @@ import { activate, type KernelTensor, runStep } from '../kernels/index.js';
 import {
   type Block,
   type Gate,
+  isReduced,
   NONE,
   type Program,
   type Step,
@@ -30,7 +31,7 @@ export class ReferenceBackend implements Backend {
   }
 
   compileSync(program: Program): CompiledProgram {
-    if (program.precision === 'bfloat16') {
+    if (isReduced(program.precision)) {
       throw new ResidualSkipError(
         'INVALID_ARGUMENT',
         "precision: the reference backend computes in float32 alone; choose the backend 'native', or the precision 'float32'",

@@ -10,7 +10,7 @@ import { Work, workShape } from '../classify/work.js';
 import { encodeThumbnail } from '../data/image.js';
 import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
-import { inPrecision, type Program } from '../model/program/program.js';
+import { inPrecision, isReduced, type Program } from '../model/program/program.js';
 import { Tail } from '../session/tail.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import { isVectorMetric, type Promised } from '../skip/promise.js';
@@ -101,7 +101,7 @@ export async function calibrate(
       const inFloat = programsOf(loaded, opened, read.typical);
       const programs = inFloat.map((program) => inPrecision(program, own.precision));
       const given = await itemOptions(opened, read, asked, promised!, programs, work, unusable, staged);
-      const original = own.precision === 'bfloat16' && { program: inFloat, sha256: loaded.sha256 };
+      const original = isReduced(own.precision) && { program: inFloat, sha256: loaded.sha256 };
       const prepared = { ...given, original: given.original ?? (original || undefined) };
       const count = own.dryRun ? undefined : counting(work);
       const result = await calibrateItems(backend, programs, loaded.sha256, read.items, prepared, count);

@@ -192,7 +192,7 @@ const inputShape = {
   precision: flagged(
     z.enum(PRECISIONS).optional(),
     '--precision <name>',
-    'precision that the policy is for: float32 or bfloat16; the promise is about the answers in float32 (default: float32)',
+    'precision that the policy is for: float32, bfloat16 or bfloat16-amx; the promise is about the answers in float32 (default: float32)',
   ),
   /**
    * Folder for intermediate results, created if it doesn't exist. If a calibration is killed, the next call with the same

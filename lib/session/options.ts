@@ -56,7 +56,7 @@ export interface SessionOptions extends IgnoredSessionOptions {
   isa?: Isa | undefined;
   /**
    * What convolutions and matrix products with constants multiply: float32, or bfloat16, which is faster where the processor has
-   * instructions for it and changes some answers; see docs/bfloat16.md. By default that of the policy, or else float32. Layers in 8 bits
+   * instructions for it (`bfloat16-amx` on Intel's with AMX, `bfloat16` on AMD's) and changes some answers; see docs/bfloat16.md. By default that of the policy, or else float32. Layers in 8 bits
    * stay as they are.
    */
   precision?: Precision | undefined;

@@ -11,6 +11,7 @@ import { readJson } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
+import type { ReducedPrecision } from '../model/program/program.js';
 import type { Model } from '../model/read/model.js';
 import { type QuantizeOptions, quantize } from '../quantize/quantize.js';
 import { LoadedFront } from '../session/fronts.js';
@@ -25,7 +26,7 @@ export interface Network {
   bytes(): Promise<Uint8Array>;
   /** Files with weights of it, by their paths beside the ONNX file. */
   readonly external?: ReadonlyMap<string, () => Promise<Uint8Array>>;
-  readonly precision: 'float' | 'bfloat16' | 'int8';
+  readonly precision: 'float' | ReducedPrecision | 'int8';
 }
 
 /** A network that can be put before another. */
@@ -49,11 +50,14 @@ export async function floatNetwork(file: string): Promise<Network> {
 }
 
 /** The same file, which runs in bfloat16. */
-export const inBfloat16 = (network: Network): Network => ({
+export const inBfloat16 = (network: Network, precision: ReducedPrecision): Network => ({
   ...network,
-  name: `${network.name}-bfloat16`,
-  precision: 'bfloat16',
+  name: `${network.name}-${precision}`,
+  precision,
 });
+/** The precision that the network's file runs in, if it isn't float32. */
+export const reducedPrecision = ({ precision }: Network) =>
+  precision === 'float' || precision === 'int8' ? undefined : precision;
 
 /**
  * The network in 8 bits; undefined, with a note, where it can't be made.

@@ -15,7 +15,7 @@ export const speedupShape = {
   ),
   /** Whether 8-bit forms are tried; images only. */
   int8: flagged(z.boolean().default(true), '--no-int8', "don't try 8 bits"),
-  /** Whether the network is tried in bfloat16, where the processor has instructions for it. */
+  /** Whether the network is tried in the form of bfloat16 that the processor has the fastest instructions for, if it has any. */
   bfloat16: flagged(z.boolean().default(true), '--no-bfloat16', "don't try bfloat16"),
   /** Whether exits are fitted, in the network and in fronts; those that a file brings are used anyway. */
   exits: flagged(z.boolean().default(true), '--no-exits', "don't fit exits"),

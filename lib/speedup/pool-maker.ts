@@ -27,6 +27,7 @@ import {
   joinable,
   type Network,
   ownNames,
+  reducedPrecision,
 } from './networks.js';
 import type { SpeedupOptions } from './options.js';
 import { Pool } from './pool.js';
@@ -144,10 +145,12 @@ export class PoolMaker {
   }
 
   /** The network, behind its fronts, which run in its precision. */
-  programsOf({ model, precision }: Network, fronts: readonly LoadedFront[] = []): Programs {
+  programsOf(network: Network, fronts: readonly LoadedFront[] = []): Programs {
     const { opened, read } = this.setup;
-    const programs = programsOf(model, opened, read.typical, fronts);
-    return precision === 'bfloat16' ? programs.map((program) => inPrecision(program, precision)) : programs;
+    const precision = reducedPrecision(network);
+    return programsOf(network.model, opened, read.typical, fronts).map((program) =>
+      inPrecision(program, precision),
+    );
   }
 
   /** Measures a network with all candidates that fit it, and with exits of its own. */
@@ -167,7 +170,7 @@ export class PoolMaker {
     const task = this.#taskOf(plain, network);
     const own = modelExits(plain.main.ownExits).map(({ after }): AnyExit => ({ after }));
     // What bfloat16 rounds off is too little for heads of its own.
-    const name = network.precision === 'bfloat16' ? this.setup.float.name : network.name;
+    const name = reducedPrecision(network) ? this.setup.float.name : network.name;
     const exits =
       own.length > 0
         ? { fitter: undefined, chains: [own] }

@@ -6,6 +6,7 @@ import { exitsOf, type Thresholds } from '../calibrate/order/measure.js';
 import type { Calibration } from '../calibrate/report/result.js';
 import { type Effort, Stopwatch } from '../calibrate/run/latency.js';
 import { ResidualSkipError } from '../errors.js';
+import { isReduced } from '../model/program/program.js';
 import { type FrontSpec, isInside } from '../skip/fronts.js';
 import { NEVER } from '../skip/scores.js';
 import { inTurns } from '../util/slices.js';
@@ -64,9 +65,9 @@ export class Search {
     const inBytes = bytes ? [...bytes.given, ...(bytes.own ? lowerResolutions(bytes.own) : [])] : [];
     const whole = bytes?.own ? [sameNetwork(bytes.own)] : [];
     await maker.add(float, [...inFloat, ...inBytes, ...whole]);
-    const hasInstructions = engine.isa === undefined && nativeInfo().bfloat16;
-    if (bfloat16 && hasInstructions && !maker.isLate())
-      await maker.add(inBfloat16(float), [...inFloat, ...inBytes]);
+    const fastest = engine.isa === undefined ? nativeInfo().fastestPrecision : undefined;
+    if (bfloat16 && isReduced(fastest) && !maker.isLate())
+      await maker.add(inBfloat16(float, fastest), [...inFloat, ...inBytes]);
     if (bytes?.own && !maker.isLate()) await maker.add(bytes.own, inBytes);
     const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
     const pools = maker.made.map(({ pool }) => pool);

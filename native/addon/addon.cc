@@ -45,7 +45,7 @@ struct CompileRequest {
   std::vector<int32_t> words;
   std::vector<Napi::Value> arrays;  // of the constants
   std::vector<ConstantData> constants;
-  bool bfloat16 = false;
+  Precision precision = Precision::kFloat32;
   int32_t* progress = nullptr;
 };
 
@@ -68,7 +68,13 @@ CompileRequest read_compile_request(const Napi::CallbackInfo& info) {
     request.constants.push_back({id[0], static_cast<DType>(id[1]), array.data, array.bytes});
     id += 2;
   }
-  request.bfloat16 = info[4].ToBoolean();
+  if (info.Length() > 4 && !info[4].IsUndefined()) {
+    const int32_t precision = info[4].ToNumber().Int32Value();
+    if (precision < 0 || precision > static_cast<int32_t>(Precision::kBfloat16Amx)) {
+      throw_js(env, EngineError(ErrorCode::kInvalidArgument, "compile: unknown precision"));
+    }
+    request.precision = static_cast<Precision>(precision);
+  }
   if (info.Length() > 5 && !info[5].IsUndefined()) {
     const std::span<const double> places = typed_span<double>(env, info[5], "The places in files");
     if (places.size() != 2 * request.constants.size()) {
@@ -99,7 +105,7 @@ class Compilation final : public Napi::AsyncWorker {
         engine_(std::move(engine)),
         words_(std::move(request.words)),
         constants_(std::move(request.constants)),
-        bfloat16_(request.bfloat16),
+        precision_(request.precision),
         progress_(request.progress),
         pinned_(Napi::Reference<Napi::Value>::New(list_of(env, request.arrays), 1)),
         deferred_(Napi::Promise::Deferred::New(env)) {}
@@ -108,7 +114,7 @@ class Compilation final : public Napi::AsyncWorker {
  private:
   void Execute() override {
     try {
-      program_ = engine_->compile(words_, constants_, bfloat16_, progress_);
+      program_ = engine_->compile(words_, constants_, precision_, progress_);
     } catch (...) {
       error_.emplace(current_error());
     }
@@ -126,7 +132,7 @@ class Compilation final : public Napi::AsyncWorker {
   const std::shared_ptr<Engine> engine_;
   const std::vector<int32_t> words_;
   const std::vector<ConstantData> constants_;
-  const bool bfloat16_;
+  const Precision precision_;
   int32_t* const progress_;
   const Napi::Reference<Napi::Value> pinned_;  // keeps the arrays
   const Napi::Promise::Deferred deferred_;
@@ -136,11 +142,11 @@ class Compilation final : public Napi::AsyncWorker {
 
 // new Engine(threads: 0 for the CPU budget, isa: '' for the best, maxMemory: bytes, 0 for the memory budget)
 // engine.compile(words: Int32Array, constants: TypedArray[], ids: Int32Array of [id, data type] pairs,
-//                progress?: Int32Array of [weights packed, all weights], which it fills as it goes, bfloat16?: boolean,
+//                progress?: Int32Array of [weights packed, all weights], which it fills as it goes, precision?: number,
 //                places?: Float64Array of [file descriptor or -1, offset] pairs: where constants without memory are read):
 //                Promise<Program>.
 // Nobody may write to the arrays, or close the files, until it settles.
-// engine.compileSync(words, constants, ids, undefined, bfloat16?, places?): Program.
+// engine.compileSync(words, constants, ids, undefined, precision?, places?): Program.
 // engine.auditLines(...): Promise<Buffer>, see addon/audit_lines.h.
 // engine.awaitEnd(microseconds): void. Spins until some work has ended, for at most that long, and settles its promise.
 // engine.expectCaller(expected: boolean): void. Whether runSync() of a program will be called soon, maybe again and again.
@@ -197,7 +203,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
     return translated(env, [&]() -> Napi::Value {
       const CompileRequest request = read_compile_request(info);
       const std::shared_ptr<Engine> engine = host_->require_engine();
-      return wrap_program(env, host_, engine->compile(request.words, request.constants, request.bfloat16));
+      return wrap_program(env, host_, engine->compile(request.words, request.constants, request.precision));
     });
   }
 
@@ -247,7 +253,7 @@ Napi::Value peak_gflops(const Napi::CallbackInfo& call) {
   return Napi::Number::New(call.Env(), measure_fma_peak_gflops(table->isa));
 }
 
-// info(): { isas, best, threads, bfloat16, peakGflops(isa) }
+// info(): { isas, best, threads, fastestPrecision, peakGflops(isa) }
 Napi::Value info(const Napi::CallbackInfo& call) {
   const Napi::Env env = call.Env();
   const std::vector<const KernelTable*> tables = available_tables();
@@ -257,7 +263,8 @@ Napi::Value info(const Napi::CallbackInfo& call) {
   out.Set("isas", isas);
   out.Set("best", best_table()->name);
   out.Set("threads", cpu_budget());
-  out.Set("bfloat16", multiplies_bfloat16());
+  constexpr const char* kPrecisions[] = {"float32", "bfloat16", "bfloat16-amx"};
+  out.Set("fastestPrecision", kPrecisions[static_cast<size_t>(fastest_precision())]);
   out.Set("peakGflops", Napi::Function::New(env, peak_gflops, "peakGflops"));
   return out;
 }

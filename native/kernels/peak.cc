@@ -33,12 +33,11 @@ double measure_fma_peak_gflops(Isa isa) { return measure(isa, &KernelTable::fma_
 
 double measure_dot_peak_gops(Isa isa) { return measure(isa, &KernelTable::dot_burst, 2.0 * 4 * kLanes); }
 
-bool multiplies_bfloat16() {
-  const auto is_of = [](Isa isa) {
-    const KernelTable* table = table_for(isa);
-    return table != nullptr && table->conv16 == best_table()->conv16;
-  };
-  return !is_of(Isa::kScalar) && !is_of(Isa::kAvx2);
+Precision fastest_precision() {
+  const KernelTable *best = best_table(), *emulated = table_for(Isa::kAvx2);
+  if (emulated == nullptr) return Precision::kFloat32;
+  if (best->conv16_amx != emulated->conv16_amx) return Precision::kBfloat16Amx;
+  return best->conv16 != emulated->conv16 ? Precision::kBfloat16 : Precision::kFloat32;
 }
 
 }  // namespace rskip

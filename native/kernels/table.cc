@@ -27,7 +27,7 @@ namespace {
 
 #if RSKIP_X86
 struct Cpu {
-  bool avx2 = false, avx512 = false, avxvnni = false, avx512vnni = false, amx = false, avx512bf16 = false;
+  bool avx2 = false, avx512 = false, avxvnni = false, avx512vnni = false, amx = false, avx512bf16 = false, amx_bf16 = false;
   bool halves512 = false;  // runs instructions on 512 bits in two halves
 };
 
@@ -59,10 +59,12 @@ Cpu ask_cpu() {
   cpu.avx512vnni = cpu.avx512 && (c >> 11 & 1);
   const bool matrices = (xcr0 & 0x60000) == 0x60000 && (d >> 24 & 1) && (d >> 25 & 1);
   cpu.amx = cpu.avx512vnni && matrices && may_use_matrices();
+  const bool bf16_matrices = d >> 22 & 1;
   const unsigned subleaves = a;
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) {
     cpu.avxvnni = cpu.avx2 && (a >> 4 & 1);
     cpu.avx512bf16 = cpu.avx512 && (a >> 5 & 1);
+    cpu.amx_bf16 = cpu.amx && cpu.avx512bf16 && bf16_matrices;
   }
   // AMD's alone have this leaf. Bit 3 (FP512) says that the units for floats are 512 bits wide: not on Zen 4.
   if (__get_cpuid(0x8000001a, &a, &b, &c, &d)) cpu.halves512 = (a >> 3 & 1) == 0;
@@ -124,12 +126,20 @@ SetKernels avx512_form() {
   return avx512_kernels;
 }
 
-// Those on bfloat16 of the processors that have dot products of bytes: some of them have products of bfloat16, too.
-SetKernels avx512vnni_form16() {
+// Those on bfloat16 of the processors that have dot products of bytes, or matrices of them: some have products of bfloat16, too.
+bool avx512vnni_kernels16(KernelTable& table) {
+  bool set = avx2_kernels16(table);
 #if RSKIP_X86
-  if (this_cpu().avx512bf16) return avx512bf16_kernels16;
+  if (this_cpu().avx512bf16) set = set && avx512bf16_kernels16(table);
 #endif
-  return avx2_kernels16;
+  return set;
+}
+bool best_kernels16(KernelTable& table) {
+  bool set = avx512vnni_kernels16(table);
+#if RSKIP_X86
+  if (this_cpu().amx_bf16) set = set && amx_kernels16(table);
+#endif
+  return set;
 }
 
 // Null where this build lacks the kernels.
@@ -143,14 +153,14 @@ const KernelTable* make_table(Isa isa, const char* name, SetKernels floats, SetK
 
 // In the order of Isa.
 const std::array<const KernelTable*, 8>& all_tables() {
-  static const SetKernels avx512 = avx512_form(), pairs = avx512vnni_form16();
+  static const SetKernels avx512 = avx512_form();
   static const std::array<const KernelTable*, 8> tables = {
       make_table(Isa::kScalar, "scalar", scalar_kernels, scalar_kernels8, scalar_kernels16),
       make_table(Isa::kAvx2, "avx2", avx2_kernels, avx2_kernels8, avx2_kernels16),
       make_table(Isa::kAvxVnni, "avxvnni", avx2_kernels, avxvnni_kernels8, avx2_kernels16),
       make_table(Isa::kAvx512, "avx512", avx512, avx512_kernels8, avx2_kernels16),
-      make_table(Isa::kAvx512Vnni, "avx512vnni", avx512, avx512vnni_kernels8, pairs),
-      make_table(Isa::kAmx, "amx", avx512, amx_kernels8, pairs),
+      make_table(Isa::kAvx512Vnni, "avx512vnni", avx512, avx512vnni_kernels8, avx512vnni_kernels16),
+      make_table(Isa::kAmx, "amx", avx512, amx_kernels8, best_kernels16),
       make_table(Isa::kNeon, "neon", neon_kernels, neon_kernels8, scalar_kernels16),
       make_table(Isa::kNeonDot, "neondot", neon_kernels, neondot_kernels8, scalar_kernels16),
   };

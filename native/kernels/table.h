@@ -16,8 +16,8 @@ enum class Isa : int32_t { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAmx,
 // Weights of one convolution, packed for one algorithm; the same bytes for every instruction set.
 // Immutable once made; shared by all concurrent runs.
 struct PackedConv;
-// Those of bfloat16 only with `bfloat16`, wherever Winograd doesn't save more multiplications than pairs do.
-ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, bool bfloat16 = false);
+// In bfloat16 those of bfloat16, wherever Winograd doesn't save more multiplications than they do.
+ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, Precision precision = Precision::kFloat32);
 // Whether kWinograd2 and kWinograd4 can compute this convolution at all: 3x3, stride 1, one group.
 bool winograd_applies(const ConvShape& shape);
 // weight is (M, C/groups, kh, kw), bias is (M) or null. Throws std::bad_alloc.
@@ -51,8 +51,8 @@ struct PackedGemm;
 // each k, take a quarter. The sums are the same.
 std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool trans_b, const float* c,
                                             bool single_row = false);
-// The same for gemm16.
-std::shared_ptr<const PackedGemm> pack_gemm16(int k, int n, const float* b, bool trans_b, const float* c);
+// The same for gemm16 or gemm16_amx.
+std::shared_ptr<const PackedGemm> pack_gemm16(int k, int n, const float* b, bool trans_b, const float* c, Precision precision);
 size_t gemm_packed_bytes(const PackedGemm& gemm);
 // Scratch of one worker in gemm, in bytes, 64-byte aligned.
 size_t gemm_scratch_bytes(const PackedGemm& gemm);

@@ -119,8 +119,21 @@ enum class ConvAlgorithm : int32_t {
   kWinograd4,  // F(4x4, 3x3)
   kBfloat16,        // blocked input, products of bfloat16, one group
   kPlanarBfloat16,  // planar input, products of bfloat16
+  // The same two, with sums in the order of AMX.
+  kBfloat16Amx,
+  kPlanarBfloat16Amx,
 };
-constexpr bool is_bfloat16(ConvAlgorithm a) { return a == ConvAlgorithm::kBfloat16 || a == ConvAlgorithm::kPlanarBfloat16; }
-constexpr bool reads_planar(ConvAlgorithm a) { return a == ConvAlgorithm::kPlanar || a == ConvAlgorithm::kPlanarBfloat16; }
+constexpr bool reads_planar(ConvAlgorithm a) {
+  return a == ConvAlgorithm::kPlanar || a == ConvAlgorithm::kPlanarBfloat16 || a == ConvAlgorithm::kPlanarBfloat16Amx;
+}
+
+// What convolutions and products multiply, and in which order they sum it (bfloat16/pack16.h). In the order of PRECISIONS in program.ts.
+enum class Precision : int32_t { kFloat32, kBfloat16, kBfloat16Amx };
+constexpr Precision precision_of(ConvAlgorithm a) {
+  if (a == ConvAlgorithm::kBfloat16 || a == ConvAlgorithm::kPlanarBfloat16) return Precision::kBfloat16;
+  const bool amx = a == ConvAlgorithm::kBfloat16Amx || a == ConvAlgorithm::kPlanarBfloat16Amx;
+  return amx ? Precision::kBfloat16Amx : Precision::kFloat32;
+}
+constexpr bool is_bfloat16(ConvAlgorithm a) { return precision_of(a) != Precision::kFloat32; }
 
 }  // namespace rskip

@@ -65,10 +65,10 @@ bool lower_attention(Lowering& plan, const Step& step) {
     if (id) from.push_back(plan.request(id, Form::kDense));
   }
   const NodeId to = plan.target(step.outputs[0], Form::kDense);
-  plan.compute({.reads = from, .write = to, .make = [=, shape = step.attention, bfloat16 = plan.bfloat16](const Emitter& e) {
+  plan.compute({.reads = from, .write = to, .make = [=, shape = step.attention, precision = plan.precision](const Emitter& e) {
                   AttentionPlaces places{e.place(from[0]), e.place(from[1]), e.place(from[2]), {}, e.place(to)};
                   if (from.size() > 3) places.mask = e.place(from[3]);
-                  return make_attention(e.table(), shape, places, bfloat16);
+                  return make_attention(e.table(), shape, places, precision);
                 }});
   return true;
 }

@@ -99,11 +99,14 @@ std::vector<int64_t> product_offsets(const Ints& a, const Ints& b, const Ints& y
 void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape) {
   const auto operand = [&](size_t i) { return i < step.inputs.size() ? step.inputs[i] : ValueId(); };
   const ValueId b = operand(1), c = operand(2), residual = operand(3);
-  const bool bfloat16 = plan.bfloat16, single_row = !bfloat16 && shape.m == 1;
+  const Precision precision = plan.precision;
+  const bool in_float = precision == Precision::kFloat32, single_row = in_float && shape.m == 1;
   const auto packed = plan.pack<PackedGemm>(
-      {plan.constant_key(b), plan.constant_key(c), kPackedGemm, shape.k, shape.n, shape.trans_b, single_row, bfloat16}, {b, c},
+      {plan.constant_key(b), plan.constant_key(c), kPackedGemm, shape.k, shape.n, shape.trans_b, single_row,
+       static_cast<int64_t>(precision)},
+      {b, c},
       [=](const ConstantReader& read) {
-        if (bfloat16) return pack_gemm16(shape.k, shape.n, read.of<float>(b), shape.trans_b, read.of<float>(c));
+        if (!in_float) return pack_gemm16(shape.k, shape.n, read.of<float>(b), shape.trans_b, read.of<float>(c), precision);
         return pack_gemm(shape.k, shape.n, read.of<float>(b), shape.trans_b, read.of<float>(c), single_row);
       });
   const NodeId from = plan.request(step.inputs[0], Form::kDense);
@@ -125,7 +128,7 @@ void draft_gemm(Lowering& plan, const Step& step, const GemmShape& shape) {
     o.k = shape.k;
     o.n = shape.n;
     o.act = act;
-    o.bfloat16 = bfloat16;
+    o.precision = precision;
     return make_gemm(e.table(), std::move(o));
   };
   plan.compute(std::move(draft));

@@ -34,7 +34,7 @@ bool lower_conv(Lowering& plan, const Step& step) {
     return true;
   }
   const ConvShape shape = conv_shape(x, y, *window, static_cast<int>(step.group));
-  const ConvAlgorithm algorithm = choose_conv_algorithm(shape, plan.bfloat16);
+  const ConvAlgorithm algorithm = choose_conv_algorithm(shape, plan.precision);
   const Halo halo = conv_input_halo(shape, algorithm);
 
   // Weights are packed alike for every height and width, so that all compiled shapes of a model share them.

@@ -25,7 +25,8 @@ bool joins(const ConvDraft& first, const ConvDraft& second) {
 // A residual stream is updated in place. Bands can't do that: a later one still reads what an earlier one overwrites.
 bool joins_third(const ConvDraft& second, const ConvDraft& third) {
   const ConvShape& s = third.shape;
-  const bool direct = third.algorithm == ConvAlgorithm::kDirect || third.algorithm == ConvAlgorithm::kBfloat16;
+  const bool direct = third.algorithm == ConvAlgorithm::kDirect || third.algorithm == ConvAlgorithm::kBfloat16 ||
+                      third.algorithm == ConvAlgorithm::kBfloat16Amx;
   return direct && is_bytes(second) == is_bytes(third) && !second.has_residual && !third.has_residual && s.groups == 1 &&
          s.kernel_h == 1 && s.kernel_w == 1 && s.out_height == s.in_height && s.out_width == s.in_width &&
          s.pad.top == 0 && s.pad.left == 0 && third.images == second.images;

@@ -11,7 +11,12 @@
 namespace rskip {
 
 decltype(KernelTable::conv) conv_kernel(const KernelTable& table, const PackedConv& conv) {
-  return is_bfloat16(conv.algorithm) ? table.conv16 : table.conv;
+  switch (precision_of(conv.algorithm)) {
+    case Precision::kBfloat16: return table.conv16;
+    case Precision::kBfloat16Amx: return table.conv16_amx;
+    case Precision::kFloat32: break;
+  }
+  return table.conv;
 }
 
 InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {
@@ -33,16 +38,16 @@ namespace {
 class Gemm final : public Instruction {
  public:
   Gemm(const KernelTable& table, GemmOperands operands)
-      : o_(std::move(operands)), kernel_(o_.bfloat16 ? table.gemm16 : table.gemm) {}
+      : o_(std::move(operands)), kernel_(kernel_of(table, o_.precision)) {}
   int64_t shareable_work() const override { return saturating_product({o_.m, o_.k, o_.n}); }
   size_t scratch_bytes() const override {
-    return o_.bfloat16 ? gemm16_scratch_bytes(o_.k, o_.m) : gemm_scratch_bytes(*o_.gemm);
+    return is_bfloat16() ? gemm16_scratch_bytes(o_.k, o_.m) : gemm_scratch_bytes(*o_.gemm);
   }
   // With few rows, reading the weights takes longer than multiplying by them.
   int64_t joint_gain() const override {
     constexpr int64_t kManyRows = 18, kFewWeights = int64_t{1} << 16;
     const int64_t weights = int64_t{o_.k} * o_.n;
-    if (o_.bfloat16 || o_.gemm->weights.size() == 0 || o_.m >= kManyRows || weights < kFewWeights) return 0;
+    if (is_bfloat16() || o_.gemm->weights.size() == 0 || o_.m >= kManyRows || weights < kFewWeights) return 0;
     return saturating_product({weights, kManyRows - o_.m}) / 2;
   }
   size_t joint_scratch_bytes() const override {
@@ -50,6 +55,15 @@ class Gemm final : public Instruction {
   }
 
  private:
+  static decltype(KernelTable::gemm) kernel_of(const KernelTable& table, Precision precision) {
+    switch (precision) {
+      case Precision::kBfloat16: return table.gemm16;
+      case Precision::kBfloat16Amx: return table.gemm16_amx;
+      case Precision::kFloat32: break;
+    }
+    return table.gemm;
+  }
+  bool is_bfloat16() const { return o_.precision != Precision::kFloat32; }
   // With room for what makes a matrix begin at a whole vector.
   static size_t row_floats(int n) { return (static_cast<size_t>(n) + kLanes - 1) / kLanes * kLanes; }
 

@@ -52,7 +52,7 @@ struct GemmOperands {
   Place residual;
   int m = 0, k = 0, n = 0;
   Activation act;
-  bool bfloat16 = false;  // packed for gemm16
+  Precision precision = Precision::kFloat32;  // what it is packed for
 };
 InstructionPtr make_gemm(const KernelTable& table, GemmOperands operands);
 
@@ -76,7 +76,7 @@ struct AttentionPlaces {
   std::optional<Place> mask;
   Place y;
 };
-InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places, bool bfloat16);
+InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places, Precision precision);
 
 // `args` carries the window; its views are replaced.
 InstructionPtr make_pool(const KernelTable& table, BlockedOperand x, BlockedOperand y, const PoolArgs& args);

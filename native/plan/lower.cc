@@ -10,9 +10,9 @@
 
 namespace rskip {
 
-DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, bool bfloat16,
+DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, Precision precision,
                  Isa isa) {
-  return Lowering(program, constants, weights, bfloat16, isa).run();
+  return Lowering(program, constants, weights, precision, isa).run();
 }
 
 DraftGraph Lowering::run() {

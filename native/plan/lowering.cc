@@ -63,8 +63,8 @@ std::shared_ptr<const FileTable> ConstantReader::table(ValueId id) const {
 }
 
 Lowering::Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights,
-                   bool bfloat16, Isa isa)
-    : bfloat16(bfloat16),
+                   Precision precision, Isa isa)
+    : precision(precision),
       isa(isa),
       program_(program),
       constants_(program, constants),

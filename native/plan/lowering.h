@@ -56,11 +56,11 @@ class ConstantReader {
 
 class Lowering {
  public:
-  Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, bool bfloat16, Isa isa);
+  Lowering(const Program& program, std::span<const ConstantData> constants, WeightCache& weights, Precision precision, Isa isa);
   // For lower() alone.
   DraftGraph run();
 
-  const bool bfloat16;  // as in lower()
+  const Precision precision;  // as in lower()
   const Isa isa;
 
   const Value& value(ValueId id) const { return program_.value(id); }

@@ -10,10 +10,10 @@
 namespace rskip {
 
 // The choice of instructions depends on the program alone, never on the number of threads or the data, so that every machine
-// computes the same bits; on `isa` only where sums of integers are exact in any order. Constants are read until the graph's packing has been done. With `bfloat16`,
-// convolutions and products with constants are those on bfloat16 where there are kernels.
+// computes the same bits; on `isa` only where sums of integers are exact in any order. Constants are read until the graph's packing has been done. In bfloat16,
+// convolutions, products with constants and attention are those on bfloat16 where there are kernels.
 DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights,
-                 bool bfloat16 = false, Isa isa = Isa::kScalar);
+                 Precision precision = Precision::kFloat32, Isa isa = Isa::kScalar);
 
 // Joins a convolution of bytes and the addition behind it; and a convolution, the depthwise one behind it and maybe the 1x1 one behind that, where nobody else reads what lies
 // between them.

@@ -99,7 +99,7 @@ struct PlanContext {
   int threads;           // for packing weights
   int64_t memory_limit;  // bytes that a plan may need for one item
   int32_t* progress = nullptr;  // two numbers in memory of JavaScript, for which 0 is stored: weights packed, and all
-  bool bfloat16 = false;        // as in lower()
+  Precision precision = Precision::kFloat32;  // as in lower()
 };
 
 // The bytes of `constants` are not needed afterwards. Throws EngineError, kOutOfMemory for a plan beyond the memory limit.

@@ -147,12 +147,16 @@ InstructionPtr make_products(const KernelTable& table, Place a, Place b, Place y
   });
 }
 
-InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places, bool bfloat16) {
+InstructionPtr make_attention(const KernelTable& table, const AttentionShape& shape, AttentionPlaces places, Precision precision) {
   const int64_t work = saturating_product(
       {shape.batch, shape.heads, shape.queries, shape.keys, int64_t{shape.depth} + shape.value_depth});
-  const int64_t bytes = bfloat16 ? attention16_scratch_bytes(shape) : attention_scratch_bytes(shape);
+  const bool in_float = precision == Precision::kFloat32;
+  const int64_t bytes = in_float ? attention_scratch_bytes(shape) : attention16_scratch_bytes(shape);
+  const auto kernel = in_float                              ? table.attention
+                      : precision == Precision::kBfloat16 ? table.attention16
+                                                            : table.attention16_amx;
   return with_scratch(work, static_cast<size_t>(bytes),
-                      [kernel = bfloat16 ? table.attention16 : table.attention, shape, places](Frame& frame, void* scratch, int part, int parts) {
+                      [kernel, shape, places](Frame& frame, void* scratch, int part, int parts) {
                         AttentionArgs args;
                         args.shape = &shape;
                         args.q = frame.at<float>(places.q);

@@ -273,11 +273,11 @@ Engine::Engine(const EngineOptions& options)
       pool_(options.threads > 0 ? options.threads : load_threads_, load_threads_, limits_, options.keep_memory) {}
 
 std::unique_ptr<CompiledProgram> Engine::compile(std::span<const int32_t> words,
-                                                 std::span<const ConstantData> constants, bool bfloat16,
+                                                 std::span<const ConstantData> constants, Precision precision,
                                                  int32_t* progress) {
   try {
     const Program program = decode_program(words, constants);
-    const PlanContext context{*table_, weights_, load_threads_, limits_.item, progress, bfloat16};
+    const PlanContext context{*table_, weights_, load_threads_, limits_.item, progress, precision};
     return std::unique_ptr<CompiledProgram>(new CompiledProgram(*this, make_plan(program, constants, context)));
   } catch (...) {
     throw current_error();

@@ -98,9 +98,9 @@ class Engine {
   int threads() const { return pool_.threads(); }
   // Thread-safe. Weights are packed by as many threads as the process may use, however many the engine runs with.
   // Programs must not outlive the engine. Throws EngineError.
-  // `bfloat16` and `progress` are those of PlanContext.
+  // `precision` and `progress` are those of PlanContext.
   std::unique_ptr<CompiledProgram> compile(std::span<const int32_t> words, std::span<const ConstantData> constants,
-                                           bool bfloat16 = false, int32_t* progress = nullptr);
+                                           Precision precision = Precision::kFloat32, int32_t* progress = nullptr);
   void cancel_all() { pool_.cancel_all(); }
   // For workers with nothing else to do; see WorkerPool.
   void submit_background(std::shared_ptr<BackgroundJob> job) { pool_.submit_background(std::move(job)); }

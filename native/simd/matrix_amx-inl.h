@@ -1,10 +1,8 @@
-// Products of small matrices of 8-bit numbers with AMX: eight registers of up to 16 rows of 64 bytes. GCC's intrinsics take
+// Products of small matrices of 8-bit numbers or of bfloat16 with AMX: eight registers of up to 16 rows of 64 bytes. GCC's intrinsics take
 // only literal numbers of registers, and don't say which memory they read.
 #pragma once
 
 #include <cstring>
-
-#include "simd/vec8_avx512-inl.h"
 
 namespace rskip::RSKIP_ISA {
 
@@ -12,7 +10,7 @@ namespace rskip::RSKIP_ISA {
 inline constexpr int kMatrixRows = 16;
 // Those of a tile, in two halves.
 inline constexpr int kMatrixTileRows = 2 * kMatrixRows;
-// Most steps of k, of four numbers each, that one product sums.
+// Most steps of k, of four numbers or a pair of bfloat16 each, that one product sums.
 inline constexpr int kMatrixSteps = 16;
 // Registers: sums of two halves of the rows by two blocks of columns, rows of unsigned numbers of both halves, and signed numbers
 // of both blocks. So many sums keep the unit busy, whose products take three times as long as it takes to begin one.
@@ -50,27 +48,32 @@ template <int kRegister>
 RSKIP_INLINE void store_matrix(void* p, ptrdiff_t row_bytes) {
   __asm__ volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "i"(kRegister), "r"(p), "r"(row_bytes) : "memory");
 }
-template <int kHalf, int kBlock>
+template <bool kPairs, int kHalf, int kBlock>
 RSKIP_INLINE void add_matrix_product() {
-  __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0"
-                   :
-                   : "i"(kSumRegister + 2 * kHalf + kBlock), "i"(kRowRegister + kHalf), "i"(kFactorRegister + kBlock));
+  constexpr int sum = kSumRegister + 2 * kHalf + kBlock, row = kRowRegister + kHalf, factor = kFactorRegister + kBlock;
+  if constexpr (kPairs) {
+    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(row), "i"(factor));
+  } else {
+    __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(row), "i"(factor));
+  }
 }
 
-// One step of N blocks of columns: kHalves halves of the rows at x and x + half, and factors as load_factors() reads them.
-template <int kHalves, int N>
-RSKIP_INLINE void add_matrix_products(const uint8_t* x, ptrdiff_t half, ptrdiff_t stride, const int8_t* w, ptrdiff_t w_block) {
+// One product of N blocks of columns: kHalves halves of the rows at x and x + half, and factors as load_factors() reads them; of pairs of
+// bfloat16 or of bytes. Distances are in bytes.
+template <bool kPairs, int kHalves, int N>
+RSKIP_INLINE void add_matrix_products(const void* rows, ptrdiff_t half, ptrdiff_t stride, const void* factors, ptrdiff_t w_block) {
+  const char *x = static_cast<const char*>(rows), *w = static_cast<const char*>(factors);
   load_matrix<kFactorRegister>(w, 64);
   load_matrix<kRowRegister>(x, stride);
-  add_matrix_product<0, 0>();
+  add_matrix_product<kPairs, 0, 0>();
   if constexpr (N == 2) {
     load_matrix<kFactorRegister + 1>(w + w_block, 64);
-    add_matrix_product<0, 1>();
+    add_matrix_product<kPairs, 0, 1>();
   }
   if constexpr (kHalves == 2) {
     load_matrix<kRowRegister + 1>(x + half, stride);
-    add_matrix_product<1, 0>();
-    if constexpr (N == 2) add_matrix_product<1, 1>();
+    add_matrix_product<kPairs, 1, 0>();
+    if constexpr (N == 2) add_matrix_product<kPairs, 1, 1>();
   }
 }
 // Sums of N blocks; rows that are 0 bytes apart are one row for all.
@@ -86,13 +89,15 @@ RSKIP_INLINE void load_sums(const void* first, ptrdiff_t row_bytes) {
 }
 // Rows of N vectors; the second half's begin after kMatrixRows.
 template <int kHalves, int N>
-RSKIP_INLINE void store_sums(Bits* rows) {
-  store_matrix<kSumRegister>(rows, N * sizeof *rows);
-  if constexpr (N == 2) store_matrix<kSumRegister + 1>(rows + 1, N * sizeof *rows);
+RSKIP_INLINE void store_sums(void* rows) {
+  constexpr ptrdiff_t kVector = 64;
+  char* p = static_cast<char*>(rows);
+  store_matrix<kSumRegister>(p, N * kVector);
+  if constexpr (N == 2) store_matrix<kSumRegister + 1>(p + kVector, N * kVector);
   if constexpr (kHalves == 1) return;
-  rows += kMatrixRows * N;
-  store_matrix<kSumRegister + 2>(rows, N * sizeof *rows);
-  if constexpr (N == 2) store_matrix<kSumRegister + 3>(rows + 1, N * sizeof *rows);
+  p += kMatrixRows * N * kVector;
+  store_matrix<kSumRegister + 2>(p, N * kVector);
+  if constexpr (N == 2) store_matrix<kSumRegister + 3>(p + kVector, N * kVector);
 }
 
 // Sixty-four channels of a row of pixels side by side, from kBlocks blocks, which are `block` bytes apart; only `real` of them,

@@ -35,6 +35,20 @@ RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Pairs (&fact
   }
 }
 
+template <int N>
+RSKIP_INLINE void add_products_apart(Vec (&first)[N], Vec (&second)[N], const float* x, const Pairs (&factor)[N]) {
+  const __m256 pair = _mm256_set1_ps(*x);
+  const __m256 a = first_of_pairs(pair), b = second_of_pairs(pair);
+  RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
+    first[n].lo = _mm256_fmadd_ps(a, first_of_pairs(factor[n].lo), first[n].lo);
+    first[n].hi = _mm256_fmadd_ps(a, first_of_pairs(factor[n].hi), first[n].hi);
+    second[n].lo = _mm256_fmadd_ps(b, second_of_pairs(factor[n].lo), second[n].lo);
+    second[n].hi = _mm256_fmadd_ps(b, second_of_pairs(factor[n].hi), second[n].hi);
+  }
+}
+// Between begin_sums() and end_sums().
+RSKIP_INLINE Vec add_flushed(Vec a, Vec b) { return a + b; }
+
 // Eight numbers as bfloat16, in the upper halves. As round_to_bfloat16().
 RSKIP_INLINE __m256i round_eight(__m256 x) {
   const __m256i u = _mm256_castps_si256(x), magnitude = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));

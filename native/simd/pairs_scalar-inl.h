@@ -39,6 +39,22 @@ void add_products(Vec (&sum)[N], const float* x, const Pairs (&factor)[N]) {
     }
   }
 }
+// The same with sums of their own for the first and the second number of each pair, and the sum of both: as AMX does.
+template <int N>
+void add_products_apart(Vec (&first)[N], Vec (&second)[N], const float* x, const Pairs (&factor)[N]) {
+  for (int n = 0; n < N; ++n) {
+    for (int i = 0; i < kLanes; ++i) {
+      const float pair = factor[n].v.v[i];
+      first[n].v[i] = fma_flushed(first_of_pair(*x), first_of_pair(pair), first[n].v[i]);
+      second[n].v[i] = fma_flushed(second_of_pair(*x), second_of_pair(pair), second[n].v[i]);
+    }
+  }
+}
+inline Vec add_flushed(Vec a, Vec b) {
+  Vec sum;
+  for (int i = 0; i < kLanes; ++i) sum.v[i] = flush_denormal(flush_denormal(a.v[i]) + b.v[i]);
+  return sum;
+}
 // Of 32 neighbours.
 inline Vec to_pairs(Vec first, Vec second) {
   Vec pairs;

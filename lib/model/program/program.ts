@@ -201,14 +201,20 @@ export interface Program {
 }
 
 /** What the network's own numbers are rounded to where convolutions and products with constant matrices multiply them. */
-export const PRECISIONS = ['float32', 'bfloat16'] as const;
+export const PRECISIONS = ['float32', 'bfloat16', 'bfloat16-amx'] as const;
 /**
  * `float32`, or `bfloat16` for the products of convolutions and of matrices with constants, whose sums are float32. The network is
- * another one then: its answers differ from those in float32.
+ * another one then: its answers differ from those in float32. `bfloat16-amx` sums in the order of the instructions that multiply
+ * matrices, and also computes 3x3 convolutions in bfloat16. Each has the same bits on every processor.
  */
 export type Precision = (typeof PRECISIONS)[number];
 
+/** Those that round. */
+export type ReducedPrecision = Exclude<Precision, 'float32'>;
+export const isReduced = (precision: Precision | undefined): precision is ReducedPrecision =>
+  precision !== undefined && precision !== 'float32';
+
 /** The same program in a precision. */
 export function inPrecision(program: Program, precision: Precision | undefined): Program {
-  return precision === 'bfloat16' ? { ...program, precision } : program;
+  return isReduced(precision) ? { ...program, precision } : program;
 }

@@ -8,8 +8,8 @@ namespace rskip::RSKIP_ISA {
 
 // [block of 16 columns][pair along k][16] of the matrix whose element (i, j) is at b[i * row + j * column]; zeros beyond its last row
 // and column.
-inline void pack_pairs(const float* b, int k, int n, ptrdiff_t row, ptrdiff_t column, float* to) {
-  const int pairs = (k + 1) / kPair;
+inline void pack_pairs(const float* b, int k, int n, ptrdiff_t row, ptrdiff_t column, Precision precision, float* to) {
+  const int pairs = packed_pairs(k, precision);
   for (int first = 0; first < n; first += kLanes, b += kLanes * column, to += pairs * kLanes) {
     const int lanes = std::min(kLanes, n - first);
     for (int pair = 0; row == 1 && pair < pairs; pair += kLanes) {
@@ -40,20 +40,21 @@ inline void pack_pairs(const float* b, int k, int n, ptrdiff_t row, ptrdiff_t co
 }
 
 // As ProductsOfAttention.
+template <class Tiles>
 struct PairsOfAttention {
   const AttentionShape& s;
   float *keys, *values, *queries, *scores, *rows;
   PairsOfAttention(const AttentionShape& shape, float* memory)
       : s(shape),
         keys(memory),
-        values(keys + static_cast<ptrdiff_t>(whole_blocks(s.keys)) * ((s.depth + 1) / kPair)),
-        queries(values + static_cast<ptrdiff_t>(whole_blocks(s.value_depth)) * ((s.keys + 1) / kPair)),
+        values(keys + static_cast<ptrdiff_t>(whole_blocks(s.keys)) * packed_pairs(s.depth, Tiles::kPrecision)),
+        queries(values + static_cast<ptrdiff_t>(whole_blocks(s.value_depth)) * packed_pairs(s.keys, Tiles::kPrecision)),
         scores(queries + static_cast<ptrdiff_t>(kQueryRows) * s.depth),
         rows(scores + static_cast<ptrdiff_t>(kQueryRows) * whole_blocks(s.keys)) {}
 
   void pack(const float* k, const float* v) const {
-    pack_pairs(k, s.depth, s.keys, s.k.column, s.k.row, keys);
-    pack_pairs(v, s.keys, s.value_depth, s.v.row, s.v.column, values);
+    pack_pairs(k, s.depth, s.keys, s.k.column, s.k.row, Tiles::kPrecision, keys);
+    pack_pairs(v, s.keys, s.value_depth, s.v.row, s.v.column, Tiles::kPrecision, values);
   }
   void score(int count, const Epilogue& epilogue) const {
     const int n = whole_blocks(s.keys);
@@ -76,12 +77,15 @@ struct PairsOfAttention {
     p.y = y;
     p.y_stride = y_stride;
     p.epilogue = &epilogue;
-    multiply_pairs(p, 0, p.groups());
+    multiply_pairs<Tiles>(p, 0, p.groups());
   }
 };
 
-inline void attention16(const AttentionArgs& args, int part, int parts) {
-  attention_by<PairsOfAttention>(args, part, parts);
+template <class Tiles>
+void attention16_by(const AttentionArgs& args, int part, int parts) {
+  Tiles::begin();
+  attention_by<PairsOfAttention<Tiles>>(args, part, parts);
+  Tiles::end();
 }
 
 }  // namespace rskip::RSKIP_ISA

@@ -17,11 +17,11 @@ size_t scratch_bytes(const ConvShape& s) {
   return static_cast<size_t>(window.floats(window.band(s.out_height))) * sizeof(float);
 }
 
-// Per output block [block of pairs][kh][kw][pair][16]; the last block of pairs has only those of real channels.
+// Per output block [block of pairs][kh][kw][pair][16].
 void pack(const float* weight, PackedConv& packed) {
   const ConvShape& s = packed.shape;
   const size_t taps = static_cast<size_t>(s.kernel_h) * s.kernel_w;
-  const int pairs = (s.in_channels + 1) / kPair;
+  const int pairs = packed_pairs(s.in_channels, precision_of(packed.algorithm));
   const size_t size = taps * pairs * kLanes;
   packed.weights = AlignedFloats(size * channel_blocks(s.out_channels));
   packed.weights.zero_from(size * (channel_blocks(s.out_channels) - 1));
@@ -32,9 +32,14 @@ void pack(const float* weight, PackedConv& packed) {
     for (int first = 0; first < pairs; first += kLanes) {
       for (size_t tap = 0; tap < taps; ++tap) {
         for (int pair = first; pair < std::min(pairs, first + kLanes); ++pair, out += kLanes) {
+          const int channel = pair * kPair;
+          if (channel >= s.in_channels) {
+            std::fill(out, out + kLanes, 0.0f);
+            continue;
+          }
           each_lane(b, s.out_channels, [&](int m, int lane) {
-            const float* w = weight + (static_cast<size_t>(m) * s.in_channels + pair * kPair) * taps + tap;
-            out[lane] = pair_of(w[0], pair * kPair + 1 < s.in_channels ? w[taps] : 0);
+            const float* w = weight + (static_cast<size_t>(m) * s.in_channels + channel) * taps + tap;
+            out[lane] = pair_of(w[0], channel + 1 < s.in_channels ? w[taps] : 0);
           });
         }
       }
@@ -46,6 +51,9 @@ void pack(const float* weight, PackedConv& packed) {
 bool planar_applies(const ConvShape& s) {
   return conv_applies(s, ConvAlgorithm::kPlanar) && s.stride_w % kPair == 0 && s.dilation_w == 1;
 }
+
+// A row of a window is one product of matrices.
+bool planar_amx_applies(const ConvShape& s) { return planar_applies(s) && s.kernel_w <= kPairLanes; }
 
 // Per output block [input channel][kh][pair of kw][16].
 void pack_planar(const float* weight, PackedConv& packed) {
@@ -101,7 +109,7 @@ size_t gemm16_scratch_bytes(int k, int m) {
 
 int64_t attention16_scratch_bytes(const AttentionShape& s) {
   const int64_t keys = whole_blocks(s.keys), pairs = std::max(pair_blocks(s.depth), pair_blocks(s.keys));
-  const int64_t floats = keys * ((s.depth + 1) / kPair) + int64_t{whole_blocks(s.value_depth)} * ((s.keys + 1) / kPair) +
+  const int64_t floats = keys * pair_blocks(s.depth) * kLanes + int64_t{whole_blocks(s.value_depth)} * pair_blocks(s.keys) * kLanes +
                          kQueryRows * (s.depth + keys + pairs * kLanes);
   return floats * static_cast<int64_t>(sizeof(float));
 }
@@ -109,5 +117,8 @@ int64_t attention16_scratch_bytes(const AttentionShape& s) {
 const ConvRules kBfloat16Rules = {applies, window_halo, scratch_bytes<ConvAlgorithm::kBfloat16>, pack};
 const ConvRules kPlanarBfloat16Rules = {planar_applies, window_halo, scratch_bytes<ConvAlgorithm::kPlanarBfloat16>,
                                         pack_planar};
+const ConvRules kBfloat16AmxRules = kBfloat16Rules;
+const ConvRules kPlanarBfloat16AmxRules = {planar_amx_applies, window_halo, scratch_bytes<ConvAlgorithm::kPlanarBfloat16>,
+                                           pack_planar};
 
 }  // namespace rskip

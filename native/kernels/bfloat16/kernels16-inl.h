@@ -1,5 +1,10 @@
 // Convolution and matrix product of bfloat16, with sums of floats. They are those on floats with a pair in the place of a float,
-// once the input has been rounded: by each worker, of the rows that it needs, a second-level cache full at a time.
+// once the input has been rounded: by each worker, of the rows that it needs, a second-level cache full at a time. Tiles is one of
+// Tiles16, Tiles16Apart and Tiles16Amx (tiles16*-inl.h):
+//   kPrecision   what weights are packed for
+//   kPixels      of a tile, at most; pixels(stride) with such a distance between them
+//   tiles(n, lanes)[count - 1](tile) computes so many pixels, for n blocks, of the last of which `lanes` are in use
+//   begin(), end() are around the tiles of a call
 #pragma once
 
 #include "kernels/bfloat16/pack16.h"
@@ -7,39 +12,6 @@
 #include "kernels/convolution/conv_tiles-inl.h"
 
 namespace rskip::RSKIP_ISA {
-
-// A stride that is known at compile time is that of 1x1 convolutions and matrix products, and only where they are fast.
-using Strides16 = std::conditional_t<(kTileBlocks > 1), Strides<kLanes>, Strides<>>;
-
-template <int P, int N>
-[[gnu::noinline]] void conv_tile16(const ConvTile& t) {
-  Vec acc[P][N];
-  tile_bias(acc, t.bias);
-  const uint32_t mode = begin_sums(acc);
-  Strides16::each<P>(t.stride, [&](auto stride) __attribute__((always_inline)) {
-    tile_sum<P, N, stride()>(acc, t.x, t.stride, reinterpret_cast<const Pair*>(t.w), t.w_block, *t.walk,
-                             FetchOwn{t.ahead});
-  });
-  end_sums(acc, mode);
-  tile_store(acc, t.out, *t.epilogue);
-}
-
-template <int N, int... P>
-constexpr ConvTileRow conv_tile_row16(std::integer_sequence<int, P...>) {
-  return {{conv_tile16<P + 1, N>...}};
-}
-inline constexpr int kTilePixels16 = Strides16::pixels(kLanes, kTilePixels);
-inline constexpr ConvTileRow kConvTiles16[] = {
-    conv_tile_row16<1>(std::make_integer_sequence<int, kTilePixels16>()),
-#if RSKIP_TILE_BLOCKS >= 2
-    conv_tile_row16<2>(std::make_integer_sequence<int, kTilePixels16>()),
-#endif
-};
-
-struct Tiles16 : FloatTiles {
-  static constexpr int pixels(ptrdiff_t stride) { return Strides16::pixels(stride, kTilePixels); }
-  static const TileFn* tiles(int n, int) { return kConvTiles16[n - 1].fn; }
-};
 
 // The input of output rows [0, rows), which begins at x0, as `window` describes it.
 inline void fill_window(const BlockedView& x, const float* x0, const PairWindow& window, int rows, float* to) {
@@ -73,7 +45,8 @@ inline void fill_window(const PlanarView& x, const float* x0, int columns, const
 
 // Workers share rows where the weights, which each of them then reads, are no more than input and output; otherwise, each
 // rounds all of the input.
-inline void conv16(const ConvArgs& args, int part, int parts) {
+template <class Tiles>
+void conv16_by(const ConvArgs& args, int part, int parts) {
   const PackedConv& conv = *args.conv;
   const ConvShape& s = conv.shape;
   const bool planar = reads_planar(conv.algorithm);
@@ -89,6 +62,7 @@ inline void conv16(const ConvArgs& args, int part, int parts) {
   }
   const int band = window.band(s.out_height);
   const bool flat = !planar && s.kernel_h == 1 && s.kernel_w == 1;
+  Tiles::begin();
   for (int row = rows.begin; row < rows.end; row += band) {
     const int count = std::min(band, rows.end - row);
     const ptrdiff_t first = static_cast<ptrdiff_t>(row) * s.stride_h - s.pad.top;
@@ -119,8 +93,9 @@ inline void conv16(const ConvArgs& args, int part, int parts) {
     const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
                                  : ConvRows{count, s.out_width, window.stride_h * window.row_floats,
                                             static_cast<ptrdiff_t>(window.stride_w) * (planar ? 1 : kLanes), false};
-    conv_tiles_run<Tiles16>(to, pairs, block, pixels, walk, part, parts);
+    conv_tiles_run<Tiles>(to, pairs, block, pixels, walk, part, parts);
   }
+  Tiles::end();
 }
 
 // The first 32 of `count` floats as pairs; zeros where there are fewer.
@@ -139,12 +114,13 @@ inline void fill_rows(const float* x, ptrdiff_t stride, int rows, int k, float* 
 }
 
 // A tile of a matrix product whose last block has columns of its own only for `lanes`: by way of whole blocks.
-inline void partial_tile16(ConvTileFn fn, ConvTile t, int rows, int blocks, int lanes) {
-  alignas(64) float y[kTileBlocks * kTilePixels * kLanes];
+template <class Tiles, class TileFn>
+void partial_tile16(TileFn fn, ConvTile t, int rows, int blocks, int lanes) {
+  alignas(64) float y[kTileBlocks * Tiles::kPixels * kLanes];
   const TileOutput to = t.out;
   t.out.y = y;
   t.out.pixel = kLanes;
-  t.out.y_block = kTilePixels * kLanes;
+  t.out.y_block = Tiles::kPixels * kLanes;
   t.out.residual = to.residual == nullptr ? nullptr : y;
   t.out.residual_block = t.out.y_block;
   const auto each = [&](const auto& copy) {
@@ -176,8 +152,9 @@ struct PairsProduct {
 alignas(64) inline constexpr float kNoBias[kTileBlocks * kLanes] = {};
 
 // Groups [begin, end) of the columns' blocks.
-inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
-  const int pairs_of_row = (p.k + 1) / kPair;
+template <class Tiles>
+void multiply_pairs(const PairsProduct& p, int begin, int end) {
+  const int pairs_of_row = packed_pairs(p.k, Tiles::kPrecision);
   Walk walk;
   walk.n0 = pair_blocks(p.k);
   walk.s0 = static_cast<ptrdiff_t>(p.m) * kLanes;
@@ -190,11 +167,11 @@ inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
   t.w_block = static_cast<ptrdiff_t>(pairs_of_row) * kLanes;
   t.out.y_block = t.out.residual_block = kLanes;
   t.out.pixel = p.y_stride;
-  const Split tiles(p.m, Tiles16::pixels(kLanes));
+  const Split tiles(p.m, Tiles::pixels(kLanes));
   for (int group = begin; group < end; ++group) {
     const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, channel_blocks(p.n) - b);
     const int lanes = std::min(kLanes, p.n - (b + blocks - 1) * kLanes);
-    const ConvTileFn* const fns = Tiles16::tiles(blocks, lanes);
+    const auto fns = Tiles::tiles(blocks, lanes);
     t.w = p.weights + b * t.w_block;
     t.bias = p.bias == nullptr ? kNoBias : p.bias + b * kLanes;
     for (int tile = 0; tile < tiles.chunks; ++tile) {
@@ -203,7 +180,7 @@ inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
       t.out.y = p.y + at;
       t.out.residual = p.residual == nullptr ? nullptr : p.residual + at;
       const int count = tiles.size(tile);
-      lanes == kLanes ? fns[count - 1](t) : partial_tile16(fns[count - 1], t, count, blocks, lanes);
+      lanes == kLanes ? fns[count - 1](t) : partial_tile16<Tiles>(fns[count - 1], t, count, blocks, lanes);
       if (p.epilogue->clamp_only) continue;
       for (int row = 0; row < count; ++row) {
         float* const y = t.out.y + row * p.y_stride;
@@ -214,7 +191,8 @@ inline void multiply_pairs(const PairsProduct& p, int begin, int end) {
 }
 
 // Shares are runs of whole column blocks.
-inline void gemm16(const GemmArgs& args, int part, int parts) {
+template <class Tiles>
+void gemm16_by(const GemmArgs& args, int part, int parts) {
   const PackedGemm& g = *args.gemm;
   const Epilogue epilogue = epilogue_of(args.act);
   float* const pairs = static_cast<float*>(args.scratch);
@@ -229,14 +207,16 @@ inline void gemm16(const GemmArgs& args, int part, int parts) {
   const auto [begin, end] = share_of(p.groups(), part, parts);
   if (begin == end || args.m == 0) return;
   const Split panels(args.m, gemm16_rows(g.k, args.m));
+  Tiles::begin();
   for (int panel = 0; panel < panels.chunks; ++panel) {
     const ptrdiff_t first = panels.begin(panel);
     p.m = panels.size(panel);
     fill_rows(args.a + first * g.k, g.k, p.m, g.k, pairs);
     p.y = args.y + first * g.n;
     p.residual = args.residual == nullptr ? nullptr : args.residual + first * g.n;
-    multiply_pairs(p, begin, end);
+    multiply_pairs<Tiles>(p, begin, end);
   }
+  Tiles::end();
 }
 
 }  // namespace rskip::RSKIP_ISA

@@ -3,6 +3,8 @@
 //   sum = fma(x.second, w.second, sum); sum = fma(x.first, w.first, sum)
 // Operands and results that are denormal count as zeros of their sign, whichever instruction set computes them: that is what
 // VDPBF16PS does (Intel SDM, volume 2), which rounds to nearest and finds a result denormal after rounding it.
+// In the order of AMX (TDPBF16PS, there), a block of up to 16 pairs has two sums of its own, which begin as 0:
+//   odd = fma(x.second, w.second, odd) and even = fma(x.first, w.first, even) for each pair; then sum = sum + (even + odd)
 #pragma once
 
 #include <bit>
@@ -16,6 +18,12 @@ inline constexpr int kPair = 2;
 // Channels in one block of pairs.
 inline constexpr int kPairLanes = kPair * kLanes;
 constexpr int pair_blocks(int channels) { return (channels + kPairLanes - 1) / kPairLanes; }
+// Pairs along k that weights are packed for: with AMX all of a block, where there are several, since a product of matrices takes as many
+// as the one before. What is beyond k is 0 on both sides.
+constexpr int packed_pairs(int k, Precision precision) {
+  const int pairs = (k + 1) / kPair;
+  return precision == Precision::kBfloat16Amx && pairs > kLanes ? pair_blocks(k) * kLanes : pairs;
+}
 
 // Rounds to nearest, ties to even; denormals become zeros, NaNs stay NaNs.
 constexpr uint32_t round_to_bfloat16(float x) {

@@ -16,6 +16,8 @@ const ConvRules& rules_of(ConvAlgorithm algorithm) {
     case ConvAlgorithm::kWinograd4: return kWinograd4Rules;
     case ConvAlgorithm::kBfloat16: return kBfloat16Rules;
     case ConvAlgorithm::kPlanarBfloat16: return kPlanarBfloat16Rules;
+    case ConvAlgorithm::kBfloat16Amx: return kBfloat16AmxRules;
+    case ConvAlgorithm::kPlanarBfloat16Amx: return kPlanarBfloat16AmxRules;
   }
   return kDirectRules;
 }
@@ -24,10 +26,11 @@ const ConvRules& rules_of(ConvAlgorithm algorithm) {
 
 bool conv_applies(const ConvShape& shape, ConvAlgorithm algorithm) { return rules_of(algorithm).applies(shape); }
 
-ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, bool bfloat16) {
-  for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanarBfloat16, ConvAlgorithm::kPlanar,
-                                  ConvAlgorithm::kGrouped, ConvAlgorithm::kWinograd4, ConvAlgorithm::kBfloat16, ConvAlgorithm::kWinograd2}) {
-    if (is_bfloat16(algorithm) && !bfloat16) continue;
+ConvAlgorithm choose_conv_algorithm(const ConvShape& shape, Precision precision) {
+  for (ConvAlgorithm algorithm : {ConvAlgorithm::kDepthwise, ConvAlgorithm::kPlanarBfloat16, ConvAlgorithm::kPlanarBfloat16Amx,
+                                  ConvAlgorithm::kPlanar, ConvAlgorithm::kGrouped, ConvAlgorithm::kBfloat16Amx, ConvAlgorithm::kWinograd4,
+                                  ConvAlgorithm::kBfloat16, ConvAlgorithm::kWinograd2}) {
+    if (const Precision own = precision_of(algorithm); own != Precision::kFloat32 && own != precision) continue;
     if (conv_applies(shape, algorithm)) return algorithm;
   }
   return ConvAlgorithm::kDirect;

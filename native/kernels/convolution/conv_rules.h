@@ -17,7 +17,7 @@ struct ConvRules {
   void (*pack)(const float* weight, PackedConv& packed);
 };
 extern const ConvRules kDirectRules, kPlanarRules, kDepthwiseRules, kGroupedRules, kWinograd2Rules, kWinograd4Rules, kBfloat16Rules,
-    kPlanarBfloat16Rules;
+    kPlanarBfloat16Rules, kBfloat16AmxRules, kPlanarBfloat16AmxRules;
 
 // As ConvRules::applies.
 bool conv_applies(const ConvShape& shape, ConvAlgorithm algorithm);

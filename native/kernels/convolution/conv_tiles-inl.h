@@ -233,7 +233,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     t.w = w;
     t.w_block = n == 1 ? 0 : static_cast<ptrdiff_t>(conv.blocks[b + 1].offset - block.offset);
     Tiles::set_block(t, conv, b);
-    const auto* fns = Tiles::tiles(n, std::min(kLanes, y.channels - (b + n - 1) * kLanes));
+    const auto fns = Tiles::tiles(n, std::min(kLanes, y.channels - (b + n - 1) * kLanes));
     // The second tile finds its weights in the cache, and asks for those of the next group.
     [[maybe_unused]] const ptrdiff_t next = b + n < blocks ? conv.blocks[b + n].offset - block.offset : 0;
     if constexpr (kFloats) t.ahead = FetchOwn::kAhead;

@@ -145,7 +145,7 @@ class MatrixBand8 {
       const uint8_t* from = x + taps_[tap];
       const int8_t* factors = w;
       for (int i = plan_.products; i > 0; --i, from += step, factors += step * kLanes) {
-        add_matrix_products<kHalves, N>(from, half, plan_.pixel, factors, w_block);
+        add_matrix_products<false, kHalves, N>(from, half, plan_.pixel, factors, w_block);
       }
     }
   }

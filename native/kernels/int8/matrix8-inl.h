@@ -20,7 +20,7 @@ template <int kHalves, int N>
     configure_matrices(first_rows, rows - first_rows, steps, t.configured);
     load_sums<kHalves, N>(sums, sum_row);
     for (; left >= steps; left -= steps, a += steps * kQuad, w += steps * kFactorBytes) {
-      add_matrix_products<kHalves, N>(a, kMatrixRows * t.a_row, t.a_row, w, t.w_block);
+      add_matrix_products<false, kHalves, N>(a, kMatrixRows * t.a_row, t.a_row, w, t.w_block);
     }
     store_sums<kHalves, N>(&acc[0][0][0]);
     sums = acc;
@@ -62,10 +62,10 @@ inline void matrix_burst(int rounds, int32_t* y, int* chains) {
   load_matrix<kFactorRegister>(kOperand, kFactorBytes);
   load_matrix<kFactorRegister + 1>(kOperand, kFactorBytes);
   for (int round = 0; round < rounds; ++round) {
-    add_matrix_product<0, 0>();
-    add_matrix_product<0, 1>();
-    add_matrix_product<1, 0>();
-    add_matrix_product<1, 1>();
+    add_matrix_product<false, 0, 0>();
+    add_matrix_product<false, 0, 1>();
+    add_matrix_product<false, 1, 0>();
+    add_matrix_product<false, 1, 1>();
   }
   Bits sums[kMatrixTileRows][2];
   store_sums<2, 2>(&sums[0][0]);

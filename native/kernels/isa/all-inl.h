@@ -34,6 +34,8 @@ inline void conv(const ConvArgs& args, int part, int parts) {
       return conv_winograd<4>(args, part, parts);
     case ConvAlgorithm::kBfloat16:
     case ConvAlgorithm::kPlanarBfloat16:
+    case ConvAlgorithm::kBfloat16Amx:
+    case ConvAlgorithm::kPlanarBfloat16Amx:
       return;  // of conv16
     case ConvAlgorithm::kDirect:
       return conv_direct<FloatTiles>(args, part, parts);

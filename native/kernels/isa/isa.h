@@ -23,5 +23,7 @@ bool neondot_kernels8(KernelTable& table);
 
 bool scalar_kernels16(KernelTable& table);
 bool avx2_kernels16(KernelTable& table);
+// Some of them only; the others are those of avx2_kernels16.
 bool avx512bf16_kernels16(KernelTable& table);
+bool amx_kernels16(KernelTable& table);
 }  // namespace rskip

@@ -13,8 +13,9 @@
 #define RSKIP_MATRIX 1
 #define RSKIP_TILE_BLOCKS 2
 RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni,amx-tile,amx-int8")
-#include "simd/matrix_amx-inl.h"
 // Keep the order: kernels are written on the vector type.
+#include "simd/vec8_avx512-inl.h"
+#include "simd/matrix_amx-inl.h"
 #include "kernels/int8/conv8_matrix-inl.h"
 #include "kernels/int8/gemm8-inl.h"
 

@@ -51,7 +51,9 @@ void conv(const ConvArgs& args, int part, int parts) {
     case ConvAlgorithm::kDepthwise:
     case ConvAlgorithm::kGrouped:
     case ConvAlgorithm::kBfloat16:
-    case ConvAlgorithm::kPlanarBfloat16: break;
+    case ConvAlgorithm::kPlanarBfloat16:
+    case ConvAlgorithm::kBfloat16Amx:
+    case ConvAlgorithm::kPlanarBfloat16Amx: break;
   }
   from_register.conv(args, part, parts);
 }

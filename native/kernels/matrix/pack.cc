@@ -157,17 +157,20 @@ std::shared_ptr<const PackedGemm> pack_gemm(int k, int n, const float* b, bool t
   return packed;
 }
 
-std::shared_ptr<const PackedGemm> pack_gemm16(int k, int n, const float* b, bool trans_b, const float* c) {
+std::shared_ptr<const PackedGemm> pack_gemm16(int k, int n, const float* b, bool trans_b, const float* c,
+                                              Precision precision) {
   auto packed = std::make_shared<PackedGemm>();
   packed->k = k;
   packed->n = n;
   packed->bias = padded_bias(n, c);
   const size_t row = trans_b ? 1 : n, column = trans_b ? k : 1;
-  const size_t size = static_cast<size_t>(k + 1) / kPair * kLanes;
+  const size_t real = static_cast<size_t>(k + 1) / kPair * kLanes;
+  const size_t size = static_cast<size_t>(packed_pairs(k, precision)) * kLanes;
   packed->weights = AlignedFloats(packed->blocks() * size);
   packed->weights.zero_from((packed->blocks() - 1) * size);
   for (int block = 0; block < packed->blocks(); ++block) {
     float* out = packed->weights.data() + block * size;
+    std::fill(out + real, out + size, 0.0f);
     for (int i = 0; i < k; i += kPair, out += kLanes) {
       each_lane(block, n, [&](int j, int lane) {
         const float* at = b + i * row + j * column;

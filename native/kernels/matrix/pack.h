@@ -54,6 +54,7 @@ struct PackedConv {
   // kWinograd*: per output block [point][input channel][16], transformed
   // kBfloat16:  per output block [block of pairs][kh][kw][pair][16], each 32 bits: bfloat16/pack16.h
   // kPlanarBfloat16: per output block [input channel][kh][pair of kw][16]
+  // k*Bfloat16Amx: the same; in blocks of pairs that are several, all are whole
   AlignedFloats weights;
   AlignedFloats bias;  // whole blocks
   std::vector<ConvBlock> blocks;
