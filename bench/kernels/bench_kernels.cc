@@ -1,9 +1,10 @@
 // Times the convolution kernels on shapes from text files and prints GF/s and the share of the FMA peak that
 // was measured on the spot. Winograd's GF/s are effective: the multiply-adds of direct convolution by time.
 //
-//   bench_kernels [--isa NAME] [--int8 | --bfloat16] [--residual] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
+//   bench_kernels [--isa NAME] [--int8 | --bfloat16 | --bfloat16-amx] [--residual] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
 //
-// --int8 times those on 8-bit numbers instead, beside the peak of their products; --bfloat16 those that a session in bfloat16 takes.
+// --int8 times those on 8-bit numbers instead, beside the peak of their products; --bfloat16 and --bfloat16-amx those that
+// a session in this precision takes.
 // --residual adds a map to every result.
 // --cold cycles through copies of the weights that together fill MIB, as the other layers of a network would
 // push them out of the caches.
@@ -31,7 +32,8 @@ using namespace rskip;
 
 struct Options {
   std::vector<const KernelTable*> tables;
-  bool int8 = false, bfloat16 = false, residual = false;
+  bool int8 = false, residual = false;
+  Precision precision = Precision::kFloat32;
   double budget_ms = 40;
   double cold_mib = 0;
   std::vector<std::string> files;
@@ -57,7 +59,9 @@ Options parse(int argc, char** argv) {
     } else if (arg == "--int8") {
       options.int8 = true;
     } else if (arg == "--bfloat16") {
-      options.bfloat16 = true;
+      options.precision = Precision::kBfloat16;
+    } else if (arg == "--bfloat16-amx") {
+      options.precision = Precision::kBfloat16Amx;
     } else if (arg == "--residual") {
       options.residual = true;
     } else if (arg.rfind("--", 0) == 0) {
@@ -154,7 +158,11 @@ double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgori
   args.y = y.blocked;
   args.act = {ActivationKind::kRelu, 0, 0};
   args.scratch = scratch.data();
-  return least_time(is_bfloat16(algorithm) ? table.conv16 : table.conv, args, packed, options);
+  const Precision precision = precision_of(algorithm);
+  const auto kernel = precision == Precision::kFloat32    ? table.conv
+                      : precision == Precision::kBfloat16 ? table.conv16
+                                                          : table.conv16_amx;
+  return least_time(kernel, args, packed, options);
 }
 
 const char* name_of(ConvAlgorithm algorithm) {
@@ -175,6 +183,10 @@ const char* name_of(ConvAlgorithm algorithm) {
       return "bfloat16";
     case ConvAlgorithm::kPlanarBfloat16:
       return "planar16";
+    case ConvAlgorithm::kBfloat16Amx:
+      return "amx16";
+    case ConvAlgorithm::kPlanarBfloat16Amx:
+      return "planaramx";
   }
   return "";
 }
@@ -186,11 +198,11 @@ void bench_line(const Options& options, const ConvShape& shape, const std::vecto
                        shape.groups * shape.kernel_h * shape.kernel_w;
   for (size_t i = 0; i < options.tables.size(); ++i) {
     const ConvAlgorithm chosen =
-        !options.int8 ? choose_conv_algorithm(shape, options.bfloat16)
+        !options.int8 ? choose_conv_algorithm(shape, options.precision)
         : winograd8_suits(shape, options.tables[i]->isa) ? ConvAlgorithm::kWinograd4
                                                          : choose_conv8_algorithm(shape);
     std::vector<ConvAlgorithm> algorithms = {chosen};
-    if (!options.int8 && !options.bfloat16 && winograd_applies(shape)) {
+    if (!options.int8 && options.precision == Precision::kFloat32 && winograd_applies(shape)) {
       algorithms = {ConvAlgorithm::kDirect, ConvAlgorithm::kWinograd2, ConvAlgorithm::kWinograd4};
     } else if (options.int8 && chosen == ConvAlgorithm::kWinograd4) {
       algorithms = {ConvAlgorithm::kDirect, chosen};

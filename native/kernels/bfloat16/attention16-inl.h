@@ -77,15 +77,13 @@ struct PairsOfAttention {
     p.y = y;
     p.y_stride = y_stride;
     p.epilogue = &epilogue;
-    multiply_pairs<Tiles>(p, 0, p.groups());
+    Tiles::multiply(p, 0, p.groups());
   }
 };
 
 template <class Tiles>
 void attention16_by(const AttentionArgs& args, int part, int parts) {
-  Tiles::begin();
   attention_by<PairsOfAttention<Tiles>>(args, part, parts);
-  Tiles::end();
 }
 
 }  // namespace rskip::RSKIP_ISA

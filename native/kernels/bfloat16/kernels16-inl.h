@@ -1,10 +1,9 @@
 // Convolution and matrix product of bfloat16, with sums of floats. They are those on floats with a pair in the place of a float,
 // once the input has been rounded: by each worker, of the rows that it needs, a second-level cache full at a time. Tiles is one of
 // Tiles16, Tiles16Apart and Tiles16Amx (tiles16*-inl.h):
-//   kPrecision   what weights are packed for
-//   kPixels      of a tile, at most; pixels(stride) with such a distance between them
-//   tiles(n, lanes)[count - 1](tile) computes so many pixels, for n blocks, of the last of which `lanes` are in use
-//   begin(), end() are around the tiles of a call
+//   kPrecision                  what weights are packed for
+//   run(...)                    is conv_tiles_run<Tiles>(...), of the input as pairs
+//   multiply(p, begin, end)     computes groups of a product's columns
 #pragma once
 
 #include "kernels/bfloat16/pack16.h"
@@ -62,7 +61,6 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
   }
   const int band = window.band(s.out_height);
   const bool flat = !planar && s.kernel_h == 1 && s.kernel_w == 1;
-  Tiles::begin();
   for (int row = rows.begin; row < rows.end; row += band) {
     const int count = std::min(band, rows.end - row);
     const ptrdiff_t first = static_cast<ptrdiff_t>(row) * s.stride_h - s.pad.top;
@@ -93,9 +91,8 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
     const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
                                  : ConvRows{count, s.out_width, window.stride_h * window.row_floats,
                                             static_cast<ptrdiff_t>(window.stride_w) * (planar ? 1 : kLanes), false};
-    conv_tiles_run<Tiles>(to, pairs, block, pixels, walk, part, parts);
+    Tiles::run(to, pairs, block, pixels, walk, part, parts);
   }
-  Tiles::end();
 }
 
 // The first 32 of `count` floats as pairs; zeros where there are fewer.
@@ -113,31 +110,32 @@ inline void fill_rows(const float* x, ptrdiff_t stride, int rows, int k, float* 
   }
 }
 
-// A tile of a matrix product whose last block has columns of its own only for `lanes`: by way of whole blocks.
-template <class Tiles, class TileFn>
-void partial_tile16(TileFn fn, ConvTile t, int rows, int blocks, int lanes) {
-  alignas(64) float y[kTileBlocks * Tiles::kPixels * kLanes];
-  const TileOutput to = t.out;
-  t.out.y = y;
-  t.out.pixel = kLanes;
-  t.out.y_block = Tiles::kPixels * kLanes;
-  t.out.residual = to.residual == nullptr ? nullptr : y;
-  t.out.residual_block = t.out.y_block;
+// compute(out) for a tile of a matrix product whose last block has columns of its own only for `lanes`: by way of whole blocks.
+template <int kRows, class Compute>
+void by_whole_blocks(const TileOutput& to, int rows, int blocks, int lanes, const Compute& compute) {
+  alignas(64) float y[kTileBlocks * kRows * kLanes];
+  TileOutput out = to;
+  out.y = y;
+  out.pixel = kLanes;
+  out.y_block = kRows * kLanes;
+  out.residual = to.residual == nullptr ? nullptr : y;
+  out.residual_block = out.y_block;
   const auto each = [&](const auto& copy) {
     for (int row = 0; row < rows; ++row) {
       for (int b = 0; b < blocks; ++b) {
         const int count = b + 1 == blocks ? lanes : kLanes;
-        copy(y + b * t.out.y_block + row * kLanes, row * to.pixel + b * kLanes, count);
+        copy(y + b * out.y_block + row * kLanes, row * to.pixel + b * kLanes, count);
       }
     }
   };
   if (to.residual != nullptr) {
     each([&](float* at, ptrdiff_t from, int count) { store(at, load_first(to.residual + from, count)); });
   }
-  fn(t);
+  compute(out);
   each([&](const float* at, ptrdiff_t offset, int count) { store_first(to.y + offset, load(at), count); });
 }
 
+alignas(64) inline constexpr float kNoBias[kTileBlocks * kLanes] = {};
 struct PairsProduct {
   const float* rows;  // as fill_rows makes them
   int m, k, n;
@@ -147,48 +145,76 @@ struct PairsProduct {
   float* y;
   ptrdiff_t y_stride;
   const Epilogue* epilogue;
+
   int groups() const { return (channel_blocks(n) + kTileBlocks - 1) / kTileBlocks; }
+  Walk walk(int packed_pairs) const {
+    Walk walk;
+    walk.n0 = pair_blocks(k);
+    walk.s0 = static_cast<ptrdiff_t>(m) * kLanes;
+    walk.inner = kLanes;
+    walk.inner_last = packed_pairs - (walk.n0 - 1) * kLanes;
+    return walk;
+  }
+  const float* bias_of(int block) const { return bias == nullptr ? kNoBias : bias + block * kLanes; }
+  // Of rows from `row` on and columns of the blocks from `block` on.
+  TileOutput output(int row, int block) const {
+    const ptrdiff_t at = row * y_stride + block * kLanes;
+    TileOutput out;
+    out.y = y + at;
+    out.residual = residual == nullptr ? nullptr : residual + at;
+    out.y_block = out.residual_block = kLanes;
+    out.pixel = y_stride;
+    return out;
+  }
+  // y = act(y) where that is more than a clamp.
+  void activate(float* first, int count, int columns) const {
+    if (epilogue->clamp_only) return;
+    for (; count > 0; --count, first += y_stride) {
+      RSKIP_BASE::unary_span(first, first, static_cast<size_t>(columns), epilogue->act);
+    }
+  }
 };
-alignas(64) inline constexpr float kNoBias[kTileBlocks * kLanes] = {};
 
 // Groups [begin, end) of the columns' blocks.
 template <class Tiles>
 void multiply_pairs(const PairsProduct& p, int begin, int end) {
   const int pairs_of_row = packed_pairs(p.k, Tiles::kPrecision);
-  Walk walk;
-  walk.n0 = pair_blocks(p.k);
-  walk.s0 = static_cast<ptrdiff_t>(p.m) * kLanes;
-  walk.inner = kLanes;
-  walk.inner_last = pairs_of_row - (walk.n0 - 1) * kLanes;
+  const Walk walk = p.walk(pairs_of_row);
   ConvTile t;
   t.stride = kLanes;
   t.walk = &walk;
   t.epilogue = p.epilogue;
   t.w_block = static_cast<ptrdiff_t>(pairs_of_row) * kLanes;
-  t.out.y_block = t.out.residual_block = kLanes;
-  t.out.pixel = p.y_stride;
   const Split tiles(p.m, Tiles::pixels(kLanes));
   for (int group = begin; group < end; ++group) {
     const int b = group * kTileBlocks, blocks = std::min(kTileBlocks, channel_blocks(p.n) - b);
     const int lanes = std::min(kLanes, p.n - (b + blocks - 1) * kLanes);
     const auto fns = Tiles::tiles(blocks, lanes);
     t.w = p.weights + b * t.w_block;
-    t.bias = p.bias == nullptr ? kNoBias : p.bias + b * kLanes;
+    t.bias = p.bias_of(b);
     for (int tile = 0; tile < tiles.chunks; ++tile) {
-      const ptrdiff_t at = tiles.begin(tile) * p.y_stride + b * kLanes;
-      t.x = p.rows + tiles.begin(tile) * kLanes;
-      t.out.y = p.y + at;
-      t.out.residual = p.residual == nullptr ? nullptr : p.residual + at;
       const int count = tiles.size(tile);
-      lanes == kLanes ? fns[count - 1](t) : partial_tile16<Tiles>(fns[count - 1], t, count, blocks, lanes);
-      if (p.epilogue->clamp_only) continue;
-      for (int row = 0; row < count; ++row) {
-        float* const y = t.out.y + row * p.y_stride;
-        RSKIP_BASE::unary_span(y, y, static_cast<size_t>((blocks - 1) * kLanes + lanes), p.epilogue->act);
-      }
+      const auto compute = [&](const TileOutput& out) {
+        t.out = out;
+        fns[count - 1](t);
+      };
+      t.x = p.rows + tiles.begin(tile) * kLanes;
+      const TileOutput out = p.output(tiles.begin(tile), b);
+      lanes == kLanes ? compute(out) : by_whole_blocks<Tiles::kPixels>(out, count, blocks, lanes, compute);
+      p.activate(out.y, count, (blocks - 1) * kLanes + lanes);
     }
   }
 }
+
+// What tiles that are summed in registers have in common.
+template <class Tiles>
+struct RegisterTiles16 : FloatTiles {
+  template <class... Args>
+  static void run(Args&&... args) {
+    conv_tiles_run<Tiles>(std::forward<Args>(args)...);
+  }
+  static void multiply(const PairsProduct& p, int begin, int end) { multiply_pairs<Tiles>(p, begin, end); }
+};
 
 // Shares are runs of whole column blocks.
 template <class Tiles>
@@ -207,16 +233,14 @@ void gemm16_by(const GemmArgs& args, int part, int parts) {
   const auto [begin, end] = share_of(p.groups(), part, parts);
   if (begin == end || args.m == 0) return;
   const Split panels(args.m, gemm16_rows(g.k, args.m));
-  Tiles::begin();
   for (int panel = 0; panel < panels.chunks; ++panel) {
     const ptrdiff_t first = panels.begin(panel);
     p.m = panels.size(panel);
     fill_rows(args.a + first * g.k, g.k, p.m, g.k, pairs);
     p.y = args.y + first * g.n;
     p.residual = args.residual == nullptr ? nullptr : args.residual + first * g.n;
-    multiply_pairs<Tiles>(p, begin, end);
+    Tiles::multiply(p, begin, end);
   }
-  Tiles::end();
 }
 
 }  // namespace rskip::RSKIP_ISA

@@ -1,8 +1,7 @@
 // Tiles of products of bfloat16 whose sums take one pair after the other, as VDPBF16PS does.
 #pragma once
 
-#include "kernels/bfloat16/pack16.h"
-#include "kernels/convolution/conv_tiles-inl.h"
+#include "kernels/bfloat16/kernels16-inl.h"
 
 namespace rskip::RSKIP_ISA {
 
@@ -34,12 +33,10 @@ inline constexpr ConvTileRow kConvTiles16[] = {
 #endif
 };
 
-struct Tiles16 : FloatTiles {
+struct Tiles16 : RegisterTiles16<Tiles16> {
   static constexpr Precision kPrecision = Precision::kBfloat16;
   static constexpr int pixels(ptrdiff_t stride) { return Strides16::pixels(stride, kTilePixels); }
   static const TileFn* tiles(int n, int) { return kConvTiles16[n - 1].fn; }
-  static void begin() {}
-  static void end() {}
 };
 
 }  // namespace rskip::RSKIP_ISA

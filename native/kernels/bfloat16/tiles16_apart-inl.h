@@ -1,8 +1,7 @@
 // Tiles of products of bfloat16 whose sums have the order of AMX, for machines without it: they are small rather than fast.
 #pragma once
 
-#include "kernels/bfloat16/pack16.h"
-#include "kernels/convolution/conv_tiles-inl.h"
+#include "kernels/bfloat16/kernels16-inl.h"
 
 namespace rskip::RSKIP_ISA {
 
@@ -52,13 +51,11 @@ struct TilesApart {
   int blocks;
   TileApart operator[](int last) const { return {blocks, last + 1}; }
 };
-struct Tiles16Apart : FloatTiles {
+struct Tiles16Apart : RegisterTiles16<Tiles16Apart> {
   static constexpr Precision kPrecision = Precision::kBfloat16Amx;
   static constexpr int kPixels = 2;
   static constexpr int pixels(ptrdiff_t) { return kPixels; }
   static TilesApart tiles(int n, int) { return {n}; }
-  static void begin() {}
-  static void end() {}
 };
 
 }  // namespace rskip::RSKIP_ISA

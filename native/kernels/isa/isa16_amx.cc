@@ -14,7 +14,6 @@ RSKIP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16,amx-t
 #include "simd/vec_avx512-inl.h"
 #include "simd/pairs_avx512-inl.h"
 #include "kernels/bfloat16/tiles16_amx-inl.h"
-#include "kernels/bfloat16/kernels16-inl.h"
 #include "kernels/bfloat16/attention16-inl.h"
 RSKIP_TARGET_END
 
