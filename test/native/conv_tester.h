@@ -136,6 +136,15 @@ class ConvTester {
     }
   }
 
+  decltype(KernelTable::conv) kernel_of(const KernelTable& table) const {
+    switch (precision_of(algorithm_)) {
+      case Precision::kBfloat16: return table.conv16;
+      case Precision::kBfloat16Amx: return table.conv16_amx;
+      case Precision::kFloat32: break;
+    }
+    return table.conv;
+  }
+
   std::vector<float> run(const KernelTable& table, int parts) const {
     const ConvShape s = shape();
     ConvArgs args;
@@ -167,7 +176,7 @@ class ConvTester {
     for (int part = 0; part < parts; ++part) {
       Guarded scratch(conv_scratch_bytes(*packed_) / sizeof(float), std::numeric_limits<float>::quiet_NaN());
       args.scratch = scratch.data();
-      (is_bfloat16(algorithm_) ? table.conv16 : table.conv)(args, part, parts);
+      kernel_of(table)(args, part, parts);
     }
     const Map& written = in_place_ ? residual : y;
     written.expect_clean();

@@ -183,7 +183,7 @@ TEST(WinogradConv, ErrorIsNearThatOfDirectConvolution) {
 }
 
 TEST(ConvAlgorithmChoice, OfBfloat16LeavesWinogradWhatItDoesFaster) {
-  const auto chosen = [](const ConvTester& tester) { return choose_conv_algorithm(tester.shape(), true); };
+  const auto chosen = [](const ConvTester& tester) { return choose_conv_algorithm(tester.shape(), Precision::kBfloat16); };
   EXPECT_EQ(chosen(ConvTester().channels(64, 256).map(56, 56).kernel(1)), ConvAlgorithm::kBfloat16);
   EXPECT_EQ(chosen(ConvTester().channels(64, 128).map(56, 56).kernel(3).stride(2).pad(1)), ConvAlgorithm::kBfloat16);
   EXPECT_EQ(chosen(ConvTester().channels(512, 512).map(7, 7).kernel(3).pad(1)), ConvAlgorithm::kBfloat16);
@@ -192,6 +192,17 @@ TEST(ConvAlgorithmChoice, OfBfloat16LeavesWinogradWhatItDoesFaster) {
   EXPECT_EQ(chosen(ConvTester().channels(64, 64).groups(4).map(56, 56).kernel(3).pad(1)), ConvAlgorithm::kDirect);
   EXPECT_EQ(chosen(ConvTester().channels(3, 64).map(224, 224).kernel(7).stride(2).pad(3)), ConvAlgorithm::kPlanarBfloat16);
   EXPECT_EQ(chosen(ConvTester().channels(3, 16).map(32, 32).kernel(3).pad(1)), ConvAlgorithm::kPlanar);
+}
+
+TEST(ConvAlgorithmChoice, OfAmxLeavesWinogradNothing) {
+  const auto chosen = [](const ConvTester& tester) { return choose_conv_algorithm(tester.shape(), Precision::kBfloat16Amx); };
+  EXPECT_EQ(chosen(ConvTester().channels(64, 64).map(56, 56).kernel(3).pad(1)), ConvAlgorithm::kBfloat16Amx);
+  EXPECT_EQ(chosen(ConvTester().channels(64, 256).map(56, 56).kernel(1)), ConvAlgorithm::kBfloat16Amx);
+  EXPECT_EQ(chosen(ConvTester().channels(64, 64).groups(64).map(56, 56).kernel(3).pad(1)), ConvAlgorithm::kDepthwise);
+  EXPECT_EQ(chosen(ConvTester().channels(128, 128).groups(32).map(56, 56).kernel(3).pad(1)), ConvAlgorithm::kGrouped);
+  EXPECT_EQ(chosen(ConvTester().channels(3, 64).map(224, 224).kernel(7).stride(2).pad(3)), ConvAlgorithm::kPlanarBfloat16Amx);
+  // A row of its window has more pairs than a product of matrices takes.
+  EXPECT_EQ(chosen(ConvTester().channels(3, 64).map(80, 80).kernel(2, 34).stride(2)), ConvAlgorithm::kPlanar);
 }
 
 TEST(ConvAlgorithmChoice, FollowsTheShape) {

@@ -152,7 +152,8 @@ struct Heads {
   enum class Layout { kRows, kColumns, kApart } layout = Layout::kRows;
 };
 
-void check_attention(const Heads& c, bool bfloat16) {
+void check_attention(const Heads& c, Precision precision) {
+  const bool bfloat16 = precision != Precision::kFloat32;
   SCOPED_TRACE(std::to_string(c.queries) + " queries, " + std::to_string(c.keys) + " keys");
   AttentionShape s{c.batch, c.heads, c.queries, c.keys, c.depth, c.value_depth, 0.3f, {}, {}, {}, {}, {}, c.replaces};
   const auto view = [&](int64_t rows, int64_t columns) -> AttentionView {
@@ -181,7 +182,12 @@ void check_attention(const Heads& c, bool bfloat16) {
     const int64_t bytes = bfloat16 ? attention16_scratch_bytes(s) : attention_scratch_bytes(s);
     Guarded scratch(static_cast<size_t>(bytes) / sizeof(float), std::numeric_limits<float>::quiet_NaN());
     AttentionArgs args{&s, q.data(), k.data(), v.data(), c.mask ? mask.data() : nullptr, y.data(), scratch.data()};
-    for (int part = 0; part < parts; ++part) (bfloat16 ? table.attention16 : table.attention)(args, part, parts);
+    for (int part = 0; part < parts; ++part) {
+      const auto kernel = !bfloat16                           ? table.attention
+                          : precision == Precision::kBfloat16 ? table.attention16
+                                                              : table.attention16_amx;
+      kernel(args, part, parts);
+    }
     return copy_of(y);
   };
   const auto factor = [=](float x) { return bfloat16 ? nearest_bfloat16(x) : x; };
@@ -227,8 +233,7 @@ void check_attention(const Heads& c, bool bfloat16) {
 }
 
 void check_attention(const Heads& c) {
-  check_attention(c, false);
-  check_attention(c, true);
+  for (Precision precision : {Precision::kFloat32, Precision::kBfloat16, Precision::kBfloat16Amx}) check_attention(c, precision);
 }
 
 TEST(Attention, HeadsAndShapes) {

@@ -51,25 +51,29 @@ Result run_gemm(const KernelTable& table) {
   table.gemm({packed.get(), a.data(), y.data(), nullptr, 7, kAct}, 0, 1);
   return y;
 }
-Result run_conv16(const KernelTable& table) {
+Result run_conv16_in(ConvAlgorithm algorithm, decltype(KernelTable::conv) kernel) {
   ConvShape s{kChannels, kHeight, kWidth, kChannels, kHeight, kWidth, 3, 3, 1, 1, 1, 1, {1, 1, 1, 1}, 1};
   const Result weight = random_floats(static_cast<size_t>(kChannels) * kChannels * 9, 3);
   const Map x = input(1);
   const Map residual = input(2);
   return map_result([&](const BlockedView& y) {
-    const auto packed = pack_conv(s, ConvAlgorithm::kBfloat16, weight.data(), nullptr);
+    const auto packed = pack_conv(s, algorithm, weight.data(), nullptr);
     Guarded scratch(conv_scratch_bytes(*packed) / sizeof(float));
-    table.conv16({packed.get(), x.view(), {}, y, &residual.view(), kAct, 0, scratch.data()}, 0, 1);
+    kernel({packed.get(), x.view(), {}, y, &residual.view(), kAct, 0, scratch.data()}, 0, 1);
   });
 }
-Result run_gemm16(const KernelTable& table) {
+Result run_conv16(const KernelTable& table) { return run_conv16_in(ConvAlgorithm::kBfloat16, table.conv16); }
+Result run_conv16_amx(const KernelTable& table) { return run_conv16_in(ConvAlgorithm::kBfloat16Amx, table.conv16_amx); }
+Result run_gemm16_in(Precision precision, decltype(KernelTable::gemm) kernel) {
   const Result a = random_floats(7 * 33, 1), b = random_floats(33 * 45, 2);
-  const auto packed = pack_gemm16(33, 45, b.data(), false, nullptr);
+  const auto packed = pack_gemm16(33, 45, b.data(), false, nullptr, precision);
   Guarded scratch(gemm16_scratch_bytes(33, 7) / sizeof(float));
   Result y(7 * 45);
-  table.gemm16({packed.get(), a.data(), y.data(), nullptr, 7, kAct, scratch.data()}, 0, 1);
+  kernel({packed.get(), a.data(), y.data(), nullptr, 7, kAct, scratch.data()}, 0, 1);
   return y;
 }
+Result run_gemm16(const KernelTable& table) { return run_gemm16_in(Precision::kBfloat16, table.gemm16); }
+Result run_gemm16_amx(const KernelTable& table) { return run_gemm16_in(Precision::kBfloat16Amx, table.gemm16_amx); }
 Result run_products(const KernelTable& table) {
   const Result a = random_floats(2 * 7 * 33, 1), b = random_floats(2 * 33 * 45, 2);
   const int64_t offsets[] = {0, 0, 0, 7 * 33, 33 * 45, 7 * 45};
@@ -87,15 +91,17 @@ Result run_attention(const KernelTable& table) {
   table.attention({&shape, q.data(), k.data(), v.data(), nullptr, y.data(), scratch.data()}, 0, 1);
   return y;
 }
-Result run_attention16(const KernelTable& table) {
+Result run_attention16_by(decltype(KernelTable::attention) kernel) {
   const AttentionView view{0, 5 * 22, 11, 22, 1};
   const AttentionShape shape{1, 2, 5, 5, 11, 11, 0.5f, view, view, view, {}, view};
   const Result q = random_floats(110, 1), k = random_floats(110, 2), v = random_floats(110, 3);
   Guarded scratch(static_cast<size_t>(attention16_scratch_bytes(shape)) / sizeof(float));
   Result y(110);
-  table.attention16({&shape, q.data(), k.data(), v.data(), nullptr, y.data(), scratch.data()}, 0, 1);
+  kernel({&shape, q.data(), k.data(), v.data(), nullptr, y.data(), scratch.data()}, 0, 1);
   return y;
 }
+Result run_attention16(const KernelTable& table) { return run_attention16_by(table.attention16); }
+Result run_attention16_amx(const KernelTable& table) { return run_attention16_by(table.attention16_amx); }
 Result run_norm_rows(const KernelTable& table) {
   const Result x = random_floats(3 * 37, 1);
   Result y(x.size());
@@ -414,7 +420,12 @@ Isa base_of(Isa isa) {
 }
 
 // The weakest instruction set that has the same kernels on bfloat16.
-Isa base16_of(Isa isa) {
+Isa base16_of(Isa isa, std::string_view kernel) {
+#if defined(__x86_64__)
+  if (kernel.ends_with("_amx") && isa != Isa::kScalar) {
+    return isa == Isa::kAmx && __builtin_cpu_supports("amx-bf16") ? isa : Isa::kAvx2;
+  }
+#endif
   switch (isa) {
     case Isa::kScalar:
     case Isa::kNeon:
@@ -453,7 +464,7 @@ TEST(Dispatch, TablesAreCompleteAndDistinct) {
 #define RS_KERNEL16(kernel, ...)                                                   \
   EXPECT_NE(table->kernel, nullptr) << table->name;                                \
   for (const KernelTable* other : tables) {                                        \
-    const bool shared = base16_of(other->isa) == base16_of(table->isa);            \
+    const bool shared = base16_of(other->isa, #kernel) == base16_of(table->isa, #kernel); \
     EXPECT_EQ(shared, table->kernel == other->kernel) << #kernel << " isn't dispatched"; \
   }
 #include "kernels/kernels.def"

@@ -153,10 +153,8 @@ struct Tiles16Amx : FloatTiles {
     const PixelTiles16 tiles(rows, rows_of(args), y.width);
     const int blocks = static_cast<int>(conv.blocks.size());
     const ConvOrder order(args, tiles.count(), (blocks + kTileBlocks - 1) / kTileBlocks, part, parts);
-    if (conv.algorithm == ConvAlgorithm::kBfloat16Amx) {
-      walk.n0 = conv.blocks[0].blocks;
-      walk.inner_last = conv.blocks[0].last_channels;
-    }
+    walk.n0 = conv.blocks[0].blocks;
+    walk.inner_last = conv.blocks[0].last_channels;
     int configured = 0;
     for (int64_t unit = order.begin; unit < order.end;) {
       const ConvOrder::Run run = order.at(unit);

@@ -22,6 +22,8 @@ const MODEL = linear([...randomFloats(FEATURES * CLASSES, 1)], FEATURES);
 const SHA256 = createHash('sha256').update(MODEL).digest('hex');
 const FEEDS = { x: new Tensor('float32', randomFloats(ITEMS * FEATURES, 3), [ITEMS, FEATURES]) };
 
+const BFLOAT16 = ['bfloat16', 'bfloat16-amx'] as const;
+
 const logitsOf = (source: Uint8Array, options: SessionOptions, feeds = FEEDS) =>
   withSession(source, options, async (session) => [
     ...((await session.run(feeds)).logits!.data as Float32Array),
@@ -34,10 +36,10 @@ test('in bfloat16, factors are rounded and sums are not', async () => {
   const inFloat = [256, 1 + (1 + 2 ** -9) ** 2];
   expect(await logitsOf(model, {}, feeds)).toEqual(inFloat.map(Math.fround));
   expect(await logitsOf(model, { precision: 'float32' }, feeds)).toEqual(inFloat.map(Math.fround));
-  expect(await logitsOf(model, { precision: 'bfloat16' }, feeds)).toEqual([256, 2]);
+  for (const precision of BFLOAT16) expect(await logitsOf(model, { precision }, feeds)).toEqual([256, 2]);
 });
 
-describe('answers and traces in bfloat16', () => {
+describe.each(BFLOAT16)('answers and traces in %s', (precision) => {
   const network = new Network('cifar10-resnet32-gates');
   let batch: Tensor<'float32'>;
   let expected: unknown;
@@ -46,18 +48,16 @@ describe('answers and traces in bfloat16', () => {
     return { logits: [...(outputs.logits!.data as Float32Array)], items: trace.items };
   };
   beforeAll(async () => {
-    batch = await network.images(8);
-    expected = await withSession(
-      network.model,
-      { precision: 'bfloat16', isa: 'scalar', threads: 1 },
-      (session) => answers(session, batch),
+    batch = await network.images(3);
+    expected = await withSession(network.model, { precision, isa: 'scalar', threads: 1 }, (session) =>
+      answers(session, batch),
     );
   });
 
   it('have the same bits on every instruction set, with one and two threads', async () => {
     for (const isa of await availableIsas(network.model)) {
       for (const threads of [1, 2]) {
-        const options = { precision: 'bfloat16', isa, threads } as const;
+        const options = { precision, isa, threads };
         const got = await withSession(network.model, options, (session) => answers(session, batch));
         expect({ isa, threads, got }).toEqual({ isa, threads, got: expected });
       }
@@ -67,7 +67,7 @@ describe('answers and traces in bfloat16', () => {
   it('are those of each item alone, and near those in float', async () => {
     const { logits } = expected as { logits: number[] };
     const classes = logits.length / batch.dims[0]!;
-    const alone = await withSession(network.model, { precision: 'bfloat16' }, (session) =>
+    const alone = await withSession(network.model, { precision }, (session) =>
       answers(session, itemOf(batch, 1)),
     );
     expect(alone.logits).toEqual(logits.slice(classes, 2 * classes));
