@@ -57,24 +57,29 @@ RSKIP_INLINE V load_first(const float* p, int n) {
 RSKIP_INLINE void store_first(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_of_16(n), a.v); }
 RSKIP_INLINE Vec keep_first(Vec a, int n) { return {_mm512_maskz_mov_ps(first_of_16(n), a.v)}; }
 RSKIP_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-// sum[n] += *x * factor[n]. Both forms are written as instructions that overwrite the sum: the compiler would choose a
-// form itself, and move sums from register to register.
+// sum[n] += *x * factor[n], of that pixel of a tile. Both forms are written as instructions that overwrite the sum: the compiler would
+// choose a form itself, and move sums from register to register.
 template <int N>
-RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N]) {
+RSKIP_INLINE void add_products(Vec (&sum)[N], const float* x, const Vec (&factor)[N], int pixel = 0) {
 #ifdef RSKIP_BROADCAST_FROM_MEMORY
   // Every multiplication broadcasts its operand from memory. On Zen 4, which runs 512 bits in two halves, a broadcast
   // into a register costs small networks an eighth of their time.
-  RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
-    __asm__("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(sum[n].v) : "m"(*x), "v"(factor[n].v));
-  }
+  constexpr bool kAlways = true, kOddPixels = true;
 #else
-  // One broadcast serves all n: a broadcast from memory keeps a load port busy, and processors that begin two
-  // multiplications per cycle have no more ports than that.
+  // One broadcast into a register serves all n: processors that begin two multiplications per cycle have no more ports for loads than
+  // that. But it is one more instruction, so that every second pixel of a tile with two factors does without.
+  constexpr bool kAlways = N == 1, kOddPixels = N == 2;
+#endif
+  if (kAlways || (kOddPixels && pixel % 2 == 1)) {
+    RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
+      __asm__("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(sum[n].v) : "m"(*x), "v"(factor[n].v));
+    }
+    return;
+  }
   const Vec a = splat(*x);
   RSKIP_UNROLL(4) for (int n = 0; n < N; ++n) {
     __asm__("vfmadd231ps %1, %2, %0" : "+v"(sum[n].v) : "v"(factor[n].v), "v"(a.v));
   }
-#endif
 }
 
 #ifdef RSKIP_BROADCAST_FROM_MEMORY

@@ -73,6 +73,16 @@ TEST(Conv8, Stems) {
   ConvTester8().channels(2, 16).map(9, 14).kernel(3).pad(2).dilation(2, 2).check();
 }
 
+// Where processors that multiply matrices copy windows.
+TEST(Conv8, StemsOfManyColumns) {
+  for (int size : {5, 6, 7, 8}) {
+    ConvTester8().channels(3, 33).map(11, 41).kernel(size).pad(2).output_halo(1).check();
+    ConvTester8().channels(1, 64).map(19, 23).kernel(size).pad(size / 2).stride(2).residual().check();
+  }
+  ConvTester8().channels(4, 40).map(12, 70).kernel(8).stride(3, 1).check();
+  ConvTester8().channels(2, 32).map(16, 14).kernel(7).pad({3, 0, 2, 5}).dilation(2, 1).input_zero(0).check();
+}
+
 TEST(Conv8, Groups) {
   ConvTester8().channels(32, 32).map(6, 7).kernel(3).pad(1).groups(8).check();
   ConvTester8().channels(40, 80).map(6, 7).kernel(3).pad(1).groups(5).check();

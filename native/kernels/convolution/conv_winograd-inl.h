@@ -161,7 +161,7 @@ struct WinogradRun {
     v = static_cast<float*>(args.scratch);
     product = v + kPoints * v_stride;
     // A tile of 16 channels is read before its products are stored: they may take its place.
-    if (kWinogradTwoChains && args.conv->shape.in_channels == kLanes && end_block - first_block == 1) {
+    if (kTileBlocks == 2 && args.conv->shape.in_channels == kLanes && end_block - first_block == 1) {
       product = v;
       product_stride = v_stride;
     }

@@ -108,8 +108,12 @@ template <int... P>
 constexpr auto winograd_row_two_chains(std::integer_sequence<int, P...>) {
   return std::array<WinogradTileFn, sizeof...(P)>{winograd_tile_two_chains<P + 1>...};
 }
-// For instruction sets with registers for both chains.
-inline constexpr bool kWinogradTwoChains = kTileBlocks == 2;
+// For instruction sets with registers for both chains, where a product broadcasts from memory in any case. A register serves two blocks.
+#ifdef RSKIP_BROADCAST_FROM_MEMORY
+inline constexpr bool kWinogradTwoChains = true;
+#else
+inline constexpr bool kWinogradTwoChains = false;
+#endif
 inline constexpr auto kWinogradTilesTwoChains =
     winograd_row_two_chains(std::make_integer_sequence<int, kWinogradTwoChains ? kTilePixels : 1>());
 

@@ -11,6 +11,9 @@ namespace {
 constexpr int kQuad = 4;
 constexpr size_t kFactorBytes = kQuad * kLanes;
 
+// Products of matrices read beyond the last groups, and multiply those by zeros.
+constexpr size_t kBeyond = kLanes * kFactorBytes;
+
 size_t quads(int count) { return static_cast<size_t>((count + kQuad - 1) / kQuad); }
 
 // Where the weight of an output lane and number `i` of a group of four is, from the first of the four.
@@ -26,8 +29,7 @@ void pack_direct(const int8_t* weight, PackedConv8& packed) {
     block.offset = size;
     size += taps * kFactorBytes * (static_cast<size_t>(block.blocks - 1) * quads(kLanes) + quads(block.last_channels));
   }
-  // Products of matrices read beyond the last groups, and multiply those by zeros.
-  packed.weights = Aligned<int8_t>(size + kLanes * kFactorBytes);
+  packed.weights = Aligned<int8_t>(size + kBeyond);
   packed.weights.zero();
   for (size_t b = 0; b < packed.blocks.size(); ++b) {
     const ConvBlock& block = packed.blocks[b];
@@ -61,7 +63,7 @@ void pack_direct(const int8_t* weight, PackedConv8& packed) {
 template <class Put>
 void pack_blocks(size_t block_size, PackedConv8& packed, const Put& put) {
   const int blocks = channel_blocks(packed.shape.out_channels);
-  packed.weights = Aligned<int8_t>(block_size * blocks);
+  packed.weights = Aligned<int8_t>(block_size * blocks + kBeyond);
   packed.weights.zero();
   for (int b = 0; b < blocks; ++b) {
     ConvBlock block;
@@ -211,31 +213,45 @@ WinogradConv8::WinogradConv8(const ConvShape& s) {
   scratch_bytes = transformed_bytes + static_cast<size_t>(kPoints * product_point) * sizeof(int32_t);
 }
 
-MatrixConv8::MatrixConv8(const ConvShape& s) {
+MatrixConv8::MatrixConv8(const PackedConv8& conv) {
   constexpr int kMaxSteps = 16, kTilePixels = 32;
-  constexpr ptrdiff_t kBandBytes = 384 << 10;  // a second-level cache holds a band and the weights of some blocks
-  const int groups = static_cast<int>(quads(s.in_channels));
+  const ConvShape& s = conv.shape;
+  const bool planar = conv.algorithm == ConvAlgorithm::kPlanar;
+  // A second-level cache holds a band and the weights of some blocks; of windows, the first level holds a band.
+  const ptrdiff_t band_bytes = (planar ? 24 : 384) << 10;
+  const int groups = static_cast<int>(planar ? s.in_channels * s.kernel_h * quads(s.kernel_w) : quads(s.in_channels));
   products = (groups + kMaxSteps - 1) / kMaxSteps;
-  steps = (groups + products - 1) / products;
-  tap_bytes = static_cast<ptrdiff_t>(groups * kFactorBytes);
-  pixel = static_cast<ptrdiff_t>(products) * steps * kQuad;
-  // Or pixels would share few of a cache's sets.
-  if (pixel % 1024 == 0) pixel += 64;
-  const int reach_h = (s.kernel_h - 1) * s.dilation_h, reach_w = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w;
-  images_h = std::min(s.stride_h, reach_h + 1);
-  images_w = std::min(s.stride_w, (s.kernel_w - 1) * s.dilation_w + 1);
-  pitch = reach_w / s.stride_w + 1;
-  const ptrdiff_t row = static_cast<ptrdiff_t>(pitch) * images_h * images_w * pixel, more = reach_h / s.stride_h;
-  band = static_cast<int>(std::clamp<ptrdiff_t>(kBandBytes / row - more, 1, s.out_height));
+  ptrdiff_t more = 0;
+  pitch = s.out_width;
+  if (planar) {
+    steps = kMaxSteps;
+    pixel = static_cast<ptrdiff_t>(products) * kMaxSteps * kQuad;
+  } else {
+    taps = s.kernel_h * s.kernel_w;
+    steps = (groups + products - 1) / products;
+    tap_bytes = static_cast<ptrdiff_t>(groups * kFactorBytes);
+    pixel = static_cast<ptrdiff_t>(products) * steps * kQuad;
+    // Or pixels would share few of a cache's sets.
+    if (pixel % 1024 == 0) pixel += 64;
+    const int reach_h = (s.kernel_h - 1) * s.dilation_h, reach_w = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w;
+    images_h = std::min(s.stride_h, reach_h + 1);
+    images_w = std::min(s.stride_w, (s.kernel_w - 1) * s.dilation_w + 1);
+    pitch = reach_w / s.stride_w + 1;
+    more = reach_h / s.stride_h;
+  }
+  const ptrdiff_t row = static_cast<ptrdiff_t>(pitch) * images_h * images_w * pixel;
+  band = static_cast<int>(std::clamp<ptrdiff_t>(band_bytes / row - more, 1, s.out_height));
   image = (band + more) * pitch;
   packed_bytes = static_cast<size_t>((image * images_h * images_w + kTilePixels) * pixel + 63) / 64 * 64;
   offsets = static_cast<size_t>(band) * pitch + kTilePixels;
-  scratch_bytes = packed_bytes + (2 * offsets + static_cast<size_t>(s.kernel_h) * s.kernel_w) * sizeof(ptrdiff_t);
+  scratch_bytes = packed_bytes + (2 * offsets + static_cast<size_t>(taps)) * sizeof(ptrdiff_t);
 }
 
 bool matrices_suit(const PackedConv8& conv) {
   const ConvShape& s = conv.shape;
-  return conv.algorithm == ConvAlgorithm::kDirect && s.groups == 1 && s.in_channels * s.kernel_h * s.kernel_w >= 32;
+  if (conv.algorithm == ConvAlgorithm::kPlanar) return s.dilation_w == 1 && quads(s.kernel_w) == 2 && s.out_channels >= 2 * kLanes;
+  const int64_t numbers = int64_t{s.in_channels} * s.kernel_h * s.kernel_w;
+  return conv.algorithm == ConvAlgorithm::kDirect && s.groups == 1 && numbers >= 32 && numbers * s.out_channels >= 1024;
 }
 
 bool depthwise_by_lines8(const ConvShape& s) {
@@ -273,7 +289,7 @@ std::shared_ptr<const PackedConv8> pack_conv8(const ConvShape& shape, ConvAlgori
 
 size_t conv8_scratch_bytes(const PackedConv8& conv, Isa isa) {
   if (conv.algorithm == ConvAlgorithm::kWinograd4) return WinogradConv8(conv.shape).scratch_bytes;
-  return isa == Isa::kAmx && matrices_suit(conv) ? MatrixConv8(conv.shape).scratch_bytes : 0;
+  return isa == Isa::kAmx && matrices_suit(conv) ? MatrixConv8(conv).scratch_bytes : 0;
 }
 
 std::shared_ptr<const PackedConv8> rebind_conv8(const PackedConv8& conv, const ConvShape& shape) {

@@ -1,5 +1,6 @@
 // Convolution on 8-bit numbers where the processor multiplies matrices. The input is copied in bands of rows to where all
-// channels of a pixel lie side by side (MatrixConv8), so that a product takes 64 of them of 16 neighbouring pixels.
+// channels of a pixel, or of planar input all numbers of a window, lie side by side (MatrixConv8), so that a product takes 64 of
+// them of 16 neighbouring pixels.
 #pragma once
 
 #include "kernels/int8/conv8-inl.h"
@@ -48,6 +49,13 @@ class MatrixBand8 {
     residual_offset_ = y_offset_ + plan.offsets;
     taps_ = residual_offset_ + plan.offsets;
     const ConvShape& s = args.conv->shape;
+    planar_ = args.conv->algorithm == ConvAlgorithm::kPlanar;
+    if (planar_) {
+      // What a window lacks stays zero.
+      std::memset(packed_, 0, plan.packed_bytes);
+      taps_[0] = 0;
+      return;
+    }
     for (int kh = 0; kh < s.kernel_h; ++kh) {
       for (int kw = 0; kw < s.kernel_w; ++kw) {
         const int row = kh * s.dilation_h, column = kw * s.dilation_w;
@@ -62,6 +70,9 @@ class MatrixBand8 {
   void read(int first, int end) {
     const ConvShape& s = args_.conv->shape;
     pixels_ = (end - first - 1) * plan_.pitch + s.out_width;
+    write_offsets(args_.y, first, end, y_offset_);
+    if (args_.residual != nullptr) write_offsets(*args_.residual, first, end, residual_offset_);
+    if (planar_) return read_windows(first, end);
     const int reach_h = (end - first - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h;
     const int reach_w = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w;
     for (int i = 0; i < plan_.images_h; ++i) {
@@ -72,8 +83,6 @@ class MatrixBand8 {
         }
       }
     }
-    write_offsets(args_.y, first, end, y_offset_);
-    if (args_.residual != nullptr) write_offsets(*args_.residual, first, end, residual_offset_);
   }
 
   // Blocks of output channels b to b + N.
@@ -106,6 +115,37 @@ class MatrixBand8 {
   }
 
  private:
+  // Rows of windows, as pack_conv8() has their weights: two groups of four columns each. Up to four rows of a window at a time, which go to
+  // one line of the cache. What the loops read is copied, or the compiler would read it again after every store.
+  void read_windows(int first, int end) {
+    constexpr int kRow = 2 * kQuad;
+    const ConvShape& s = args_.conv->shape;
+    const PlanarView8& x = args_.x_planar;
+    const ptrdiff_t step = s.stride_w, pixel = plan_.pixel, down = s.dilation_h * x.row_stride;
+    uint8_t* to = packed_;
+    for (int row = first; row < end; ++row, to += plan_.pitch * pixel) {
+      const uint8_t* top = x.data + (row * s.stride_h - s.pad.top) * x.row_stride - s.pad.left;
+      uint8_t* numbers = to;
+      for (int c = 0; c < s.in_channels; ++c, top += x.plane_stride) {
+        const uint8_t* from = top;
+        for (int kh = 0, count; kh < s.kernel_h; kh += count, from += count * down, numbers += count * kRow) {
+          count = std::min(4, s.kernel_h - kh);
+          const uint8_t* window = from;
+          uint8_t* out = numbers;
+          for (int w = s.out_width; w > 0; --w, window += step, out += pixel) {
+            std::memcpy(out, window, kRow);
+            if (count == 1) continue;
+            std::memcpy(out + kRow, window + down, kRow);
+            if (count == 2) continue;
+            std::memcpy(out + 2 * kRow, window + 2 * down, kRow);
+            if (count == 3) continue;
+            std::memcpy(out + 3 * kRow, window + 3 * down, kRow);
+          }
+        }
+      }
+    }
+  }
+
   // One row of an image.
   void read_row(int row, int column, int pixels, uint8_t* to) const {
     const BlockedView8& x = args_.x;
@@ -137,11 +177,10 @@ class MatrixBand8 {
 
   template <int kHalves, int N>
   void add_products(int first, const int8_t* w, ptrdiff_t w_block, const int32_t* bias) const {
-    const ConvShape& s = args_.conv->shape;
     load_sums<kHalves, N>(bias, 0);
     const uint8_t* x = packed_ + first * plan_.pixel;
     const ptrdiff_t half = kMatrixRows * plan_.pixel, step = ptrdiff_t{plan_.steps} * kQuad;
-    for (int tap = 0; tap < s.kernel_h * s.kernel_w; ++tap, w += plan_.tap_bytes) {
+    for (int tap = 0; tap < plan_.taps; ++tap, w += plan_.tap_bytes) {
       const uint8_t* from = x + taps_[tap];
       const int8_t* factors = w;
       for (int i = plan_.products; i > 0; --i, from += step, factors += step * kLanes) {
@@ -155,15 +194,18 @@ class MatrixBand8 {
   uint8_t* packed_;
   ptrdiff_t *y_offset_, *residual_offset_, *taps_;
   int pixels_ = 0;
+  bool planar_ = false;
 };
 
 // Workers share rows where the weights, which each of them then reads, are no more than input and output; otherwise blocks.
 inline void conv8_matrix(const ConvArgs8& args, int part, int parts) {
   const PackedConv8& conv = *args.conv;
-  const MatrixConv8 plan(conv.shape);
+  const MatrixConv8 plan(conv);
   const Epilogue8 epilogue{args.rounding, args.addition};
   const int rows = rows_of(args), pairs = (channel_blocks(conv.shape.out_channels) + 1) / 2;
-  const int64_t maps = args.x.block_stride * args.x.blocks() + args.y.block_stride * args.y.blocks();
+  const int64_t input = conv.algorithm == ConvAlgorithm::kPlanar ? args.x_planar.plane_stride * conv.shape.in_channels
+                                                                 : args.x.block_stride * args.x.blocks();
+  const int64_t maps = input + args.y.block_stride * args.y.blocks();
   const bool by_rows = static_cast<int64_t>(conv.weights.size()) <= maps && shares_evenly(rows, parts);
   const Share<int> band_rows = by_rows ? share_of(rows, part, parts) : Share<int>{0, rows};
   const Share<int> blocks = by_rows ? Share<int>{0, pairs} : share_of(pairs, part, parts);

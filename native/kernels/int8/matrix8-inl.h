@@ -6,10 +6,10 @@
 
 namespace rskip::RSKIP_ISA {
 
-// As gemm_tile8 for so many rows. Each is finished by itself: code for every number of rows would take 300 KB.
+// As gemm_tile8 for so many rows, which are finished by fours and one by one: code for every number of rows would take 300 KB.
 template <int kHalves, int N>
 [[gnu::noinline]] void gemm_rows8_matrix(const GemmTile8& t, int rows) {
-  Bits acc[kHalves * kMatrixRows][1][N];
+  Bits acc[kHalves * kMatrixRows][N];
   const void* sums = t.bias;
   ptrdiff_t sum_row = 0;
   const uint8_t* a = t.a;
@@ -22,21 +22,24 @@ template <int kHalves, int N>
     for (; left >= steps; left -= steps, a += steps * kQuad, w += steps * kFactorBytes) {
       add_matrix_products<false, kHalves, N>(a, kMatrixRows * t.a_row, t.a_row, w, t.w_block);
     }
-    store_sums<kHalves, N>(&acc[0][0][0]);
+    store_sums<kHalves, N>(acc[0]);
     sums = acc;
     sum_row = sizeof acc[0];
   }
-  GemmTile8 row = t;
+  GemmTile8 rest = t;
   RowAddition8 additions[kMaxAdditions8];
   std::copy_n(t.additions, t.addition_count, additions);
-  row.additions = additions;
-  for (int p = 0; p < rows; ++p) {
-    gemm_finish8(acc[p], row);
-    if (row.row_sums != nullptr) ++row.row_sums;
-    if (row.y != nullptr) row.y += t.n;
-    if (row.y_float != nullptr) row.y_float += t.n;
-    for (int i = 0; i < t.addition_count; ++i) additions[i].addend += additions[i].row;
-  }
+  rest.additions = additions;
+  const auto finish = [&]<int P>(Bits (&sums)[P][N]) {
+    gemm_finish8(sums, rest);
+    if (rest.row_sums != nullptr) rest.row_sums += P;
+    if (rest.y != nullptr) rest.y += P * t.n;
+    if (rest.y_float != nullptr) rest.y_float += P * t.n;
+    for (int i = 0; i < t.addition_count; ++i) additions[i].addend += P * additions[i].row;
+  };
+  int p = 0;
+  for (; p + 4 <= rows; p += 4) finish(*reinterpret_cast<Bits(*)[4][N]>(acc[p]));
+  for (; p < rows; ++p) finish(*reinterpret_cast<Bits(*)[1][N]>(acc[p]));
 }
 template <int P, int N>
 void gemm_tile8_matrix(const GemmTile8& t) {

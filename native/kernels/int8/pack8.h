@@ -32,8 +32,9 @@ struct PackedConv8 {
 // How convolutions without groups are products of matrices: output rows in bands, for which the input is copied as pixels of all
 // channels. With a stride, every stride_h-th row and stride_w-th column make an image of their own, so that what a tap reads of
 // neighbouring pixels lies side by side; rows of an image follow each other, and what is between them is computed in vain.
+// Of planar input, whole windows are copied: then there is one tap, and a pixel is a window.
 struct MatrixConv8 {
-  int products = 1, steps = 1;  // products under a tap, and the steps of k that each sums
+  int taps = 1, products = 1, steps = 1;  // products under a tap, and the steps of k that each sums
   ptrdiff_t pixel = 0;          // bytes from pixel to pixel
   ptrdiff_t tap_bytes = 0;      // weights of a tap
   int images_h = 1, images_w = 1;
@@ -42,7 +43,7 @@ struct MatrixConv8 {
   int band = 1;         // most output rows at once
   // What a worker needs: the pixels, then `offsets` places in the result and in the residual, and one of each tap.
   size_t packed_bytes = 0, offsets = 0, scratch_bytes = 0;
-  explicit MatrixConv8(const ConvShape& shape);
+  explicit MatrixConv8(const PackedConv8& conv);
 };
 
 // Whether a convolution gains by it: sums of few numbers take longer to store and load than to compute.

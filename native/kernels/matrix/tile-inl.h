@@ -60,6 +60,7 @@ RSKIP_INLINE void tile_step(Vec (&acc)[P][N], const float* x, ptrdiff_t stride, 
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     const float* const factor = x + p * pixel_stride<kStride>(stride);
     if constexpr (kHalf) add_half_products(acc[p], factor, weight);
+    else if constexpr (requires { add_products(acc[p], factor, weight, p); }) add_products(acc[p], factor, weight, p);
     else add_products(acc[p], factor, weight);
   }
 }
