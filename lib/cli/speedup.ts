@@ -126,11 +126,12 @@ function verdict(calibration: Speedup['calibration']): string {
   const { latency } = expected!;
   if (!latency)
     return `No setting keeps the limit of ${percent(promise!.limit, 2)}: the policy skips nothing.`;
-  const { fullMs, policyMs } = latency;
+  const { fullMs, policyMs, isa, threads } = latency;
   const both = (ms: { mean: number; p50: number; p95?: number | undefined }) =>
     `mean ${milliseconds(ms.mean)} ms, median ${milliseconds(ms.p50)}, p95 ${milliseconds(ms.p95 ?? ms.mean)}`;
   return (
     `Certified on ${plural(promise!.items, 'item')}: ${wordPromise(promise!)}.\n` +
-    `${both(policyMs)}; the network as given ${both(fullMs)}: ${percent(1 - policyMs.mean / fullMs.mean)} of the mean saved.`
+    `${both(policyMs)}; the network as given ${both(fullMs)}: ${percent(1 - policyMs.mean / fullMs.mean)} of the mean saved ` +
+    `(${isa}, ${plural(threads, 'thread')}).`
   );
 }

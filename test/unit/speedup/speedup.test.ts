@@ -433,6 +433,8 @@ describe('the command', () => {
     expect(readdirSync(join(output, '..'))).toEqual(['ladder']);
     await using session = await InferenceSession.create(output);
     expect(session.policy.promise).toMatchObject({ limit: 0.5 });
+    // Times are of this instruction set and as many threads as were asked for.
+    expect(out).toMatch(new RegExp(`% of the mean saved \\(${session.isa}, 1 thread\\)\\.$`, 'm'));
     const again = await cli(...(await args(big, output)));
     expect(again).toMatchObject({ code: 1, err: expect.stringContaining('holds files already') });
   });
