@@ -5,7 +5,7 @@ import { findModel } from '../data/model-files.js';
 import { loadVega } from '../report/charts.js';
 import { checkFolder, writeLadder } from '../speedup/folder.js';
 import { type SpeedupOptions, speedupShape } from '../speedup/options.js';
-import { renderSpeedup, wordOutcome } from '../speedup/report.js';
+import { renderSpeedup, wordNothing, wordOutcome } from '../speedup/report.js';
 import { type Speedup, speedup } from '../speedup/speedup.js';
 import type { LadderRung, Tried } from '../speedup/tried.js';
 import { flags } from '../util/flags.js';
@@ -111,7 +111,7 @@ function draw(result: Speedup, output: string, metric: string | undefined, io: I
     tried.length === 0 ? '' : `${formatTable(io, columnsOf(loss), tried.slice(0, SHOWN).map(row))}\n`;
   const answering = rungs.length === 0 ? '' : `${formatTable(io, rungColumnsOf(loss), rungs.map(rungRow))}\n`;
   return (
-    `${table}${paint(io, 'bold', verdict(calibration))}\n${answering}` +
+    `${table}${paint(io, 'bold', verdict(result))}\n${answering}` +
     `${calibration ? `folder: ${output}\n` : ''}${minutes.toFixed(1)} minutes\n`
   );
 }
@@ -120,8 +120,9 @@ function rungRow({ name, answered, events, work, time }: LadderRung): string[] {
   return [name, percent(answered), String(events), percent(work, 0), percent(time, 0)];
 }
 
-function verdict(calibration: Speedup['calibration']): string {
-  if (!calibration) return 'Nothing pays: no ladder is faster than the network within the limit.';
+function verdict(result: Speedup): string {
+  const { calibration } = result;
+  if (!calibration) return `Nothing to write: ${wordNothing(result)}.`;
   const { promise, expected } = calibration.policy;
   const { latency } = expected!;
   if (!latency)

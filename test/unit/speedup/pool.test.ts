@@ -294,6 +294,11 @@ test('beside the fastest ladder, the fastest without exits is certified, at half
   expect(chosen([plain, withExits], 0.1)).toEqual([plain]);
   expect(chosen([withExits, plain], 0.1, false)).toEqual([withExits]);
   expect(chosen([], 0.1)).toEqual([]);
+  // Of a network in 8 bits alone, no careful setting may pass in its place.
+  const alone: Ladder = { ...plain, settings: [], boldest: -1 };
+  expect(chosen([alone, plain, withExits], 0.05)).toEqual([alone, plain]);
+  expect(chosen([alone, withExits, plain], 0.05)).toEqual([alone, withExits]);
+  expect(chosen([withExits, alone, plain], 0.05)).toEqual([withExits, plain]);
   const [whole, half] = [1, 2].map((share) => provable(pool, 900, share));
   const rate = {
     risk: allowedEvents(900, LIMIT, 0.05) / 900,
