@@ -16,6 +16,7 @@ import {
   settingsToTest,
 } from 'lib/speedup/choose.js';
 import { Pool, predictionOf } from 'lib/speedup/pool.js';
+import { wordNothing } from 'lib/speedup/report.js';
 import { type ExitTime, TimeCosts } from 'lib/speedup/times.js';
 import { partsOf, describe as told } from 'lib/speedup/tried.js';
 import { atOnce } from 'lib/util/slices.js';
@@ -435,6 +436,11 @@ test('what is told of ladders says why each was chosen, or not', () => {
   };
   expect(outcomes('chosen').sort()).toEqual(['chosen', 'slow']);
   expect(outcomes('refuted').sort()).toEqual(['refuted', 'slow']);
+  // A ladder that the items that certify refuse is faster all the same.
+  const without = (of: 'slow' | 'refuted') =>
+    wordNothing({ tried: told(ladders, times, new Map([[fastest!, of]])) });
+  expect(without('refuted')).toContain('no ladder is certified');
+  expect(without('slow')).toContain('no ladder is faster');
   for (const { outcome } of told(
     laddersOf(pool, () => false),
     [],
