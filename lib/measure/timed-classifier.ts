@@ -35,12 +35,12 @@ export interface Timed {
 const WARM_UP_PAIRS = 50;
 const WARM_UP_MS = 200;
 /**
- * Most items whose energy is measured: as many as fit into 64 MiB, but 100 to 5,000. If one in ten takes ten times as
+ * Most items whose energy is measured: as many as fit into 256 MiB, but 100 to 5,000. If one in ten takes ten times as
  * long, the standard error of the mean is a seventh of it with 100 items, and a fiftieth with 5,000.
  */
 export function mostMeasured({ dims }: Tensor): number {
   const bytes = dims.reduce((product, length) => product * length, 4);
-  return Math.min(5000, Math.max(100, Math.floor(2 ** 26 / bytes)));
+  return Math.min(5000, Math.max(100, Math.floor(2 ** 28 / bytes)));
 }
 
 /** A network whose runs are timed, one item at a time on the calling thread. */
