@@ -4,7 +4,6 @@ import type { Item } from '../classify/images.js';
 import { takeEvenly } from '../data/dataset.js';
 import { findModel } from '../data/model-files.js';
 import type { EnergyReport } from '../measure/energy.js';
-import { MAX_MEASURED } from '../measure/timed-classifier.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled, wordPolicy } from './classifier.js';
 import { checkWritable, unwritable } from './files.js';
@@ -21,6 +20,8 @@ interface RecordOptions extends EngineOptions, ReadingOptions {
 
 /** One in this many items is also timed in full, and its energy measured, so that the report can show the savings. */
 const TIMED_EVERY = 10;
+/** Most items whose energy is measured, apart from the log. */
+const MAX_MEASURED = 100;
 
 export function addRecordCommand(program: Command, io: Io): void {
   addDataOptions(

@@ -5,7 +5,7 @@ import { findModel } from '../data/model-files.js';
 import { loadVega } from '../report/charts.js';
 import { checkFolder, writeLadder } from '../speedup/folder.js';
 import { type SpeedupOptions, speedupShape } from '../speedup/options.js';
-import { renderSpeedup, wordOutcome } from '../speedup/report.js';
+import { renderSpeedup, wordNothing, wordOutcome } from '../speedup/report.js';
 import { type Speedup, speedup } from '../speedup/speedup.js';
 import type { LadderRung, Tried } from '../speedup/tried.js';
 import { flags } from '../util/flags.js';
@@ -111,7 +111,7 @@ function draw(result: Speedup, output: string, metric: string | undefined, io: I
     tried.length === 0 ? '' : `${formatTable(io, columnsOf(loss), tried.slice(0, SHOWN).map(row))}\n`;
   const answering = rungs.length === 0 ? '' : `${formatTable(io, rungColumnsOf(loss), rungs.map(rungRow))}\n`;
   return (
-    `${table}${paint(io, 'bold', verdict(calibration))}\n${answering}` +
+    `${table}${paint(io, 'bold', verdict(result))}\n${answering}` +
     `${calibration ? `folder: ${output}\n` : ''}${minutes.toFixed(1)} minutes\n`
   );
 }
@@ -120,17 +120,19 @@ function rungRow({ name, answered, events, work, time }: LadderRung): string[] {
   return [name, percent(answered), String(events), percent(work, 0), percent(time, 0)];
 }
 
-function verdict(calibration: Speedup['calibration']): string {
-  if (!calibration) return 'Nothing pays: no ladder is faster than the network within the limit.';
+function verdict(result: Speedup): string {
+  const { calibration } = result;
+  if (!calibration) return `Nothing to write: ${wordNothing(result)}.`;
   const { promise, expected } = calibration.policy;
   const { latency } = expected!;
   if (!latency)
     return `No setting keeps the limit of ${percent(promise!.limit, 2)}: the policy skips nothing.`;
-  const { fullMs, policyMs } = latency;
+  const { fullMs, policyMs, isa, threads } = latency;
   const both = (ms: { mean: number; p50: number; p95?: number | undefined }) =>
     `mean ${milliseconds(ms.mean)} ms, median ${milliseconds(ms.p50)}, p95 ${milliseconds(ms.p95 ?? ms.mean)}`;
   return (
     `Certified on ${plural(promise!.items, 'item')}: ${wordPromise(promise!)}.\n` +
-    `${both(policyMs)}; the network as given ${both(fullMs)}: ${percent(1 - policyMs.mean / fullMs.mean)} of the mean saved.`
+    `${both(policyMs)}; the network as given ${both(fullMs)}: ${percent(1 - policyMs.mean / fullMs.mean)} of the mean saved ` +
+    `(${isa}, ${plural(threads, 'thread')}).`
   );
 }

@@ -18,8 +18,10 @@ export interface EnergyReport {
   readonly joules: { readonly full: number; readonly skip: number } | null;
 }
 
+/** Most items that run in one mode before the other has its turn. */
+const STRETCH = 100;
 const ROUNDS = 5;
-/** No further round begins after this time. */
+/** No further stretch begins after this time. */
 const LONGEST_MS = 10_000;
 
 interface Counter {
@@ -64,34 +66,41 @@ export class EnergyMeter {
 }
 
 /**
- * Measures series of items in both modes. The modes alternate, so that other load affects both.
- * @param items of one series, at least 1
- * @param run runs one series; `skip` follows the policy
+ * Measures items in both modes. The modes alternate, so that other load affects both.
+ * @param items their number, at least 1; each stretch is spread evenly over them, since time may not suffice for all
+ * @param run runs those with these indices; `skip` follows the policy
  */
 export function measureEnergy(
   items: number,
-  run: (mode: 'full' | 'skip') => void,
+  run: (mode: 'full' | 'skip', indices: readonly number[]) => void,
   meter: Pick<EnergyMeter, 'start'> = new EnergyMeter(),
 ): EnergyReport {
   const spent = { full: { cpuSeconds: 0, joules: 0 }, skip: { cpuSeconds: 0, joules: 0 } };
   let readable = true;
-  let rounds = 0;
+  let measured = 0;
+  const stretches = Math.ceil(items / STRETCH);
   const begin = performance.now();
-  do {
+  for (let i = 0; i < ROUNDS * stretches && (i === 0 || performance.now() - begin < LONGEST_MS); i++) {
+    const first = i % stretches;
+    const indices = Array.from(
+      { length: Math.ceil((items - first) / stretches) },
+      (_, k) => first + k * stretches,
+    );
     for (const mode of ['full', 'skip'] as const) {
       const stop = meter.start();
-      run(mode);
+      run(mode, indices);
       const { cpuSeconds, joules } = stop();
       spent[mode].cpuSeconds += cpuSeconds;
       spent[mode].joules += joules ?? 0;
       readable &&= joules !== null;
     }
-  } while (++rounds < ROUNDS && performance.now() - begin < LONGEST_MS);
+    measured += indices.length;
+  }
   const each = (what: 'cpuSeconds' | 'joules') => ({
-    full: spent.full[what] / (items * rounds),
-    skip: spent.skip[what] / (items * rounds),
+    full: spent.full[what] / measured,
+    skip: spent.skip[what] / measured,
   });
-  return { items: items * rounds, cpuSeconds: each('cpuSeconds'), joules: readable ? each('joules') : null };
+  return { items: measured, cpuSeconds: each('cpuSeconds'), joules: readable ? each('joules') : null };
 }
 
 /** Zones called intel-rapl:N are whole packages; their parts, intel-rapl:N:M, would count twice. */

@@ -20,7 +20,7 @@ import { append } from '../util/maps.js';
 import { parsePart } from '../util/validation.js';
 import type { EnergyReport } from './energy.js';
 import { type LatencySummary, latencyOf, type PairedChange, pairedChange } from './statistics.js';
-import { MAX_MEASURED, type Timed, TimedClassifier } from './timed-classifier.js';
+import { mostMeasured, type Timed, TimedClassifier } from './timed-classifier.js';
 
 /** `policy`, `threads` and the other options of a classifier say what is evaluated; it is compared with the `original`, if there is one. */
 export interface EvaluateOptions extends ImageClassifierOptions, DataOptions, TaskOptions, WorkOptions {
@@ -169,7 +169,7 @@ async function measure(
   const tested = promise && promised ? [promise, ...(promise.also ?? [])] : [];
   let lossesBy: ReturnType<TimedClassifier['lossOf']>[] | undefined;
   const losses = tested.map((): number[] => []);
-  const sample = new Sample<Tensor>(MAX_MEASURED);
+  let sample: Sample<Tensor> | undefined;
   for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
     if (tally.items === 0) classifier.warmUp(tensor);
     const { trace, multiplyAdds, layers } = classifier.classify(tensor);
@@ -179,7 +179,10 @@ async function measure(
       [order[0]]: classifier.time(tensor, order[0]),
       [order[1]]: classifier.time(tensor, order[1]),
     };
-    if (energy) sample.add(tensor);
+    if (energy) {
+      sample ??= new Sample(mostMeasured(tensor));
+      sample.add(tensor);
+    }
     lossesBy ??= tested.map(({ metric }) => classifier.lossOf({ ...promise!, metric }, options.loss));
     for (const [m, loss] of lossesBy.entries())
       if (loss) losses[m]!.push(loss(timed.skip!, timed.full!, tensor));
@@ -207,7 +210,7 @@ async function measure(
       loss: first ? { ...first, ...(also.length > 0 && { also }) } : null,
     },
     policy: classifier.session.policy,
-    energy: energy ? classifier.measureEnergy(sample.taken) : null,
+    energy: sample ? classifier.measureEnergy(sample.taken) : null,
     unusable: classifier.unusable.problems,
   };
 }

@@ -5,8 +5,8 @@ import type { Quantisation } from './range.js';
 
 /** Symmetric: -127 to 127, one scale for each output channel. */
 const MAX = 127;
-/** A bias is an int32; half of its range remains for the sum that it is added to. */
-const MAX_BIAS = 2 ** 30;
+/** A bias is an int32; most of its range remains for the sum that it is added to. From 2^30 on, a layer would run in float. */
+const MAX_BIAS = 2 ** 29;
 const MIN_SCALE = 2 ** -60;
 /** Fractions of the largest weight that are tried as the end of the range. */
 const FRACTIONS = Array.from({ length: 16 }, (_, i) => 1 - i / 50);

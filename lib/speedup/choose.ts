@@ -39,7 +39,7 @@ const MAX_FRONTS = 3;
 const WIDENED = 4;
 /** Ladders that are timed, whatever their kind. */
 const FASTEST = 3;
-/** A ladder without exits is certified beside the fastest if it takes less than this many times its time. */
+/** A second ladder is certified beside the fastest if it takes less than this many times its time. */
 const MAX_BEHIND = 1.25;
 /** The mean time of a setting is at most this part of that of the one before, to be worth a test: near the boldest one, and far from it. */
 const [NEAR, FAR] = [0.985, 0.93];
@@ -191,9 +191,10 @@ function kindOf({ pool: { times, own } }: Ladder): Kind {
 }
 
 /**
- * The ladders to certify: the fastest, and the fastest without exits behind blocks, whose few thresholds fit chance less. Both are tested
- * at half of the error, so that whichever is taken keeps its promise. The second is left out where it can't win, or where the items
- * are too few to prove both.
+ * The ladders to certify: the fastest, and beside it the fastest without exits behind blocks, whose few thresholds fit chance less. If the
+ * fastest is a network in 8 bits alone, the items that certify can only accept or refuse it: beside it goes the fastest with thresholds. Both
+ * are tested at half of the error, so that whichever is taken keeps its promise. The second is left out where it can't win, or where the
+ * items are too few to prove both.
  * @param timed the fastest first
  * @param provesAt of a ladder, where so many are tested
  */
@@ -203,9 +204,11 @@ export function contenders<T extends TimedLadder>(
 ): T[] {
   const [first] = timed;
   if (!first) return [];
-  const plain = timed.find(({ ladder }) => !kindOf(ladder).includes(true));
-  if (!plain || plain === first || plain.time >= MAX_BEHIND * first.time) return [first];
-  const both = [first, plain];
+  const isAlone = ({ ladder }: T) => ladder.settings.length === 0;
+  const plain = timed.filter(({ ladder }) => isAlone(first) || !kindOf(ladder).includes(true));
+  const second = plain.find((one) => !isAlone(one)) ?? plain[0];
+  if (!second || second === first || second.time >= MAX_BEHIND * first.time) return [first];
+  const both = [first, second];
   const isProvable = ({ ladder }: T) => {
     const proves = provesAt(ladder, both.length);
     return ladder.points.some((point) => proves(point));

@@ -21,7 +21,7 @@ export async function writeLadder(
   if (!calibration) {
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',
-      'writeLadder: no ladder was faster than the network, so there is none to write',
+      'writeLadder: no ladder was chosen, so there is none to write',
     );
   }
   await checkFolder(folder);

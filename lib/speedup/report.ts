@@ -22,6 +22,13 @@ export const wordOutcome: Readonly<Record<Tried['outcome'], string>> = {
   refuted: 'not certified',
 };
 
+/** Why none was chosen. */
+export function wordNothing({ tried }: Pick<Speedup, 'tried'>): string {
+  return tried.some(({ outcome }) => outcome === 'refuted')
+    ? 'no ladder is certified: the fastest keeps the limit on the items that order, but not on those that certify'
+    : 'no ladder is faster than the network within the limit';
+}
+
 /** Most rows of a table. */
 const MAX_ROWS = 100;
 
@@ -36,7 +43,7 @@ export async function renderSpeedup(result: Speedup, options: RenderSpeedupOptio
   const sections = [rungs(result), await frontier(result), ladders(result), parts(result)];
   return renderPage({
     title: 'What was tried to make it faster',
-    subtitle: `${model}: ${calibration ? sentenceOf(calibration) : 'no ladder is faster than the network within the limit'}.`,
+    subtitle: `${model}: ${calibration ? sentenceOf(calibration) : wordNothing(result)}.`,
     figures: calibration ? [...gained(result), ...figuresOf(calibration)] : [],
     sections: [
       ...sections.filter((section) => section !== undefined),

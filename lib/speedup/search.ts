@@ -44,8 +44,9 @@ export interface Found {
   readonly tried: readonly Tried[];
 }
 
-/** Of timing a finalist. */
-const EFFORT: Effort = { items: 400, milliseconds: 1000, rounds: 3 };
+/** Of timing a finalist, once in each pass over all of them; the least share counts, as in times.ts. */
+const EFFORT: Effort = { items: 400, milliseconds: 700, rounds: 2 };
+const PASSES = 2;
 
 export class Search {
   readonly #maker: PoolMaker;
@@ -103,21 +104,27 @@ export class Search {
 
   /** The finalists, timed as they are; the fastest first. */
   #timed(ladders: readonly Ladder[], goal: Goal): TimedLadder[] {
-    const { engine } = this.setup;
-    const inputs = [...this.#maker.split.order, ...this.#maker.split.fit].map(({ input }) => input);
-    const measured = finalists(ladders).map((ladder) => {
-      const { task, exits } = ladder.pool;
-      const stopwatch = new Stopwatch(engine, task.programs, task.guards, task.original);
-      try {
-        const thresholds = ladder.settings[ladder.boldest] ?? exits.map(() => NEVER);
-        const { fullMs, policyMs } = stopwatch.time(exitsOf(exits, thresholds), inputs, EFFORT);
-        const share = (of: Goal) => policyMs[of]! / fullMs[of]!;
-        return { ladder, mean: share('mean'), time: expectedTime(ladder, share(goal)) };
-      } finally {
-        stopwatch.release();
-      }
+    const some = finalists(ladders);
+    const passes = Array.from({ length: PASSES }, () => some.map((ladder) => this.#sharesOf(ladder)));
+    const measured = some.map((ladder, i) => {
+      const least = (of: Goal) => Math.min(...passes.map((shares) => shares[i]![of]));
+      return { ladder, mean: least('mean'), time: expectedTime(ladder, least(goal)) };
     });
     return measured.sort((a, b) => a.time - b.time);
+  }
+
+  /** Its times, as fractions of the full network's. */
+  #sharesOf({ pool: { task, exits }, settings, boldest }: Ladder): Readonly<Record<Goal, number>> {
+    const { order, fit } = this.#maker.split;
+    const stopwatch = new Stopwatch(this.setup.engine, task.programs, task.guards, task.original);
+    try {
+      const thresholds = settings[boldest] ?? exits.map(() => NEVER);
+      const inputs = [...order, ...fit].map(({ input }) => input);
+      const { fullMs, policyMs } = stopwatch.time(exitsOf(exits, thresholds), inputs, EFFORT);
+      return { mean: policyMs.mean / fullMs.mean, p95: policyMs.p95! / fullMs.p95! };
+    } finally {
+      stopwatch.release();
+    }
   }
 
   /** Each at an equal share of the error: the items that certify are read by one calibration. */

@@ -9,8 +9,9 @@ export const LABELS = ['plain', 'striped', 'dotted', 'checked', 'round', 'square
 /**
  * A small residual network with seeded weights, in the form of Hugging Face's exported image classifiers:
  * `pixel_values` [batch, 3, height, width] to `logits` [batch, labels].
+ * @param dead whether the weights of the first channel of each convolution are nearly 0, so that its bias alone says what it computes
  */
-export function seededNetwork(): Uint8Array {
+export function seededNetwork(dead = false): Uint8Array {
   const graph = new GraphBuilder('seeded');
   let seed = 1;
   const weights = (shape: readonly number[], scale: number) => {
@@ -22,8 +23,14 @@ export function seededNetwork(): Uint8Array {
       ),
     );
   };
+  const filters = (inputs: number) => {
+    const shape = [CHANNELS, inputs, 3, 3];
+    const values = randomFloats(CHANNELS * inputs * 9, seed++).map((value) => value * 0.35);
+    if (dead) values.fill(1e-12, 0, inputs * 9);
+    return graph.constant(tensor(values, shape));
+  };
   const conv = (from: string, inputs: number, strides: number) =>
-    graph.node('Conv', [from, weights([CHANNELS, inputs, 3, 3], 0.35), weights([CHANNELS], 0.1)], {
+    graph.node('Conv', [from, filters(inputs), weights([CHANNELS], 0.1)], {
       kernel_shape: [3, 3],
       pads: [1, 1, 1, 1],
       strides: [strides, strides],

@@ -69,6 +69,30 @@ test('modes take turns, and what is reported is of one item', () => {
   expect(report.joules!.skip).toBeCloseTo(1.5, 9);
 });
 
+test('of many items all count, in stretches that are spread over them', () => {
+  const meter = fakeMeter(() => true);
+  const stretches: (readonly number[])[] = [];
+  const counts = new Array<number>(1030).fill(0);
+  const report = measureEnergy(
+    counts.length,
+    (mode, indices) => {
+      if (mode === 'full') return;
+      stretches.push(indices);
+      for (const i of indices) {
+        counts[i]!++;
+        // The last tenth takes ten times as long.
+        for (let k = 0; k < (i < 927 ? 1 : 10); k++) meter.spend(mode);
+      }
+    },
+    meter,
+  );
+  expect(new Set(counts).size).toBe(1);
+  expect(Math.max(...stretches.map((indices) => indices.length))).toBeLessThanOrEqual(100);
+  for (const indices of stretches)
+    expect(indices.filter((i) => i >= 927).length / indices.length).toBeCloseTo(0.1, 1);
+  expect(report.cpuSeconds.skip).toBeCloseTo(0.001 * (0.9 + 10 * 0.1), 9);
+});
+
 test('counters that fail in between give no joules', () => {
   const meter = fakeMeter((round) => round !== 3);
   const report = measureEnergy(1, meter.spend, meter);

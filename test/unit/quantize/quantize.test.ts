@@ -3,6 +3,8 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import { contentHash } from 'lib/calibrate/split.js';
+import { compileModel } from 'lib/model/compile.js';
+import { loadModel } from 'lib/model/load.js';
 import { argMax } from 'lib/numeric/softmax.js';
 import { quantize } from 'lib/quantize/quantize.js';
 import { InferenceSession } from 'lib/session/session.js';
@@ -56,6 +58,16 @@ test('the same images and seed give the same file, whatever policy the folder ha
   const again = await quantize(folder, IMAGES, { threads: 1 });
   const { sha256, answers } = await made;
   expect(again).toMatchObject({ sha256, answers });
+});
+
+test('a layer with a dead channel, whose bias is huge beside its weights, computes with bytes', async () => {
+  const folder = folderOf({ 'model.onnx': seededNetwork(true) });
+  const { model, layers } = await quantize(folder, IMAGES, { threads: 1 });
+  const shape = [1, 3, SIDE, SIDE];
+  const { steps } = compileModel(await loadModel(model), new Map([['pixel_values', { shape }]]));
+  const counted = (...ops: string[]) => steps.filter(({ op }) => ops.includes(op)).length;
+  expect(counted('qconv', 'qmatmul')).toBe(layers.int8);
+  expect(counted('conv', 'gemm')).toBe(layers.float.length);
 });
 
 test('a note says where an answer may be no class', async () => {

@@ -16,6 +16,7 @@ import {
   settingsToTest,
 } from 'lib/speedup/choose.js';
 import { Pool, predictionOf } from 'lib/speedup/pool.js';
+import { wordNothing } from 'lib/speedup/report.js';
 import { type ExitTime, TimeCosts } from 'lib/speedup/times.js';
 import { partsOf, describe as told } from 'lib/speedup/tried.js';
 import { atOnce } from 'lib/util/slices.js';
@@ -294,6 +295,11 @@ test('beside the fastest ladder, the fastest without exits is certified, at half
   expect(chosen([plain, withExits], 0.1)).toEqual([plain]);
   expect(chosen([withExits, plain], 0.1, false)).toEqual([withExits]);
   expect(chosen([], 0.1)).toEqual([]);
+  // Of a network in 8 bits alone, no careful setting may pass in its place.
+  const alone: Ladder = { ...plain, settings: [], boldest: -1 };
+  expect(chosen([alone, plain, withExits], 0.05)).toEqual([alone, plain]);
+  expect(chosen([alone, withExits, plain], 0.05)).toEqual([alone, withExits]);
+  expect(chosen([withExits, alone, plain], 0.05)).toEqual([withExits, plain]);
   const [whole, half] = [1, 2].map((share) => provable(pool, 900, share));
   const rate = {
     risk: allowedEvents(900, LIMIT, 0.05) / 900,
@@ -430,6 +436,11 @@ test('what is told of ladders says why each was chosen, or not', () => {
   };
   expect(outcomes('chosen').sort()).toEqual(['chosen', 'slow']);
   expect(outcomes('refuted').sort()).toEqual(['refuted', 'slow']);
+  // A ladder that the items that certify refuse is faster all the same.
+  const without = (of: 'slow' | 'refuted') =>
+    wordNothing({ tried: told(ladders, times, new Map([[fastest!, of]])) });
+  expect(without('refuted')).toContain('no ladder is certified');
+  expect(without('slow')).toContain('no ladder is faster');
   for (const { outcome } of told(
     laddersOf(pool, () => false),
     [],

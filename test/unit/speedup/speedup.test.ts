@@ -216,7 +216,7 @@ test('where nothing pays, there is no ladder and a note says so', async () => {
   expect(notes).toContainEqual(expect.stringContaining('no ladder is faster than the network'));
   await expect(writeLadder(result, file, join(folderOf({}), 'ladder'))).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
-    message: expect.stringContaining('no ladder was faster'),
+    message: expect.stringContaining('no ladder was chosen'),
   });
 });
 
@@ -433,6 +433,8 @@ describe('the command', () => {
     expect(readdirSync(join(output, '..'))).toEqual(['ladder']);
     await using session = await InferenceSession.create(output);
     expect(session.policy.promise).toMatchObject({ limit: 0.5 });
+    // Times are of this instruction set and as many threads as were asked for.
+    expect(out).toMatch(new RegExp(`% of the mean saved \\(${session.isa}, 1 thread\\)\\.$`, 'm'));
     const again = await cli(...(await args(big, output)));
     expect(again).toMatchObject({ code: 1, err: expect.stringContaining('holds files already') });
   });
@@ -480,7 +482,9 @@ describe('the command', () => {
     const { code, out } = await cli(...(await args(tiny, output)));
     expect({ code, out }).toMatchObject({
       code: 0,
-      out: expect.stringContaining('Nothing pays: no ladder is faster than the network within the limit.'),
+      out: expect.stringContaining(
+        'Nothing to write: no ladder is faster than the network within the limit.',
+      ),
     });
     expect(existsSync(output)).toBe(false);
   });
