@@ -66,8 +66,8 @@ export class Search {
     const inBytes = bytes ? [...bytes.given, ...(bytes.own ? lowerResolutions(bytes.own) : [])] : [];
     const whole = bytes?.own ? [sameNetwork(bytes.own)] : [];
     await maker.add(float, [...inFloat, ...inBytes, ...whole]);
-    const { best, fastestPrecision } = nativeInfo();
-    const fastest = (engine.isa ?? best) === best ? fastestPrecision : undefined;
+    const native = nativeInfo();
+    const fastest = (engine.isa ?? native.best) === native.best ? native.fastestPrecision : undefined;
     if (bfloat16 && isReduced(fastest) && !maker.isLate())
       await maker.add(inBfloat16(float, fastest), [...inFloat, ...inBytes]);
     if (bytes?.own && !maker.isLate()) await maker.add(bytes.own, inBytes);
