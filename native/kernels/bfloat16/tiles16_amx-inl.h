@@ -170,7 +170,7 @@ struct Tiles16Amx : FloatTiles {
         return t;
       };
       const auto finish = [&](auto count) {
-        return [&](int64_t i, const Vec* sums) {
+        return [&, count](int64_t i, const Vec* sums) {
           tiles.each_run(i, [&](int first, int row, int column, int pixels) {
             TileOutput to;
             to.y = y.data + b * y.block_stride + row * y.row_stride + column * kLanes;
@@ -218,7 +218,7 @@ struct Tiles16Amx : FloatTiles {
         return t;
       };
       const auto finish = [&](auto count) {
-        return [&](int64_t i, const Vec* sums) {
+        return [&, count](int64_t i, const Vec* sums) {
           const int first = static_cast<int>(i) * kMatrixTileRows, rows = std::min(kMatrixTileRows, p.m - first);
           const TileOutput out = p.output(first, b);
           const auto whole = [&](const TileOutput& to) { finish_rows16<count()>(sums, rows, to, *p.epilogue); };
