@@ -15,6 +15,7 @@
 #include "addon/convert.h"
 #include "addon/drawing.h"
 #include "addon/engine_host.h"
+#include "addon/extremes.h"
 #include "addon/messages.h"
 #include "addon/process_memory.h"
 #include "addon/program_wrap.h"
@@ -272,6 +273,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("forget", Napi::Function::New(env, forget, "forget"));
   exports.Set("returnFreed", Napi::Function::New(env, return_freed, "returnFreed"));
   exports.Set("decodeFields", Napi::Function::New(env, decode_fields, "decodeFields"));
+  exports.Set("extremes", Napi::Function::New(env, extremes, "extremes"));
   exports.Set("draw", Napi::Function::New(env, draw, "draw"));
   exports.Set("decodeJpeg", Napi::Function::New(env, decode_jpeg, "decodeJpeg"));
   if (can_sha256()) {

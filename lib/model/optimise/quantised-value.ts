@@ -1,5 +1,6 @@
 /** What bytes of a region stand for, and the constants of integer steps. */
 import { runStep } from '../../kernels/index.js';
+import { quantised } from '../../numeric/rounding.js';
 import { sizeOf } from '../../numeric/shapes.js';
 import { recalled } from '../../tensor/recall.js';
 import {
@@ -99,7 +100,8 @@ export function boundsOf(
   { dtype, term }: Target,
 ): Requantisation | undefined {
   const all = anyByte(dtype, term.zero);
-  const byte = (bound: number) => Number(bytesOf(Float32Array.of(bound), dtype, term)[0]);
+  const byte = (bound: number) =>
+    quantised(Math.fround(bound), Math.fround(term.factor), term.zero, all.low, all.high);
   switch (kind) {
     case 'none':
       return all;
@@ -133,22 +135,17 @@ export function shifted<T extends Uint8Array | Int8Array>(
   return to;
 }
 
-/** The bytes that numbers become. */
+/** The bytes from `low` to `high` that numbers become. */
 export function bytesOf(
   numbers: Float32Array,
   dtype: ByteType,
   { zero, factor }: Term,
+  [low, high]: readonly [low: number, high: number] = INTEGER_RANGE[dtype],
 ): Uint8Array | Int8Array {
-  const tensor = (type: ValueType, data: TensorData) => ({ dtype: type, shape: [data.length], data });
-  const data = new ARRAY_OF[dtype](numbers.length);
-  const zeros = ARRAY_OF[dtype].of(zero);
-  const inputs = [
-    tensor('float32', numbers),
-    tensor('float32', Float32Array.of(factor)),
-    tensor(dtype, zeros),
-  ];
-  runStep({ op: 'quantize', attrs: { axis: 0 } }, inputs, [tensor(dtype, data)]);
-  return data;
+  const bytes = new ARRAY_OF[dtype](numbers.length);
+  const step = Math.fround(factor);
+  for (let i = 0; i < numbers.length; i++) bytes[i] = quantised(numbers[i]!, step, zero, low, high);
+  return bytes;
 }
 
 /** Whether a table maps each byte from `low` to `high` to itself. */
