@@ -1,4 +1,5 @@
 /** Convolutions and products of matrices on bytes. */
+import { scaled } from '../../tensor/constant-loops.js';
 import { extremesOf, uniformElement } from '../../tensor/extremes.js';
 import { recalled } from '../../tensor/recall.js';
 import { contentOf, isBigData, type NumberData } from '../../tensor/tensor.js';
@@ -51,18 +52,9 @@ function operandsOf(region: Region, step: WorkStep): Operands | undefined {
   return {
     ...{ op, x, w: flipped ?? w, bias },
     channels: shape[axis]!,
-    scales: scaled(w.scales, x.term.factor, false),
+    scales: scaled(w.scales, x.term.factor),
     transB: transB || flipped !== undefined,
   };
-}
-
-// Loops over channels are functions of their own: V8 optimises each of these in a millisecond, and what is around it not at all.
-
-/** Numbers divided by another one, or multiplied by it. */
-function scaled(numbers: Float32Array, by: number, divided: boolean): Float32Array {
-  const results = new Float32Array(numbers.length);
-  for (let c = 0; c < numbers.length; c++) results[c] = divided ? numbers[c]! / by : numbers[c]! * by;
-  return results;
 }
 
 /** What rows and columns of `w` were before a transposition that swaps them, and that nothing else reads. */

@@ -2,6 +2,7 @@
 import { runStep } from '../../kernels/index.js';
 import { quantised } from '../../numeric/rounding.js';
 import { sizeOf } from '../../numeric/shapes.js';
+import { fromBytes, toBytes } from '../../tensor/constant-loops.js';
 import { recalled } from '../../tensor/recall.js';
 import {
   ARRAY_OF,
@@ -114,14 +115,12 @@ export function boundsOf(
   }
 }
 
+const ALL_BYTES = Uint8Array.from({ length: 256 }, (_, i) => i);
+const EACH_BYTE = { uint8: ALL_BYTES, int8: new Int8Array(ALL_BYTES.buffer) } as const;
+
 /** The numbers that the 256 bytes of a type stand for, in the order of a table. */
 export function numbersOf(dtype: ByteType, { zero, factor }: Term): Float32Array {
-  const numbers = new Float32Array(256);
-  for (let i = 0; i < 256; i++) {
-    const byte = dtype === 'int8' ? (i << 24) >> 24 : i;
-    numbers[i] = Math.fround(byte - zero) * factor;
-  }
-  return numbers;
+  return fromBytes(EACH_BYTE[dtype], zero, factor);
 }
 
 /** Bytes plus a number, written to an array of the other type. Methods with callbacks take longer where each is called a few times. */
@@ -143,8 +142,7 @@ export function bytesOf(
   [low, high]: readonly [low: number, high: number] = INTEGER_RANGE[dtype],
 ): Uint8Array | Int8Array {
   const bytes = new ARRAY_OF[dtype](numbers.length);
-  const step = Math.fround(factor);
-  for (let i = 0; i < numbers.length; i++) bytes[i] = quantised(numbers[i]!, step, zero, low, high);
+  toBytes(numbers, Math.fround(factor), zero, low, high, bytes);
   return bytes;
 }
 
