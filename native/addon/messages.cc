@@ -95,11 +95,16 @@ class MessageDecoder {
     return known;
   }
 
+  // A number without a field has no name, and neither has what is outside of the table.
   Field field_of(int32_t message, uint64_t number) const {
-    const int32_t begin = table_[static_cast<size_t>(message)];
-    const int32_t end = table_[static_cast<size_t>(message) + 1];
+    const size_t at = static_cast<size_t>(message);
+    if (message < 0 || at + 1 >= table_.size()) return {};
+    const int64_t begin = table_[at];
+    const int64_t end = table_[at + 1];
+    if (begin < 0 || begin > end || end > static_cast<int64_t>(table_.size())) return {};
     if (number >= static_cast<uint64_t>(end - begin) / kFieldWords) return {};
     const int32_t* words = &table_[static_cast<size_t>(begin) + number * kFieldWords];
+    if (words[0] >= static_cast<int32_t>(keys_.size())) return {};
     return {words[0], words[1], words[2] != 0, words[3]};
   }
 

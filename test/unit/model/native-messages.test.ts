@@ -142,3 +142,22 @@ test('wrong arguments of the addon are errors', () => {
   ])
     expect(() => native.decodeFields(...args)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
 });
+
+test('a table that names what is not there has no fields', () => {
+  const bytes = Uint8Array.of(8, 5, 16, 6);
+  const field = (...table: number[]) => {
+    const target = {};
+    native.decodeFields(Int32Array.from(table), ['a'], 0, bytes, 0, 4, 64, target);
+    return target;
+  };
+  expect(field(2, 10, -1, 0, 0, 0, 0, 2, 0, 0)).toEqual({ a: 5 });
+  for (const table of [
+    [],
+    [2],
+    [2, 11, -1, 0, 0, 0, 0, 2, 0, 0],
+    [-8, 10, -1, 0, 0, 0, 0, 2, 0, 0],
+    [9, 3, 0],
+  ])
+    expect(field(...table)).toEqual({});
+  expect(field(2, 10, -1, 0, 0, 0, 1, 2, 0, 0)).toEqual({});
+});
