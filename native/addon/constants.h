@@ -1,11 +1,13 @@
-// Loops over constants of programs, which V8 would optimise for longer than they run. lib/tensor/constant-loops.ts says what they compute.
+// Loops over constants of programs, which V8 would optimise for longer than they run. lib/tensor/constant-loops.ts says what
+// they compute.
 #pragma once
 
 #include <napi.h>
 
 namespace rskip {
 
-// extremes(elements: TypedArray, found: Float64Array): boolean. False, and nothing is filled in, for integers of 64 bits.
+// extremes(elements: TypedArray, found: Float64Array): boolean. False, and nothing is filled in, for integers of 64
+// bits.
 Napi::Value extremes(const Napi::CallbackInfo& info);
 // scale(numbers: Float32Array, by: number, divided: boolean, results: Float32Array): void
 void scale(const Napi::CallbackInfo& info);

@@ -33,6 +33,9 @@ uint32_t wire_type_of(int32_t type) {
   }
 }
 
+// Whether no other byte of a number follows.
+bool is_last_byte(uint8_t byte) { return byte < 0x80; }
+
 struct Field {
   int32_t name = -1;
   int32_t type = 0;
@@ -113,7 +116,7 @@ class MessageDecoder {
     for (int shift = 0; shift < 70 && at < end; shift += 7) {
       const uint8_t byte = data_[at++];
       value |= static_cast<uint64_t>(byte & 0x7f) << std::min(shift, 63);
-      if (byte < 0x80) return true;
+      if (is_last_byte(byte)) return true;
     }
     return false;
   }
@@ -197,7 +200,7 @@ class MessageDecoder {
       if (bytes % sizeof(float) != 0) return false;
       list = copied(napi_float32_array, at, bytes, bytes / sizeof(float));
       at = last;
-    } else if (field.type == kInt32 && std::all_of(data_ + at, data_ + last, [](uint8_t byte) { return byte < 0x80; })) {
+    } else if (field.type == kInt32 && std::all_of(data_ + at, data_ + last, is_last_byte)) {
       list = copied(napi_uint8_array, at, bytes, bytes);
       at = last;
     } else {
@@ -302,14 +305,16 @@ Napi::Value decode_fields(const Napi::CallbackInfo& info) {
   const TypedBytes bytes = typed_bytes(env, info[3], napi_uint8_array, "The messages");
   const int64_t start = info[4].ToNumber().Int64Value();
   const int64_t end = info[5].ToNumber().Int64Value();
-  if (!info[1].IsArray() || !info[7].IsObject() || start < 0 || start > end || end > static_cast<int64_t>(bytes.bytes)) {
+  const bool fits = start >= 0 && start <= end && end <= static_cast<int64_t>(bytes.bytes);
+  if (!info[1].IsArray() || !info[7].IsObject() || !fits) {
     throw_js(env, EngineError(ErrorCode::kInvalidArgument, "decodeFields: wrong arguments"));
   }
   return translated(env, [&]() -> Napi::Value {
     MessageDecoder decoder(env, table, info[1].As<Napi::Array>(), info[3].As<Napi::Uint8Array>());
     const size_t piece = static_cast<size_t>(info[6].ToNumber().Int64Value());
-    const size_t at = decoder.decode(info[2].ToNumber().Int32Value(), static_cast<size_t>(start), static_cast<size_t>(end),
-                                     piece, info[7].As<Napi::Object>());
+    const int32_t message = info[2].ToNumber().Int32Value();
+    const size_t at = decoder.decode(message, static_cast<size_t>(start), static_cast<size_t>(end), piece,
+                                     info[7].As<Napi::Object>());
     return Napi::Number::New(env, static_cast<double>(at));
   });
 }
