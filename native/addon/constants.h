@@ -1,5 +1,5 @@
-// Loops over constants of programs, which V8 would optimise for longer than they run. lib/tensor/constant-loops.ts says what
-// they compute.
+// Loops over constants of programs, which V8 would optimise for longer than they run. lib/tensor/constant-loops.ts says
+// what they compute.
 #pragma once
 
 #include <napi.h>
