@@ -16,9 +16,12 @@ interface NativeLoops {
   fromBytes(bytes: Bytes, zero: number, factor: number, numbers: Float32Array): void;
 }
 
+/** Undefined without native code, and where `bench/addons.mjs` measures an addon of before. */
 function native(): NativeLoops | undefined {
   const loaded = loadBinding();
-  return 'problem' in loaded ? undefined : (loaded.exports as NativeLoops);
+  if ('problem' in loaded) return undefined;
+  const loops = loaded.exports as Partial<NativeLoops>;
+  return loops.extremes && (loops as NativeLoops);
 }
 
 /** Bounds of the elements of a tensor. */

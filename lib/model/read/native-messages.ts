@@ -64,5 +64,5 @@ type DecodeFields = (
 
 export function nativeDecoder(): DecodeFields | undefined {
   const loaded = loadBinding();
-  return 'problem' in loaded ? undefined : (loaded.exports as { decodeFields: DecodeFields }).decodeFields;
+  return 'problem' in loaded ? undefined : (loaded.exports as { decodeFields?: DecodeFields }).decodeFields;
 }
