@@ -92,6 +92,10 @@ const ON_CALL = {
     importers: ['model/lower/operators/index'],
     files: { 'model/lower/operators/rare': ['findRareOperator'] },
   },
+  texts: {
+    importers: ['model/lower/operators/index'],
+    files: { 'model/lower/operators/text': ['findTextOperator'] },
+  },
   network: {
     importers: ['session/stored/network'],
     files: { 'session/network': ['reloadNetwork'] },

@@ -1,4 +1,4 @@
-// Builds prebuilt addons, each a package of its own in prebuilds/, which the loader (lib/backends/binding.ts) finds there:
+// Builds prebuilt addons, each a package of its own in prebuilds/, which the loader (lib/util/binding.ts) finds there:
 //
 //   node scripts/prebuild.mjs              for this machine and those like it: with its compiler and binding.gyp, by prebuildify
 //   node scripts/prebuild.mjs TARGET...    for other platforms: with Zig's Clang and CMakeLists.txt, by cmake-js

@@ -3,7 +3,7 @@ import { ERROR_CODES, type ErrorCode, ResidualSkipError } from '../errors.js';
 import type { Precision } from '../model/program/program.js';
 import type { AuditLines } from '../skip/observer.js';
 import type { TensorData } from '../tensor/tensor.js';
-import { loadBinding } from './binding.js';
+import { loadBinding } from '../util/binding.js';
 
 export interface NativeInfo {
   /** Instruction sets that can run here, weakest first. */

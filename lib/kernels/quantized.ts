@@ -1,4 +1,5 @@
 /** Integer steps: their sums are exact, so that results have the same bits everywhere. */
+import { quantised, roundHalfEven } from '../numeric/rounding.js';
 import { sizeOf } from '../numeric/shapes.js';
 import type { NumberData, TensorData } from '../tensor/tensor.js';
 import { activate } from './activation.js';
@@ -12,14 +13,6 @@ const { fround, max, min } = Math;
 
 function numbers(tensor: KernelTensor): NumberData {
   return tensor.data as NumberData;
-}
-
-/** The nearest integer; the even one of two equally near ones. */
-export function roundHalfEven(v: number): number {
-  const below = Math.floor(v);
-  const rest = v - below;
-  if (rest !== 0.5) return rest < 0.5 ? below : below + 1;
-  return below % 2 === 0 ? below : below + 1;
 }
 
 function requantise(v: number, { zero, low, high }: Requantisation): number {
@@ -54,10 +47,7 @@ export function quantize(
   const [from, to] = [floats(x), numbers(y)];
   const [low, high] = y.dtype === 'int8' ? [-128, 127] : [0, 255];
   forEachScale(x, scale, zero, axis, (begin, end, factor, shift) => {
-    for (let i = begin; i < end; i++) {
-      const v = roundHalfEven(fround(from[i]! / factor));
-      to[i] = Number.isNaN(v) ? shift : min(max(v, low - shift), high - shift) + shift;
-    }
+    for (let i = begin; i < end; i++) to[i] = quantised(from[i]!, factor, shift, low, high);
   });
 }
 

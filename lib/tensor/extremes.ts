@@ -1,39 +1,23 @@
+import { extremesAmong, type Range } from './constant-loops.js';
 import { recalled } from './recall.js';
 import type { TensorData } from './tensor-data.js';
 
-/** Bounds of the elements of a tensor. */
-export interface Range {
-  readonly low: number;
-  readonly high: number;
-}
+export type { Range } from './constant-loops.js';
 
 const extremes = new WeakMap<TensorData, Range>();
 
 /** The least and the greatest element of a constant; NaN if one is NaN, and infinities of the wrong signs if it is empty. */
 export function extremesOf(data: TensorData): Range {
+  if (data.length === 1) return { low: Number(recalled(data)[0]), high: Number(data[0]) };
   const known = extremes.get(data);
   if (known) return known;
-  let low = Number.POSITIVE_INFINITY;
-  let high = Number.NEGATIVE_INFINITY;
-  recalled(data);
-  for (let i = 0; i < data.length; i++) {
-    const element = Number(data[i]);
-    low = Math.min(low, element);
-    high = Math.max(high, element);
-  }
-  const range = { low, high };
+  const range = extremesAmong(recalled(data));
   extremes.set(data, range);
   return range;
 }
 
-const uniform = new WeakMap<TensorData, { readonly element: number | undefined }>();
-
-/** The number that all elements of a constant equal; undefined when they differ. Each constant is read once. */
+/** The number that all elements of a constant equal; undefined when they differ. */
 export function uniformElement(data: TensorData): number | undefined {
-  const known = uniform.get(data);
-  if (known) return known.element;
-  const first = Number(recalled(data)[0]);
-  const element = data.every((other: number | bigint) => Number(other) === first) ? first : undefined;
-  uniform.set(data, { element });
-  return element;
+  const { low, high } = extremesOf(data);
+  return low === high ? Number(data[0]) : undefined;
 }

@@ -12,9 +12,11 @@
 #include <vector>
 
 #include "addon/audit_lines.h"
+#include "addon/constants.h"
 #include "addon/convert.h"
 #include "addon/drawing.h"
 #include "addon/engine_host.h"
+#include "addon/messages.h"
 #include "addon/process_memory.h"
 #include "addon/program_wrap.h"
 #include "hash/sha256.h"
@@ -277,6 +279,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("discard", Napi::Function::New(env, discard, "discard"));
   exports.Set("forget", Napi::Function::New(env, forget, "forget"));
   exports.Set("returnFreed", Napi::Function::New(env, return_freed, "returnFreed"));
+  exports.Set("decodeFields", Napi::Function::New(env, decode_fields, "decodeFields"));
+  exports.Set("extremes", Napi::Function::New(env, extremes, "extremes"));
+  exports.Set("scale", Napi::Function::New(env, scale, "scale"));
+  exports.Set("toBytes", Napi::Function::New(env, to_bytes, "toBytes"));
+  exports.Set("fromBytes", Napi::Function::New(env, from_bytes, "fromBytes"));
   exports.Set("draw", Napi::Function::New(env, draw, "draw"));
   exports.Set("decodeJpeg", Napi::Function::New(env, decode_jpeg, "decodeJpeg"));
   if (can_sha256()) {

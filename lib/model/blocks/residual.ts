@@ -295,8 +295,7 @@ function shortcutTable(region: Region, op: WorkStepNamed<'qbinary'>, input: Valu
   const term = op.attrs.terms[op.inputs[0] === input ? 0 : 1];
   const { zero, low, high } = op.attrs.requant;
   const unit = { zero, factor: 1 };
-  const bytes = bytesOf(numbersOf(dtype as ByteType, term), dtype as ByteType, unit);
-  const table = bytes.map((byte) => Math.min(Math.max(byte, low), high));
+  const table = bytesOf(numbersOf(dtype as ByteType, term), dtype as ByteType, unit, [low, high]);
   return neededTable(region, input, region.addValue(`${name}.table`, dtype, [256], table));
 }
 

@@ -1,4 +1,5 @@
 /** Convolutions and products of matrices on bytes. */
+import { scaled } from '../../tensor/constant-loops.js';
 import { extremesOf, uniformElement } from '../../tensor/extremes.js';
 import { recalled } from '../../tensor/recall.js';
 import { contentOf, isBigData, type NumberData } from '../../tensor/tensor.js';
@@ -51,23 +52,9 @@ function operandsOf(region: Region, step: WorkStep): Operands | undefined {
   return {
     ...{ op, x, w: flipped ?? w, bias },
     channels: shape[axis]!,
-    scales: times(w.scales, x.term.factor),
+    scales: scaled(w.scales, x.term.factor),
     transB: transB || flipped !== undefined,
   };
-}
-
-// Loops over channels are functions of their own: V8 optimises each of these in a millisecond, and what is around it not at all.
-
-function times(numbers: Float32Array, factor: number): Float32Array {
-  const products = new Float32Array(numbers.length);
-  for (let c = 0; c < numbers.length; c++) products[c] = numbers[c]! * factor;
-  return products;
-}
-
-function over(numbers: Float32Array, divisor: number): Float32Array {
-  const quotients = new Float32Array(numbers.length);
-  for (let c = 0; c < numbers.length; c++) quotients[c] = numbers[c]! / divisor;
-  return quotients;
 }
 
 /** What rows and columns of `w` were before a transposition that swaps them, and that nothing else reads. */
@@ -197,7 +184,7 @@ export function layer(
   const requant = operands && boundsOf(actOf(before), target);
   const bias = requant && integerBias(region, operands);
   if (bias === undefined || !operands || !requant) return false;
-  const scales = over(operands.scales, target.term.factor);
+  const scales = scaled(operands.scales, target.term.factor, true);
   const { low, high } = extremesOf(scales);
   if (!(low > 0 && high < Number.POSITIVE_INFINITY)) return false;
   const step = before as WorkStepNamed<'conv' | 'gemm' | 'matmul'>;
@@ -222,7 +209,7 @@ export function floatLayer(region: Region, step: WorkStep): void {
   const bias = operands && integerBias(region, operands);
   if (!operands || bias === undefined || !region.value(operands.w.bytes).data) return;
   const { scales } = operands;
-  if (!scales.every((scale) => scale > 0)) return;
+  if (!(extremesOf(scales).low > 0)) return;
   const layer = step as WorkStepNamed<'conv' | 'gemm' | 'matmul'>;
   region.replace(
     [step],

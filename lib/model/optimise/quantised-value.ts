@@ -1,6 +1,8 @@
 /** What bytes of a region stand for, and the constants of integer steps. */
 import { runStep } from '../../kernels/index.js';
+import { quantised } from '../../numeric/rounding.js';
 import { sizeOf } from '../../numeric/shapes.js';
+import { fromBytes, toBytes } from '../../tensor/constant-loops.js';
 import { recalled } from '../../tensor/recall.js';
 import {
   ARRAY_OF,
@@ -99,7 +101,8 @@ export function boundsOf(
   { dtype, term }: Target,
 ): Requantisation | undefined {
   const all = anyByte(dtype, term.zero);
-  const byte = (bound: number) => Number(bytesOf(Float32Array.of(bound), dtype, term)[0]);
+  const byte = (bound: number) =>
+    quantised(Math.fround(bound), Math.fround(term.factor), term.zero, all.low, all.high);
   switch (kind) {
     case 'none':
       return all;
@@ -112,14 +115,12 @@ export function boundsOf(
   }
 }
 
+const ALL_BYTES = Uint8Array.from({ length: 256 }, (_, i) => i);
+const EACH_BYTE = { uint8: ALL_BYTES, int8: new Int8Array(ALL_BYTES.buffer) } as const;
+
 /** The numbers that the 256 bytes of a type stand for, in the order of a table. */
 export function numbersOf(dtype: ByteType, { zero, factor }: Term): Float32Array {
-  const numbers = new Float32Array(256);
-  for (let i = 0; i < 256; i++) {
-    const byte = dtype === 'int8' ? (i << 24) >> 24 : i;
-    numbers[i] = Math.fround(byte - zero) * factor;
-  }
-  return numbers;
+  return fromBytes(EACH_BYTE[dtype], zero, factor);
 }
 
 /** Bytes plus a number, written to an array of the other type. Methods with callbacks take longer where each is called a few times. */
@@ -133,22 +134,16 @@ export function shifted<T extends Uint8Array | Int8Array>(
   return to;
 }
 
-/** The bytes that numbers become. */
+/** The bytes from `low` to `high` that numbers become. */
 export function bytesOf(
   numbers: Float32Array,
   dtype: ByteType,
   { zero, factor }: Term,
+  [low, high]: readonly [low: number, high: number] = INTEGER_RANGE[dtype],
 ): Uint8Array | Int8Array {
-  const tensor = (type: ValueType, data: TensorData) => ({ dtype: type, shape: [data.length], data });
-  const data = new ARRAY_OF[dtype](numbers.length);
-  const zeros = ARRAY_OF[dtype].of(zero);
-  const inputs = [
-    tensor('float32', numbers),
-    tensor('float32', Float32Array.of(factor)),
-    tensor(dtype, zeros),
-  ];
-  runStep({ op: 'quantize', attrs: { axis: 0 } }, inputs, [tensor(dtype, data)]);
-  return data;
+  const bytes = new ARRAY_OF[dtype](numbers.length);
+  toBytes(numbers, Math.fround(factor), zero, low, high, bytes);
+  return bytes;
 }
 
 /** Whether a table maps each byte from `low` to `high` to itself. */

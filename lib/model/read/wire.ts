@@ -3,6 +3,7 @@ import { isAscii } from 'node:buffer';
 import { BinaryReader, BinaryWriter, type IBinaryWriter } from '@protobuf-ts/runtime';
 import { ResidualSkipError } from '../../errors.js';
 import { isDue, type Sliced } from '../../util/slices.js';
+import { type Layout, layoutOf, nativeDecoder } from './native-messages.js';
 
 /** An int64 on the wire: a number if it is a safe integer, otherwise two halves. */
 export type Int64 = number | { readonly low: number; readonly high: number };
@@ -46,10 +47,21 @@ type Decoded = Record<string, unknown>;
 /** A reader whose strings and integers take no more time than they must: a file has thousands. */
 class Reader extends BinaryReader {
   readonly #bytes: Buffer;
+  readonly #decodeFields = nativeDecoder();
+  readonly #layout: Layout | undefined;
 
-  constructor({ buffer, byteOffset, byteLength }: Uint8Array) {
+  constructor({ buffer, byteOffset, byteLength }: Uint8Array, root: Message) {
     super(new Uint8Array(buffer, byteOffset, byteLength));
     this.#bytes = Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
+    this.#layout = this.#decodeFields && layoutOf(root);
+  }
+
+  /** Fields of a message up to `end`, or fewer. */
+  fieldsAtOnce(fields: Message, end: number, message: Decoded): void {
+    if (!this.#layout) return;
+    const { table, names, numbers } = this.#layout;
+    const number = numbers.get(fields)!;
+    this.pos = this.#decodeFields!(table, names, number, this.#bytes, this.pos, end, AT_ONCE_BYTES, message);
   }
 
   /** Text that isn't UTF-8 is read with replacement characters: names only need to differ. */
@@ -67,7 +79,7 @@ class Reader extends BinaryReader {
     const isFloats = type === 'float' && (end - pos) % Float32Array.BYTES_PER_ELEMENT === 0;
     if (!isFloats && !(type === 'int32' && isAscii(this.#bytes.subarray(pos, end)))) return undefined;
     this.pos = end;
-    const bytes = Uint8Array.prototype.slice.call(this.#bytes, pos, end);
+    const bytes = new Uint8Array(this.#bytes.subarray(pos, end));
     return isFloats ? new Float32Array(bytes.buffer) : bytes;
   }
 
@@ -125,7 +137,7 @@ const OF_READER: readonly unknown[] = ['Error', 'RangeError'];
  */
 export function* decodeAll(bytes: Uint8Array, fields: Message): Sliced<Decoded> {
   try {
-    return yield* decoding(new Reader(bytes), fields, bytes.length, 0);
+    return yield* decoding(new Reader(bytes, fields), fields, bytes.length, 0);
   } catch (error) {
     const { name, message } = error as Error;
     if (!OF_READER.includes(name)) throw error;
@@ -136,8 +148,11 @@ export function* decodeAll(bytes: Uint8Array, fields: Message): Sliced<Decoded> 
 /** Decodes a message that may be large: its large parts in slices, as it is. */
 function* decoding(reader: Reader, fields: Message, end: number, depth: number): Sliced<Decoded> {
   const message: Decoded = {};
-  while (reader.pos < end) {
+  for (;;) {
+    reader.fieldsAtOnce(fields, end, message);
+    if (isDue()) yield;
     const start = reader.pos;
+    if (start >= end) return ended(reader, message, end);
     const tag = reader.uint32();
     const field = fields[tag >>> 3];
     const parted = field && (tag & 7) === DELIMITED && (isMessage(field) || isPacked(field));
@@ -153,9 +168,7 @@ function* decoding(reader: Reader, fields: Message, end: number, depth: number):
         if (isDue()) yield;
       }
     }
-    if (isDue()) yield;
   }
-  return ended(reader, message, end);
 }
 
 /**

@@ -9,6 +9,7 @@ import { POOLING } from './pooling.js';
 import { QUANTIZATION } from './quantization.js';
 import { findRareOperator } from './rare.js';
 import { REDUCTION } from './reduction.js';
+import { findTextOperator } from './text.js';
 
 /** Operators that most networks have. `Constant` isn't among any: decoding makes a constant of it. */
 const TABLE: ReadonlyMap<string, Operator> = new Map(
@@ -26,7 +27,7 @@ const TABLE: ReadonlyMap<string, Operator> = new Map(
 );
 
 export function findOperator(op: string): Operator | undefined {
-  return TABLE.get(op) ?? findRareOperator(op);
+  return TABLE.get(op) ?? findTextOperator(op) ?? findRareOperator(op);
 }
 
 export type { Operator } from './operator.js';

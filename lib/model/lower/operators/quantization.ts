@@ -41,7 +41,12 @@ function checked(
   const wrong = low > 0 ? high : low;
   if (!(low > 0 && high < Number.POSITIVE_INFINITY))
     node.invalid(`its scale holds ${wrong}; expected positive, finite numbers`);
-  const vector = (id: ValueId) => node.reshape(id, [count]);
+  const vector = (id: ValueId) => {
+    const value = node.value(id);
+    return value.data && value.shape.length === 0
+      ? node.constantOf(value.dtype, [1], value.data)
+      : node.reshape(id, [count]);
+  };
   if (zero === NONE) return { scale: vector(scale), zero, axis: resolved };
   const given = node.value(zero);
   if (given.dtype !== dtype) node.invalid(`its zero point is ${given.dtype}; expected ${dtype}`);

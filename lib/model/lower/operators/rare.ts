@@ -3,12 +3,9 @@ import { ATTENTION } from './attention.js';
 import { CONTRIB } from './contrib.js';
 import { CONTROL } from './control.js';
 import { EINSUM } from './einsum.js';
-import { GENERATORS } from './generators.js';
 import { GRID_SAMPLE } from './grid-sample.js';
-import { INDEXING } from './indexing.js';
 import type { Operator } from './operator.js';
 import { PACKED_WEIGHTS } from './packed-weights.js';
-import { QUANTIZED_LAYERS } from './quantized-layers.js';
 import { RECURRENT } from './recurrent.js';
 import { RESIZE } from './resize.js';
 import { ROTARY } from './rotary.js';
@@ -23,11 +20,8 @@ const TABLE: ReadonlyMap<string, Operator> = new Map(
     ...CONTRIB,
     ...CONTROL,
     ...EINSUM,
-    ...GENERATORS,
     ...GRID_SAMPLE,
-    ...INDEXING,
     ...PACKED_WEIGHTS,
-    ...QUANTIZED_LAYERS,
     ...RECURRENT,
     ...RESIZE,
     ...ROTARY,

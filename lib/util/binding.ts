@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { requirePackage } from '../util/packages.js';
-import { isBundled, packageRoot } from '../util/version.js';
+import { requirePackage } from './packages.js';
+import { isBundled, packageRoot } from './version.js';
 
 /** Either the addon's exports, or the reason why there are none. */
 export type Loaded = { readonly exports: unknown } | { readonly problem: string; readonly cause: unknown };
