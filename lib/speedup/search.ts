@@ -69,7 +69,7 @@ export class Search {
     const native = nativeInfo();
     const fastest = (engine.isa ?? native.best) === native.best ? native.fastestPrecision : undefined;
     if (bfloat16 && isReduced(fastest) && !maker.isLate())
-      await maker.add(inBfloat16(float, fastest), [...inFloat, ...inBytes]);
+      await maker.add(inBfloat16(float, fastest), [...inFloat, ...inBytes, ...whole]);
     if (bytes?.own && !maker.isLate()) await maker.add(bytes.own, inBytes);
     const shortest: Goal = goal === 'p95' ? 'p95' : 'mean';
     const pools = maker.made.map(({ pool }) => pool);
