@@ -420,7 +420,7 @@ Isa base_of(Isa isa) {
 }
 
 // The weakest instruction set that has the same kernels on bfloat16.
-Isa base16_of(Isa isa, std::string_view kernel) {
+Isa base16_of(Isa isa, [[maybe_unused]] std::string_view kernel) {
 #if defined(__x86_64__)
   if (kernel.ends_with("_amx") && isa != Isa::kScalar) {
     return isa == Isa::kAmx && __builtin_cpu_supports("amx-bf16") ? isa : Isa::kAvx2;
