@@ -8,7 +8,7 @@ namespace rskip {
 double measure_fma_peak_gflops(Isa isa);
 // The same for products of 8-bit numbers: a product and its sum are two operations.
 double measure_dot_peak_gops(Isa isa);
-// The precision that the processor has the fastest products for. Those that multiply matrices of bfloat16 multiply pairs of them more slowly
-// than floats.
+// The precision that the processor has the fastest products for. Processors that multiply matrices of bfloat16 multiply pairs of them more
+// slowly than floats.
 Precision fastest_precision();
 }  // namespace rskip

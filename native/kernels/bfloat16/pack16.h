@@ -18,8 +18,8 @@ inline constexpr int kPair = 2;
 // Channels in one block of pairs.
 inline constexpr int kPairLanes = kPair * kLanes;
 constexpr int pair_blocks(int channels) { return (channels + kPairLanes - 1) / kPairLanes; }
-// Pairs along k that weights are packed for: with AMX all of a block, where there are several, since a product of matrices takes as many
-// as the one before. What is beyond k is 0 on both sides.
+// Pairs along k that weights are packed for. With AMX, all blocks have 16 if there are several, as all products of matrices then have one
+// shape; factors beyond k are 0.
 constexpr int packed_pairs(int k, Precision precision) {
   const int pairs = (k + 1) / kPair;
   return precision == Precision::kBfloat16Amx && pairs > kLanes ? pair_blocks(k) * kLanes : pairs;

@@ -7,7 +7,7 @@
 
 namespace rskip::RSKIP_ISA {
 
-// What is read: two halves of so many rows, and weights. Distances are in floats.
+// What a tile reads: two halves of so many rows, and weights. Distances are in floats.
 struct MatrixTile16 {
   const float *x[2];
   int rows[2];
@@ -17,6 +17,16 @@ struct MatrixTile16 {
   ptrdiff_t ahead = 0;  // of w: weights that are prefetched, or 0 for none
   const float* bias;
 };
+// The rows of a tile whose second half follows the first.
+inline MatrixTile16 neighbouring_rows(const float* x, ptrdiff_t stride, int count) {
+  MatrixTile16 t;
+  t.stride = stride;
+  t.x[0] = x;
+  t.x[1] = x + kMatrixRows * stride;
+  t.rows[0] = std::min(count, kMatrixRows);
+  t.rows[1] = count - t.rows[0];
+  return t;
+}
 
 template <int N>
 RSKIP_INLINE void fetch_weights(const float* w, ptrdiff_t w_block) {
@@ -31,7 +41,7 @@ template <int kHalves, int N>
   const ptrdiff_t stride = t.stride * kFloat, half = (t.x[1] - t.x[0]) * kFloat, w_block = t.w_block * kFloat;
   load_sums<kHalves, N>(t.bias, 0);
   const float* w = t.w;
-  // Blocks of pairs that are several are whole.
+  // If there are several blocks of pairs, all of them are whole.
   const ptrdiff_t step = static_cast<ptrdiff_t>(walk.inner_last) * kLanes;
   for (int i0 = 0; i0 < walk.n0; ++i0) {
     const float* x1 = t.x[0] + i0 * walk.s0;
@@ -65,8 +75,8 @@ RSKIP_INLINE void finish_rows16(const Vec* sums, int rows, TileOutput to, const 
   for (; rows > 0; --rows, advance(1)) finish_some16<1, N>(sums, to, epilogue);
 }
 
-// tile(i) for i in [begin, end) says what the i-th tile of a group reads; finish(i, sums) comes with its sums. `w` and, if not 0, `next`,
-// the distance of the next group's weights, are those of the group.
+// For each i in [begin, end), tile(i) says what the i-th tile of a group reads, and finish(i, sums) takes its sums. `next` is the distance
+// to the next group's weights, or 0 if there is none.
 template <int N, class TileOf, class Finish>
 RSKIP_INLINE void each_tile16(int64_t begin, int64_t end, ptrdiff_t next, const Walk& walk, int& configured, const TileOf& tile,
                               const Finish& finish) {
@@ -74,7 +84,7 @@ RSKIP_INLINE void each_tile16(int64_t begin, int64_t end, ptrdiff_t next, const 
   Vec sums[kMatrixTileRows * N];
   for (int64_t i = begin; i < end; ++i) {
     MatrixTile16 t = tile(i);
-    // Other tiles have read the weights of later ones: the second asks for the next group's.
+    // The first tile reads the group's weights into the cache; the second prefetches those of the next group.
     t.ahead = i == begin ? kOwnAhead : i == begin + 1 ? next : 0;
     configure_matrices(t.rows[0], t.rows[1], walk.inner_last, configured);
     t.rows[1] > 0 ? sum_tile16<2, N>(t, walk) : sum_tile16<1, N>(t, walk);
@@ -84,8 +94,8 @@ RSKIP_INLINE void each_tile16(int64_t begin, int64_t end, ptrdiff_t next, const 
   if (begin < end) finish(end - 1, sums);
 }
 
-// The pixels of a band of rows, tile by tile. Where a row begins so many pixels behind the one before, tiles run through the rows and
-// what lies between them; otherwise their halves are of two rows.
+// The pixels of a band of rows, tile by tile. If the distance between rows is a whole number of pixels and the gaps are small, tiles run
+// through rows and gaps alike; otherwise the two halves of a tile belong to two rows.
 class PixelTiles16 {
  public:
   PixelTiles16(const ConvRows& rows, int height, int width) : rows_(rows), height_(height), width_(width) {
@@ -98,17 +108,13 @@ class PixelTiles16 {
     return runs_ ? (positions_ + kMatrixTileRows - 1) / kMatrixTileRows : int64_t{(height_ + 1) / 2} * columns_;
   }
   MatrixTile16 operator()(int64_t i, const float* x) const {
-    MatrixTile16 t;
-    t.stride = rows_.pixel;
     if (runs_) {
       const int64_t first = i * kMatrixTileRows;
       const int count = static_cast<int>(std::min<int64_t>(kMatrixTileRows, positions_ - first));
-      t.x[0] = x + first * rows_.pixel;
-      t.x[1] = t.x[0] + kMatrixRows * rows_.pixel;
-      t.rows[0] = std::min(count, kMatrixRows);
-      t.rows[1] = count - t.rows[0];
-      return t;
+      return neighbouring_rows(x + first * rows_.pixel, rows_.pixel, count);
     }
+    MatrixTile16 t;
+    t.stride = rows_.pixel;
     const Split columns(width_, kMatrixRows);
     const int row = static_cast<int>(i / columns_) * 2, chunk = static_cast<int>(i % columns_);
     t.x[0] = x + row * rows_.x_row + columns.begin(chunk) * rows_.pixel;
@@ -205,13 +211,8 @@ struct Tiles16Amx : FloatTiles {
       const int b = group * kTileBlocks, n = std::min(kTileBlocks, channel_blocks(p.n) - b);
       const int lanes = std::min(kLanes, p.n - (b + n - 1) * kLanes);
       const auto tile = [&](int64_t i) {
-        MatrixTile16 t;
-        const int first = static_cast<int>(i) * kMatrixTileRows, count = std::min(kMatrixTileRows, p.m - first);
-        t.x[0] = p.rows + static_cast<ptrdiff_t>(first) * kLanes;
-        t.x[1] = t.x[0] + kMatrixRows * kLanes;
-        t.rows[0] = std::min(count, kMatrixRows);
-        t.rows[1] = count - t.rows[0];
-        t.stride = kLanes;
+        const int first = static_cast<int>(i) * kMatrixTileRows;
+        MatrixTile16 t = neighbouring_rows(p.rows + static_cast<ptrdiff_t>(first) * kLanes, kLanes, std::min(kMatrixTileRows, p.m - first));
         t.w = p.weights + b * w_block;
         t.w_block = w_block;
         t.bias = p.bias_of(b);

@@ -33,7 +33,7 @@ template <int P>
   tile_store(acc, t.out, *t.epilogue);
 }
 
-// A block of output channels after the other.
+// One block of output channels after the other.
 struct TileApart {
   int blocks, pixels;
   void operator()(const ConvTile& tile) const {
