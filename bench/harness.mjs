@@ -29,20 +29,22 @@ const WARM_MS = 10;
 
 /**
  * The median CPU time of one synchronous run of each of two sessions, which take turns, and the median ratio of the second's to
- * the first's. CPU time is least affected by other processes.
+ * the first's. CPU time is least affected by other processes. A turn is first, second, second, first, and an untimed run precedes
+ * each: who runs after the other finds its weights gone from the caches, so an order that isn't balanced in each turn is a lead.
  */
 export function compareSessions(sessions, feeds, turns) {
-  for (const session of sessions) session.runSync(feeds);
   const slice = (session, runs) => {
+    session.runSync(feeds);
     const { user } = process.cpuUsage();
     for (let i = 0; i < runs; i++) session.runSync(feeds);
     return (process.cpuUsage().user - user) / 1000 / runs;
   };
-  const runs = Math.max(1, Math.round(SLICE_MS / Math.max(0.01, slice(sessions[0], 3))));
+  for (const session of sessions) slice(session, 1);
+  const runs = Math.max(1, Math.round(SLICE_MS / 2 / Math.max(0.01, slice(sessions[0], 3))));
   const pairs = [];
   for (let turn = 0; turn < turns; turn++) {
-    const times = [];
-    for (const index of turn % 2 === 0 ? [0, 1] : [1, 0]) times[index] = slice(sessions[index], runs);
+    const times = [0, 0];
+    for (const index of [0, 1, 1, 0]) times[index] += slice(sessions[index], runs) / 2;
     pairs.push(times);
   }
   const [firstMs, secondMs] = [0, 1].map((index) => median(pairs.map((times) => times[index])));
@@ -93,7 +95,7 @@ export const inRowSync = (run) => (count) => {
 
 /**
  * Measures variants `{ title, runs(count) }`, which take turns. Adds to their `turns` the wall-clock and the CPU milliseconds
- * of one run in each turn. The order is reversed in every second round, and moves on by one.
+ * of one run in each turn. The order moves on by one in each round, and is reversed once it has been through.
  * @param settleMs pause after a turn; CPU time that is used in it counts
  */
 export async function takeTurns(variants, { rounds, turnMs = 60, settleMs = 0 }) {
@@ -105,7 +107,9 @@ export async function takeTurns(variants, { rounds, turnMs = 60, settleMs = 0 })
   }
   for (let round = 0; round < rounds; round++) {
     const order = variants.map((_, i) => variants[(i + round) % variants.length]);
-    for (const { runs, count, turns } of round % 2 === 0 ? order : order.reverse()) {
+    for (const { runs, count, turns } of Math.floor(round / order.length) % 2 === 0
+      ? order
+      : order.reverse()) {
       await runs(Math.max(1, Math.round((count * WARM_MS) / turnMs)));
       const cpu = process.cpuUsage();
       const passed = await timed(() => runs(count));
