@@ -129,7 +129,9 @@ describe('lists of which a part is packed, and another is not', () => {
     ['the last of all', [34, 0x82, 0x80, 4, ...Array<number>(65_538).fill(0)]],
   ])('%s that is longer than its list is no part of a model', (_, bytes) => {
     const model = modelOf(Uint8Array.from(bytes));
-    expect(outcome(decodeModelProto, model)).toMatch(/^MODEL_CORRUPT: (a field is longer|the bytes end too early)/);
+    expect(outcome(decodeModelProto, model)).toMatch(
+      /^MODEL_CORRUPT: (a field is longer|the bytes end too early)/,
+    );
     expectSame(model);
   });
 });
