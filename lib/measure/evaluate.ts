@@ -173,20 +173,15 @@ async function measure(
   for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
     if (tally.items === 0) classifier.warmUp(tensor);
     const { trace, multiplyAdds, layers } = classifier.classify(tensor);
-    // Whichever comes second finds warmer caches; taking turns gives that to both.
-    const order = tally.items % 2 === 0 ? (['full', 'skip'] as const) : (['skip', 'full'] as const);
-    const timed = {
-      [order[0]]: classifier.time(tensor, order[0]),
-      [order[1]]: classifier.time(tensor, order[1]),
-    };
+    const timed = classifier.timeBoth(tensor, tally.items % 2 === 0 ? 'full' : 'skip');
     if (energy) {
       sample ??= new Sample(mostMeasured(tensor));
       sample.add(tensor);
     }
     lossesBy ??= tested.map(({ metric }) => classifier.lossOf({ ...promise!, metric }, options.loss));
     for (const [m, loss] of lossesBy.entries())
-      if (loss) losses[m]!.push(loss(timed.skip!, timed.full!, tensor));
-    tally.add(item.label, timed.full!, timed.skip!, trace, {
+      if (loss) losses[m]!.push(loss(timed.skip, timed.full, tensor));
+    tally.add(item.label, timed.full, timed.skip, trace, {
       blocks: trace.blocks.filter(({ ran }) => !ran).length / Math.max(1, trace.blocks.length),
       layers: trace.layersSkipped / Math.max(1, layers),
       multiplyAdds: trace.multiplyAddsSkipped / Math.max(1, multiplyAdds),
