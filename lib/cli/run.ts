@@ -101,6 +101,7 @@ async function run(model: string, given: readonly string[], options: RunOptions,
   const classifier = await openClassifier(model, { ...options, policy, data: given[0] }, io);
   try {
     if (options.original) await classifier.compareWith(options.original, options);
+    if (classifier.lacksOriginal) io.err(`note: ${classifier.lacksOriginal}\n`);
     const vision = visionOf(classifier.model, options.output);
     const items = await itemsOf(classifier, given, options, vision !== undefined);
     const progress = startProgress(io, items.length, 'Running', options.json !== true);

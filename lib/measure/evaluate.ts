@@ -153,15 +153,11 @@ async function measure(
   work: Work,
 ): Promise<Evaluation> {
   const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
-  const { promise, original } = classifier.session.policy;
+  const { promise } = classifier.session.policy;
   checkLoss(promise, options);
-  const promised = classifier.hasOriginal || original === undefined;
-  if (!promised) {
-    work.note(
-      `the promise is about the answers of the network with SHA-256 ${original}; give it as the option original, ` +
-        'or answers and times are compared with those of this one in full',
-    );
-  }
+  const { lacksOriginal } = classifier;
+  const promised = lacksOriginal === undefined;
+  if (!promised) work.note(lacksOriginal);
   const { list, count } = await classifier.model.open(data, options);
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;

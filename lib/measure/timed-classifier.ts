@@ -73,6 +73,16 @@ export class TimedClassifier {
     return this.#original !== undefined;
   }
 
+  /** What is to be said if the promise is about the answers of an original that isn't there; undefined otherwise. */
+  get lacksOriginal(): string | undefined {
+    const { original } = this.session.policy;
+    if (this.hasOriginal || original === undefined) return undefined;
+    return (
+      `the promise is about the answers of the network with SHA-256 ${original}; give it as the option original, ` +
+      'or answers and times are compared with those of this one in full'
+    );
+  }
+
   get name(): string {
     return this.model.name;
   }
