@@ -43,6 +43,7 @@ export function answersVector({ model, session: { policy } }: TimedClassifier): 
   return model.labels === null || (policy.promise !== null && isOfNumbers(policy.promise.metric));
 }
 
+/** @param full every block ran, and nothing is compared */
 export function drawRuns(classifier: TimedClassifier, rows: readonly Row[], full: boolean, io: Io): string {
   const { blocks, backend, name } = classifier;
   const gates = blocks.filter(({ gate }) => gate !== null).length;
@@ -91,7 +92,7 @@ export function drawRuns(classifier: TimedClassifier, rows: readonly Row[], full
   return [
     `${heading}\n${wordPolicy(classifier.session.policy)}\n\n${formatTable(io, columns, cells)}\n`,
     full ? '' : `${patternLegend(io, gates > 0)}\n`,
-    `${summary(rows, what, full, io)}\n`,
+    `${summary(rows, classifier, full, io)}\n`,
     idle ? 'The network has no gates of its own; residual-skip calibrate makes a policy that skips.\n' : '',
   ].join('');
 }
@@ -105,14 +106,19 @@ function savings({ blocks, milliseconds: { skip, full } }: RunResult): string[] 
   ];
 }
 
-function summary(rows: readonly Row[], what: string, full: boolean, io: Io): string {
+function summary(
+  rows: readonly Row[],
+  { model: { what }, hasOriginal }: TimedClassifier,
+  full: boolean,
+  io: Io,
+): string {
   const meanOf = (value: (result: RunResult) => number) => mean(rows.map(({ result }) => value(result)));
   const fullTime = meanOf((result) => result.milliseconds.full);
   const items = plural(rows.length, what);
   const skipped = meanOf(({ blocks }) => blocks.skipped);
   if (full) return `${items}, every block run: ${milliseconds(fullTime)} ms each`;
   const skipTime = meanOf((result) => result.milliseconds.skip);
-  if (skipped === 0) return `${items}: no block skipped, ${milliseconds(skipTime)} ms each`;
+  if (skipped === 0 && !hasOriginal) return `${items}: no block skipped, ${milliseconds(skipTime)} ms each`;
   const saving = 1 - skipTime / fullTime;
   const saved = paint(
     io,

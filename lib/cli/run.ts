@@ -101,7 +101,7 @@ async function run(model: string, given: readonly string[], options: RunOptions,
           2,
         )}\n`,
       );
-    else io.out(drawRuns(classifier, rows, policy === 'full', io));
+    else io.out(drawRuns(classifier, rows, policy === 'full' && !classifier.hasOriginal, io));
     classifier.unusable.check();
   } finally {
     await classifier.release();

@@ -508,6 +508,17 @@ test('run says that a promise is about an original, unless it is given', async (
   expect(alone.err).toMatch(/^note: the promise is about the answers of the network with SHA-256 /);
   const beside = await cli(...args, '--original', at('model.onnx'));
   expect(beside).toMatchObject({ code: 0, err: '' });
+  // In full, the time of the 8-bit network isn't that of its original.
+  const { out } = await cli(
+    'run',
+    at('model.int8.onnx'),
+    example('cat-0000'),
+    '--original',
+    at('model.onnx'),
+    '--full',
+  );
+  expect(out).toMatch(/ms full +ms skip/);
+  expect(out).toMatch(/1 image: 0 of \d+ blocks skipped, [\d.]+ ms instead of [\d.]+ ms: /);
 });
 
 test('a log of several precisions is replayed in each', async () => {
