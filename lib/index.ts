@@ -81,7 +81,8 @@ export {
   TextClassifier,
   type TextClassifierOptions,
 } from './classify/text-classifier.js';
-export type { TextInput, TextModelOptions, TextRunOptions } from './classify/text-model.js';
+export type { TextInput } from './classify/text-input.js';
+export type { TextModelOptions, TextRunOptions } from './classify/text-model.js';
 export type { LabelledText, Texts } from './classify/texts.js';
 export type { WorkOptions } from './classify/work.js';
 export type { RawImage } from './data/image.js';

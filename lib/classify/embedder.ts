@@ -15,17 +15,16 @@ import { checkMaxPixels, takesImages } from './image-input.js';
 import { ImageModel } from './image-model.js';
 import type { ImageClassifierOptions } from './image-options.js';
 import type { ImageSource } from './image-source.js';
+import { type TextInput, textsOf } from './text-input.js';
 import {
   resultsOf,
-  type TextInput,
   TextModel,
   type TextModelOptions,
-  TextNetwork,
   type TextOutput,
   type TextRunOptions,
   textRunShape,
-  textsOf,
 } from './text-model.js';
+import { TextNetwork } from './text-network.js';
 import { workShape } from './work.js';
 
 /** How the vectors of a text's tokens become one; the names of sentence-transformers. */

@@ -9,7 +9,8 @@ import { ImageClassifier } from './image-classifier.js';
 import type { ImageClassifierOptions } from './image-options.js';
 import { runImages } from './image-runs.js';
 import { type ImageSource, isImageSource } from './image-source.js';
-import type { ItemModel, TextOutput, TextResult, TextRunOptions } from './text-model.js';
+import type { TextOutput, TextResult, TextRunOptions } from './text-model.js';
+import type { ItemModel } from './text-network.js';
 
 export class ImageModel implements ItemModel {
   private constructor(

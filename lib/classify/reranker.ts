@@ -10,13 +10,8 @@ import { late } from '../util/late.js';
 import { keepRecent } from '../util/maps.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
 import { type PairScore, rankingOf, type Stage, settleList, stagesOf } from './list-stages.js';
-import {
-  TextModel,
-  type TextModelOptions,
-  TextNetwork,
-  type TextRunOptions,
-  textRunShape,
-} from './text-model.js';
+import { TextModel, type TextModelOptions, type TextRunOptions, textRunShape } from './text-model.js';
+import { TextNetwork } from './text-network.js';
 
 /** How far a score may be from the network's own at most, by the exit that gave it: exits of the policy, named by the block before them. */
 export type Margins = Readonly<Record<string, number>>;

@@ -5,16 +5,15 @@ import type { Tensor } from '../tensor/tensor.js';
 import { late } from '../util/late.js';
 import { checkOptions, parseStrict } from '../util/validation.js';
 import { classOutput, labelsSchema, type Prediction, predictions } from './class-scores.js';
+import { type TextInput, textsOf } from './text-input.js';
 import {
   resultsOf,
-  type TextInput,
   TextModel,
   type TextModelOptions,
-  TextNetwork,
   type TextRunOptions,
   textRunShape,
-  textsOf,
 } from './text-model.js';
+import { TextNetwork } from './text-network.js';
 
 /** Options of `TextClassifier.from`: those of a session, and labels. */
 export interface TextClassifierOptions extends TextModelOptions {

@@ -1,4 +1,4 @@
-/** What text classifiers and embedders share: a session, a tokenizer, and runs of texts. */
+/** What text classifiers and embedders run on: a session, a tokenizer, and runs of texts. */
 import { z } from 'zod';
 import { findModel, type ModelFiles } from '../data/model-files.js';
 import { TextTokenizer, TOKEN_INPUTS, tokensId } from '../data/tokenizer.js';
@@ -15,10 +15,8 @@ import { late } from '../util/late.js';
 import { append } from '../util/maps.js';
 import { parseStrict } from '../util/validation.js';
 import { notePreparation } from './policy-doubt.js';
+import type { TextInput } from './text-input.js';
 import { type WorkOptions, workShape } from './work.js';
-
-/** A text, or a pair of them for networks that compare two. */
-export type TextInput = string | { readonly text: string; readonly pair: string };
 
 /** Options of a network of texts: those of a session, and one for notes. */
 export interface TextModelOptions extends SessionOptions {
@@ -269,57 +267,6 @@ export class TextModel {
   }
 }
 
-/** What a network of texts or images runs on. */
-export interface ItemModel {
-  readonly files: ModelFiles;
-  readonly session: InferenceSession;
-  prepare(text: TextInput): Tensor<'int32'>;
-  feeds(prepared: readonly Tensor<'int32'>[]): TensorMap;
-}
-
-/** What text classifiers and embedders have in common. */
-export abstract class TextNetwork<Model extends ItemModel = TextModel> {
-  /** @internal */
-  protected readonly model: Model;
-
-  protected constructor(model: Model) {
-    this.model = model;
-  }
-
-  /** The ONNX file. */
-  get file(): string {
-    return this.model.files.model;
-  }
-
-  get session(): InferenceSession {
-    return this.model.session;
-  }
-
-  /** Name of the model: that of its folder if the file is called model.onnx, otherwise that of the file. */
-  get name(): string {
-    return this.model.files.name;
-  }
-
-  /** The tokens of a text: int32 [3, tokens], rows of ids, of marks (1, or 0 where it is filled up), and of segments. */
-  prepare(text: TextInput): Tensor<'int32'> {
-    return this.model.prepare(text);
-  }
-
-  /** The feeds of `session.run` for a prepared text. */
-  feeds(prepared: Tensor<'int32'>): TensorMap {
-    return this.model.feeds([prepared]);
-  }
-
-  /** Releases the session once its current runs have ended. Idempotent. */
-  release(): Promise<void> {
-    return this.session.release();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.release();
-  }
-}
-
 /** Each text's part of an output. */
 export function resultsOf(output: Tensor, prepared: readonly Tensor<'int32'>[]): TextOutput[] {
   const { data, dims } = isFloat(output) ? toFloat32(output) : output;
@@ -350,27 +297,5 @@ function notText(model: string, inputs: readonly Pick<TensorMetadata, 'name' | '
     'INVALID_ARGUMENT',
     `${model}: it takes ${found || 'nothing'}; texts need input_ids and at most attention_mask and token_type_ids, integers ` +
       '[batch, tokens]',
-  );
-}
-
-/** The texts of a call, and whether it had one or several. */
-export function textsOf(
-  what: string,
-  texts: unknown,
-): { readonly list: readonly TextInput[]; readonly one: boolean } {
-  const one = isTextInput(texts);
-  const list = one ? [texts] : texts;
-  if (Array.isArray(list) && list.every(isTextInput)) return { list, one };
-  throw new ResidualSkipError(
-    'INVALID_ARGUMENT',
-    `${what}: expected a text, a pair { text, pair }, or an array of them`,
-  );
-}
-
-export function isTextInput(value: unknown): value is TextInput {
-  if (typeof value === 'string') return true;
-  if (typeof value !== 'object' || value === null) return false;
-  return (
-    'text' in value && typeof value.text === 'string' && 'pair' in value && typeof value.pair === 'string'
   );
 }

@@ -3,7 +3,7 @@ import { isTextFile, readTexts } from '../data/texts.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type DataOptions, type Item, type Items, labelOf } from './images.js';
-import { isTextInput, type TextInput } from './text-model.js';
+import { isTextInput, type TextInput } from './text-input.js';
 
 /** A text with what is known about it. */
 export interface LabelledText {

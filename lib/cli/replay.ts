@@ -9,6 +9,7 @@ import { kindOf, listFolder } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TimedClassifier } from '../measure/timed-classifier.js';
+import type { Precision } from '../model/program/program.js';
 import { InferenceSession } from '../session/session.js';
 import { loadPolicy, type PolicySource } from '../skip/load-policy.js';
 import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
@@ -63,8 +64,9 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
     );
   }
   const policies = await policiesFor(model, options.policy);
-  const policy = options.policy ?? recordedPolicy(path, all, policies, model);
-  const precision = options.precision ?? all.at(-1)!.header.precision ?? 'float32';
+  const precision = options.precision ?? precisionOf(all.at(-1)!);
+  const inIt = all.findLast((entry) => precisionOf(entry) === precision);
+  const policy = options.policy ?? recordedPolicy(path, inIt ?? all.at(-1)!, policies, model);
   const { session, items, check, close } = await openData(
     path,
     model,
@@ -140,7 +142,9 @@ async function openData(
   return { session, items: storedInputs(folder, hashes), close: () => session.release() };
 }
 
-/** The entries of the session's model, with a note if there are others; all if there are none of it. */
+const precisionOf = ({ header }: AuditEntry): Precision => header.precision ?? 'float32';
+
+/** The entries of the session's model and precision, with a note if there are others; all if there are none. */
 async function entriesOf(
   session: InferenceSession,
   all: readonly AuditEntry[],
@@ -148,13 +152,30 @@ async function entriesOf(
   io: Io,
 ): Promise<readonly AuditEntry[]> {
   const sha256 = await session.sha256();
-  const own = all.filter(({ header }) => header.model.sha256 === sha256);
-  if (own.length === 0 || own.length === all.length) return all;
-  const sources = new Set(all.filter((one) => !own.includes(one)).map(({ header }) => header.model.source));
-  io.err(
-    `note: ${path}: ${plural(all.length - own.length, 'item')} of other models (${[...sources].join(', ')}) are left out; replay them with --model\n`,
+  const left = (
+    entries: readonly AuditEntry[],
+    what: string,
+    option: string,
+    own: (entry: AuditEntry) => boolean,
+    nameOf: (entry: AuditEntry) => string,
+  ): readonly AuditEntry[] => {
+    const others = entries.filter((entry) => !own(entry));
+    if (others.length === 0 || others.length === entries.length) return entries;
+    const names = [...new Set(others.map(nameOf))].join(', ');
+    io.err(
+      `note: ${path}: ${plural(others.length, 'item')} ${what} (${names}) are left out; replay them with ${option}\n`,
+    );
+    return entries.filter(own);
+  };
+  const ofModel = left(
+    all,
+    'of other models',
+    '--model',
+    ({ header }) => header.model.sha256 === sha256,
+    ({ header }) => header.model.source ?? 'without a name',
   );
-  return own;
+  const inPrecision = (entry: AuditEntry) => precisionOf(entry) === session.precision;
+  return left(ofModel, 'in other precisions', '--precision', inPrecision, precisionOf);
 }
 
 /** By their SHA-256: `model`, `full`, and the policies in the model's folder or in a file, with all their settings. */
@@ -177,14 +198,14 @@ async function policiesFor(model: string, file: string | undefined): Promise<Map
   return found;
 }
 
-/** The policy of the last item. */
+/** The policy of an item. */
 function recordedPolicy(
   path: string,
-  entries: readonly AuditEntry[],
+  { header }: AuditEntry,
   policies: ReadonlyMap<string, PolicySource>,
   model: string,
 ): PolicySource {
-  const { sha256 } = entries.at(-1)!.header.policy;
+  const { sha256 } = header.policy;
   const policy = policies.get(sha256);
   if (policy !== undefined) return policy;
   throw new ResidualSkipError(

@@ -1,6 +1,5 @@
 import { relative } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { Prediction } from '../classify/class-scores.js';
 import type { WholeImage } from '../classify/image-classifier.js';
 import { doubtOf } from '../classify/task.js';
 import { textsOfArguments } from '../classify/texts.js';
@@ -8,53 +7,25 @@ import { kindOf, listImagesBelow } from '../data/files.js';
 import type { DataLimits } from '../data/limits.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TimedClassifier } from '../measure/timed-classifier.js';
-import { mean, median } from '../numeric/statistics.js';
+import { median } from '../numeric/statistics.js';
 import { cosineDistance } from '../numeric/vectors.js';
 import type { BlockInfo } from '../skip/block-info.js';
-import { isOfNumbers, type Promised, partsOf } from '../skip/promise.js';
+import { type Promised, partsOf } from '../skip/promise.js';
 import { answeredBy } from '../skip/trace.js';
 import type { Tensor } from '../tensor/tensor.js';
-import { openClassifier, openUnlabelled, wordPolicy } from './classifier.js';
-import { type Io, paint, startProgress } from './io.js';
+import { openClassifier, openUnlabelled } from './classifier.js';
+import { type Io, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, positiveInteger, type ReadingOptions } from './options.js';
-import { asciiPattern, drawPattern, patternLegend } from './pattern.js';
-import { type Column, formatTable, milliseconds, numbers, percent, plural, shortened } from './table.js';
-import { type VisionAnswer, visionOf, wordVision } from './vision.js';
+import { asciiPattern, drawPattern } from './pattern.js';
+import { answersVector, drawRuns, type Row } from './run-table.js';
+import { shortened } from './table.js';
+import { type VisionAnswer, visionOf } from './vision.js';
 
 interface RunOptions extends EngineOptions, ReadingOptions {
   readonly full?: boolean;
   readonly top?: number;
   readonly json?: boolean;
   readonly output?: string;
-}
-
-/** One image or text of `run --json`. */
-export interface RunResult extends VisionAnswer {
-  readonly input: string;
-  /** `model`, `full` or the path of the policy that ran. */
-  readonly policy: string | null;
-  /** What it promises: a limit on a metric; null for nothing. */
-  readonly promise: Pick<Promised, 'metric' | 'limit' | 'confidence'> | null;
-  readonly top: readonly Prediction[];
-  /** Of the vector from that of the full network; for a network without classes, objects or maps, which has no `top`. */
-  readonly cosineDistance?: number;
-  /** What the network answers, if its policy promises a few numbers. */
-  readonly numbers?: readonly number[];
-  readonly blocks: { total: number; skippable: number; skipped: number; pattern: string };
-  /** The block or front whose exit answered; null for the network. */
-  readonly answeredBy: string | null;
-  /** Medians of alternating runs: with the policy, and with every block run. */
-  readonly milliseconds: { skip: number; full: number };
-}
-
-/** A result, and what only the table needs. */
-interface Row {
-  readonly result: RunResult;
-  /** The path as the table shows it: below the folder argument, if it was found in one. */
-  readonly shown: string;
-  readonly drawn: string;
-  /** Whether it came to an exit. */
-  readonly cameToExit: boolean;
 }
 
 interface RunItem {
@@ -66,9 +37,11 @@ interface RunItem {
   whole?(): WholeImage | undefined;
 }
 
-/** Most pairs of timed runs for one image, and the time after which no further pair starts. */
-const MAX_PAIRS = 41;
+/** Most turns of timed runs for one image, and the time after which no further turn starts. */
+const MAX_TURNS = 20;
 const BUDGET_MS = 400;
+/** Of runs in a turn: each mode follows itself as often as it follows the other, which finds the caches colder. */
+const TURN = ['full', 'skip', 'skip', 'full'] as const;
 const JSON_TOP = 5;
 /** Most numbers of an answer that are shown. */
 const MAX_NUMBERS = 8;
@@ -99,6 +72,7 @@ async function run(model: string, given: readonly string[], options: RunOptions,
   const classifier = await openClassifier(model, { ...options, policy, data: given[0] }, io);
   try {
     if (options.original) await classifier.compareWith(options.original, options);
+    if (classifier.lacksOriginal) io.err(`note: ${classifier.lacksOriginal}\n`);
     const vision = visionOf(classifier.model, options.output);
     const items = await itemsOf(classifier, given, options, vision !== undefined);
     const progress = startProgress(io, items.length, 'Running', options.json !== true);
@@ -127,7 +101,7 @@ async function run(model: string, given: readonly string[], options: RunOptions,
           2,
         )}\n`,
       );
-    else io.out(draw(classifier, rows, policy === 'full', io));
+    else io.out(drawRuns(classifier, rows, policy === 'full' && !classifier.hasOriginal, io));
     classifier.unusable.check();
   } finally {
     await classifier.release();
@@ -189,12 +163,9 @@ function measure(
   const full = classifier.time(tensor, 'full').scores;
   const times = { skip: [] as number[], full: [] as number[] };
   const start = performance.now();
-  do {
-    const first = times.full.length % 2 === 0 ? 'full' : 'skip';
-    for (const mode of [first, first === 'full' ? 'skip' : 'full'] as const) {
-      times[mode].push(classifier.time(tensor, mode).milliseconds);
-    }
-  } while (times.full.length < MAX_PAIRS && performance.now() - start < BUDGET_MS);
+  for (let turn = 0; turn < MAX_TURNS && (turn === 0 || performance.now() - start < BUDGET_MS); turn++) {
+    for (const mode of TURN) times[mode].push(classifier.time(tensor, mode).milliseconds);
+  }
   const { blocks } = classifier;
   const { source, promise } = classifier.session.policy;
   const isVector = answersVector(classifier);
@@ -218,11 +189,6 @@ function measure(
   return { result, shown: item.shown, drawn, cameToExit: trace.exits.length > 0 };
 }
 
-/** Whether a network has no classes, or its policy promises numbers. */
-function answersVector({ model, session: { policy } }: TimedClassifier): boolean {
-  return model.labels === null || (policy.promise !== null && isOfNumbers(policy.promise.metric));
-}
-
 /** Whether an answer is numbers that mean something by themselves, and not too many of them. */
 function areFew({ length }: Float32Array, promise: Promised | null): boolean {
   const names = ['relative', 'absolute', 'excess'];
@@ -232,88 +198,4 @@ function areFew({ length }: Float32Array, promise: Promised | null): boolean {
 /** Indices of the blocks that begin a stage: their shortcut isn't the identity. */
 function stagesOf(blocks: readonly BlockInfo[]): ReadonlySet<number> {
   return new Set(blocks.filter(({ shortcut }) => shortcut !== 'identity').map(({ index }) => index));
-}
-
-function draw(classifier: TimedClassifier, rows: readonly Row[], full: boolean, io: Io): string {
-  const { blocks, backend, name } = classifier;
-  const gates = blocks.filter(({ gate }) => gate !== null).length;
-  const gated = gates > 0 ? `, ${gates} with a gate` : '';
-  const heading = `${paint(io, 'bold', name)}: ${plural(blocks.length, 'block')}${gated}; ${backend} backend`;
-  const timeColumns = full ? numbers('ms') : numbers('skipped', 'ms full', 'ms skip', 'saved');
-  const { what } = classifier.model;
-  const seen = rows[0]?.result;
-  const answer = seen?.objects
-    ? 'objects'
-    : seen?.classes
-      ? 'classes'
-      : seen?.numbers
-        ? 'numbers'
-        : answersVector(classifier)
-          ? 'cosine distance'
-          : 'class';
-  // The pattern shows an exit behind a block, but not which front answered.
-  const names = new Set(blocks.map((block) => block.name));
-  const withFronts = rows.some(({ result: { answeredBy: by } }) => by !== null && !names.has(by));
-  const columns: Column[] = [
-    ...[{ title: what }, { title: answer }, { title: 'blocks' }],
-    ...(withFronts ? [{ title: 'answered by' }] : []),
-    ...timeColumns,
-  ];
-  const cells = rows.map(({ result, shown, drawn }) => {
-    const classes = result.top.map(({ label, probability }) => `${label} ${percent(probability)}`).join(', ');
-    const found = result.objects || result.classes ? wordVision(result) : classes;
-    const said =
-      result.numbers?.map((number) => number.toPrecision(4)).join(', ') ??
-      result.cosineDistance?.toPrecision(3) ??
-      found;
-    const by = withFronts ? [result.answeredBy ?? 'the network'] : [];
-    return [
-      shown,
-      said,
-      drawn,
-      ...by,
-      ...(full ? [milliseconds(result.milliseconds.full)] : savings(result)),
-    ];
-  });
-  const idle =
-    classifier.session.policy.source === 'model' &&
-    gates === 0 &&
-    rows.every(({ result, cameToExit }) => result.blocks.skipped === 0 && !cameToExit);
-  return [
-    `${heading}\n${wordPolicy(classifier.session.policy)}\n\n${formatTable(io, columns, cells)}\n`,
-    full ? '' : `${patternLegend(io, gates > 0)}\n`,
-    `${summary(rows, what, full, io)}\n`,
-    idle ? 'The network has no gates of its own; residual-skip calibrate makes a policy that skips.\n' : '',
-  ].join('');
-}
-
-function savings({ blocks, milliseconds: { skip, full } }: RunResult): string[] {
-  return [
-    `${blocks.skipped} of ${blocks.total}`,
-    milliseconds(full),
-    milliseconds(skip),
-    percent(1 - skip / full, 0),
-  ];
-}
-
-function summary(rows: readonly Row[], what: string, full: boolean, io: Io): string {
-  const meanOf = (value: (result: RunResult) => number) => mean(rows.map(({ result }) => value(result)));
-  const fullTime = meanOf((result) => result.milliseconds.full);
-  const items = plural(rows.length, what);
-  const skipped = meanOf(({ blocks }) => blocks.skipped);
-  if (full) return `${items}, every block run: ${milliseconds(fullTime)} ms each`;
-  const skipTime = meanOf((result) => result.milliseconds.skip);
-  if (skipped === 0) return `${items}: no block skipped, ${milliseconds(skipTime)} ms each`;
-  const saving = 1 - skipTime / fullTime;
-  const saved = paint(
-    io,
-    'bold',
-    saving < 0 ? `${percent(-saving, 0)} slower` : `${percent(saving, 0)} of the time saved`,
-  );
-  const { total } = rows[0]!.result.blocks;
-  const blocks =
-    rows.length === 1
-      ? `${skipped} of ${total} blocks skipped`
-      : `${skipped.toFixed(1)} of ${total} blocks skipped on average`;
-  return `${items}: ${blocks}, ${milliseconds(skipTime)} ms instead of ${milliseconds(fullTime)} ms: ${saved}`;
 }

@@ -60,9 +60,12 @@ export async function openDataset(
     );
   }
   if (folders.length > 0) return openFolders(path, folders, labels, limits);
+  const has = files.some(isImageFile)
+    ? 'its images lie beside each other, which gives them no label'
+    : 'it has no images';
   throw new ResidualSkipError(
     'INVALID_DATA',
-    `data ${path}: it has no images; expected a folder of images per class, IDX files (NAME-images-idx3-ubyte[.gz]), or CIFAR-10's binary batches (test_batch.bin)`,
+    `data ${path}: ${has}; expected a folder of images per class, IDX files (NAME-images-idx3-ubyte[.gz]), or CIFAR-10's binary batches (test_batch.bin)`,
   );
 }
 

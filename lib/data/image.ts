@@ -84,7 +84,8 @@ export async function openImage(
   if (!SIGNATURES.some((each) => each.test(signature)))
     throw invalid(what, 'unsupported image format, not JPEG, PNG, WebP, AVIF, GIF or TIFF');
   const failed = (cause: Error) => {
-    if (!/pixel limit/.test(cause.message)) return invalid(what, cause.message, cause);
+    // Behind a colon, sharp has what the decoder said, which may be nothing.
+    if (!/pixel limit/.test(cause.message)) return invalid(what, cause.message.replace(/[:\s]+$/, ''), cause);
     const wayOut = 'make it smaller, or raise the limit (maxPixels, --max-pixels)';
     return new ResidualSkipError('INVALID_DATA', `${what} (more than ${maxPixels} pixels); ${wayOut}`, {
       cause,

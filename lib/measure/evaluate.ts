@@ -153,15 +153,11 @@ async function measure(
   work: Work,
 ): Promise<Evaluation> {
   const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
-  const { promise, original } = classifier.session.policy;
+  const { promise } = classifier.session.policy;
   checkLoss(promise, options);
-  const promised = classifier.hasOriginal || original === undefined;
-  if (!promised) {
-    work.note(
-      `the promise is about the answers of the network with SHA-256 ${original}; give it as the option original, ` +
-        'or answers and times are compared with those of this one in full',
-    );
-  }
+  const { lacksOriginal } = classifier;
+  const promised = lacksOriginal === undefined;
+  if (!promised) work.note(lacksOriginal);
   const { list, count } = await classifier.model.open(data, options);
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;
@@ -173,20 +169,15 @@ async function measure(
   for await (const { item, tensor } of work.each(classifier.prepare(chosen))) {
     if (tally.items === 0) classifier.warmUp(tensor);
     const { trace, multiplyAdds, layers } = classifier.classify(tensor);
-    // Whichever comes second finds warmer caches; taking turns gives that to both.
-    const order = tally.items % 2 === 0 ? (['full', 'skip'] as const) : (['skip', 'full'] as const);
-    const timed = {
-      [order[0]]: classifier.time(tensor, order[0]),
-      [order[1]]: classifier.time(tensor, order[1]),
-    };
+    const timed = classifier.timeBoth(tensor, tally.items % 2 === 0 ? 'full' : 'skip');
     if (energy) {
       sample ??= new Sample(mostMeasured(tensor));
       sample.add(tensor);
     }
     lossesBy ??= tested.map(({ metric }) => classifier.lossOf({ ...promise!, metric }, options.loss));
     for (const [m, loss] of lossesBy.entries())
-      if (loss) losses[m]!.push(loss(timed.skip!, timed.full!, tensor));
-    tally.add(item.label, timed.full!, timed.skip!, trace, {
+      if (loss) losses[m]!.push(loss(timed.skip, timed.full, tensor));
+    tally.add(item.label, timed.full, timed.skip, trace, {
       blocks: trace.blocks.filter(({ ran }) => !ran).length / Math.max(1, trace.blocks.length),
       layers: trace.layersSkipped / Math.max(1, layers),
       multiplyAdds: trace.multiplyAddsSkipped / Math.max(1, multiplyAdds),

@@ -76,11 +76,15 @@ export class Comparing {
     const { classifier } = this;
     const feeds = classifier.feeds(image);
     const both = { float: classifier.session, int8: this.session };
-    const answers = Object.values(both).map((session) => {
-      const { outputs, trace } = session.runTracedSync(feeds, [classifier.output]);
+    const answered = (name: 'float' | 'int8') => {
+      const { outputs, trace } = both[name].runTracedSync(feeds, [classifier.output]);
       return { answer: argMax(classifier.scoresOf(outputs, 1)[0]!), blocks: trace.items[0]!.blocks };
-    });
-    const [float, int8] = answers as [(typeof answers)[0], (typeof answers)[0]];
+    };
+    // A run after another of its network finds its weights in the caches: taking turns gives that to both.
+    const order = this.#images % 2 === 0 ? (['float', 'int8'] as const) : (['int8', 'float'] as const);
+    const second = answered(order[1]);
+    const first = answered(order[0]);
+    const [float, int8] = order[0] === 'float' ? [first, second] : [second, first];
     this.#images++;
     if (float.answer !== int8.answer) this.#answers++;
     for (const [i, { score, ran }] of float.blocks.entries()) {
@@ -89,8 +93,6 @@ export class Comparing {
       if (int8.blocks[i]?.ran !== ran) this.#decisions.changed++;
     }
     if (this.#images > TIMED.images || this.#spent > TIMED.milliseconds) return;
-    // Whichever is second finds warmer caches; taking turns gives that to both.
-    const order = this.#images % 2 === 0 ? (['float', 'int8'] as const) : (['int8', 'float'] as const);
     for (const name of order) {
       const start = performance.now();
       both[name].runSync(feeds, [classifier.output]);

@@ -281,11 +281,12 @@ export function parseSessionOptions(value: unknown): SessionOptions {
   return intraOpNumThreads ? { threads: intraOpNumThreads, ...rest } : rest;
 }
 
-/** Whether it has a policy and nothing else, as the runs of a server do: the schema would take longer than a small layer. */
-function isPolicyAlone(value: unknown): value is { policy: PolicySource } {
+/** Whether it has a policy or nothing, as the runs of a server and of what measures: the schema would take longer than a small layer. */
+function isPolicyAlone(value: unknown): value is Pick<RunSyncOptions, 'policy'> {
   if (typeof value !== 'object' || value === null) return false;
   for (const name in value) if (name !== 'policy') return false;
   const { policy } = value as RunSyncOptions;
+  if (policy === undefined) return Object.getPrototypeOf(value) === Object.prototype;
   return typeof policy === 'string' || (typeof policy === 'object' && policy !== null);
 }
 

@@ -24,10 +24,23 @@ export function checkSamePorts(model: ModelFacts, original: ModelFacts): void {
 /**
  * Checks that a policy and the session mean the same original.
  * @param sha256 of the session's original, if it has one
+ * @param model the session's own, whose answers a policy is about that names no other
  * @throws ResidualSkipError POLICY_MISMATCH for another original, INVALID_POLICY when guards need one
  */
-export function checkOriginal({ reference, guards = [] }: SkipPolicy, sha256: string | undefined): void {
-  if (!reference || reference.sha256 === sha256) return;
+export function checkOriginal(
+  { reference, promise, guards = [] }: SkipPolicy,
+  sha256: string | undefined,
+  model: Pick<ModelFacts, 'sha256'>,
+): void {
+  if (!reference) {
+    if (!promise || sha256 === undefined || sha256 === model.sha256) return;
+    throw new ResidualSkipError(
+      'POLICY_MISMATCH',
+      `policy: its promise is about the answers of the model itself in full, but options.original has another network, with SHA-256 ${sha256}; ` +
+        'leave the original out, or calibrate with it',
+    );
+  }
+  if (reference.sha256 === sha256) return;
   if (sha256 !== undefined) {
     throw new ResidualSkipError(
       'POLICY_MISMATCH',

@@ -109,7 +109,7 @@ export class Runner {
   async prepare(): Promise<void> {
     const { original, precision, options } = this.#parts;
     checkModel(this.#policy, () => this.#model.sha256);
-    checkOriginal(this.#policy, original?.model.sha256);
+    checkOriginal(this.#policy, original?.model.sha256, this.#model);
     checkPrecision(this.#policy, precision);
     await this.#compileDeclared(options.onProgress);
     this.#attach();
@@ -276,7 +276,7 @@ export class Runner {
     }
     const policy = options.policy === undefined ? this.#policy : loadPolicy(options.policy);
     if (policy !== this.#policy) {
-      checkOriginal(policy, this.#parts.original?.model.sha256);
+      checkOriginal(policy, this.#parts.original?.model.sha256, this.#model);
       this.#fronts.check(policy);
     }
     const tripped = this.#fullDepth.size > 0;

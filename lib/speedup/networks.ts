@@ -146,7 +146,13 @@ export class GivenFront {
     const fronts: GivenFront[] = [];
     for (const path of paths) {
       await noteOwnPolicy(`front ${path}`, path, work);
-      fronts.push(await GivenFront.open(path, opened, taken));
+      const front = await GivenFront.open(path, opened, taken, work);
+      const { sha256 } = front.network.model;
+      if (sha256 === float.model.sha256)
+        throw unfit(path, 'it is the model itself', 'give a network that is faster');
+      if (fronts.some(({ network }) => network.model.sha256 === sha256))
+        throw unfit(path, 'it is the same network as another front', 'give each once');
+      fronts.push(front);
     }
     return fronts;
   }
@@ -156,7 +162,7 @@ export class GivenFront {
    * @param taken names of networks; its own is added
    * @throws ResidualSkipError INVALID_ARGUMENT for a network of other inputs or classes, and what loading it throws
    */
-  static async open(path: string, opened: DataModel, taken: Set<string>): Promise<GivenFront> {
+  static async open(path: string, opened: DataModel, taken: Set<string>, work: Work): Promise<GivenFront> {
     const { model: file, name: given, folder, labels } = await findModel(path);
     const name = unusedName(basename(given, '.onnx'), taken);
     const model = await loadModel(file);
@@ -170,14 +176,14 @@ export class GivenFront {
     const network: Network = { name, model, bytes: () => readFile(file), precision: 'float' };
     if (!opened.images) {
       await checkTokenizer(path, folder, opened);
-      const named = labels && classesOf(path, { labels, labelsKnown: true }, opened);
-      return new GivenFront(network, file, named ?? {});
+      const named = classesOf(path, labels && { labels, labelsKnown: true }, opened, work);
+      return new GivenFront(network, file, named);
     }
     const front = await ImageClassifier.from(file, { policy: 'full', backend: 'reference' });
     try {
       return new GivenFront(network, file, {
         ...readingOf(path, front, opened.images, model),
-        ...classesOf(path, front, opened),
+        ...classesOf(path, front, opened, work),
       });
     } finally {
       await front.release();
@@ -260,13 +266,18 @@ const anyObject = z.looseObject({});
 /** For each class of the front the network's, where they differ. */
 function classesOf(
   path: string,
-  front: Pick<ImageClassifier, 'labels' | 'labelsKnown'>,
+  front: Pick<ImageClassifier, 'labels' | 'labelsKnown'> | undefined,
   own: DataModel,
+  work: Work,
 ): Partial<FrontSpec> {
   const labels = own.labels!;
-  const named = front.labelsKnown && own.labelsKnown;
-  if (!named) {
-    if (front.labels.length === labels.length) return {};
+  if (!front?.labelsKnown || !own.labelsKnown) {
+    if (!front || front.labels.length === labels.length) {
+      work.note(
+        `front ${path}: its classes are taken for those of the model, in the same order, because config.json doesn't name both (id2label)`,
+      );
+      return {};
+    }
     throw unfit(
       path,
       `it has ${front.labels.length} classes, the model ${labels.length}, and config.json doesn't name both`,

@@ -44,6 +44,9 @@ struct Field {
   bool is_packed_list() const { return repeated && wire_type_of(type) != kDelimited; }
 };
 
+// A packed list, which no value is added to.
+constexpr uint32_t kWhole = UINT32_MAX;
+
 // A field that a message has, with how many values if it is a list.
 struct Found {
   int32_t name;
@@ -158,6 +161,7 @@ class MessageDecoder {
       if (!add_known(target, field.name, fields, found)) return false;
     }
     if (packed) return found == nullptr && add_packed(field, at, end, fields);
+    if (found != nullptr && found->count == kWhole) return false;
     napi_value value = nullptr;
     if (!read(field, at, end, depth, &value)) return false;
     if (!field.repeated) {
@@ -211,7 +215,7 @@ class MessageDecoder {
         check(napi_set_element(env_, list, i, value));
       }
     }
-    return fields.add(field.name, list, 0) != nullptr;
+    return fields.add(field.name, list, kWhole) != nullptr;
   }
 
   napi_value copied(napi_typedarray_type type, size_t at, size_t bytes, size_t elements) {

@@ -241,3 +241,30 @@ test('/metrics and the live page', async () => {
   expect(snapshot).toMatchObject({ models: [{ name: MODEL, setting: 'model' }] });
   await events.cancel();
 });
+
+test('an input that a request names twice is refused', async () => {
+  const one = { name: 'input', datatype: 'FP32', shape: [1, 3, 32, 32], data: [...input(1)] };
+  const answer = await infer({ inputs: [one, { ...one, data: [...input(2)] }] });
+  expect(answer.status).toBe(400);
+  expect(await answer.json()).toEqual({
+    error: "input 'input': it is there twice; send each input once",
+    code: 'INVALID_ARGUMENT',
+  });
+});
+
+test('a path that is no text, or names a model by hundreds of characters, has an answer of the usual form', async () => {
+  const bad = await get('/v2/models/%E0%A4%A');
+  expect(bad.status).toBe(400);
+  expect(bad.headers.get('x-request-id')).toMatch(/./);
+  expect(await bad.json()).toEqual({
+    error: "request: '/v2/models/%E0%A4%A' is not a valid url component",
+    code: 'INVALID_ARGUMENT',
+  });
+  const name = 'a'.repeat(300);
+  const long = await get(`/v2/models/${name}`);
+  expect(long.status).toBe(404);
+  expect(await long.json()).toEqual({
+    error: `model ${name}: it is unknown; the models are ${MODEL}`,
+    code: 'NOT_FOUND',
+  });
+});

@@ -121,7 +121,7 @@ export async function fitExits(
     if (training) return training.chains.map((chain) => chain.exits());
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `fit: none of its ${source.count} images can be used: they can't be read, or are among the data`,
+      `fit: none of its ${source.count} images can be used: they can't be read, or are among the data; give others, or none: a part of the data then fits`,
     );
   } finally {
     for (const chain of training?.chains ?? []) chain.release();

@@ -138,10 +138,13 @@ export class Stopwatch {
         modes.full(inputs[i]!);
         modes.policy(inputs[i]!);
       }
+      let last: (typeof MODES)[number] = 'policy';
       const turn = (from: number, round: number) => {
-        // Whichever comes second finds warmer caches; taking turns gives that to both.
         const order = (from / TURN + round) % 2 === 0 ? MODES : MODES.toReversed();
         for (const mode of order) {
+          // The first run after another network's finds its weights gone from the caches.
+          if (mode !== last) modes[mode](inputs[from]!);
+          last = mode;
           for (let i = from; i < Math.min(from + TURN, count); i++) {
             const time = timed(() => modes[mode](inputs[i]!));
             times[mode][i] = Math.min(time, times[mode][i] ?? Number.POSITIVE_INFINITY);

@@ -29,6 +29,8 @@ export class LoweringBudget {
   private work: number;
   private bytes: number;
   private readonly maxSteps: number;
+  /** What was computed within it: if it were collected meanwhile, it would be computed and counted again. */
+  private readonly computed: TensorData[][] = [];
   /** Of this lowering, and of all. */
   private steps = 0;
   private allSteps: number;
@@ -57,6 +59,12 @@ export class LoweringBudget {
     this.work -= work;
     this.bytes -= bytes;
     return true;
+  }
+
+  /** Keeps a result until the budget itself is gone. */
+  keep(results: TensorData[]): TensorData[] {
+    this.computed.push(results);
+    return results;
   }
 
   /** Begins another lowering. */
@@ -210,7 +218,9 @@ export function fold(
   if (step.op === 'reshape') return [inputs[0]!.data!];
   const bytes = outputs.reduce((sum, { dtype, shape }) => sum + sizeOf(shape) * ELEMENT_BYTES[dtype], 0);
   const allowed = () => budget.spend(workOf(step, inputs, outputs), bytes);
-  return memoised(cache, step, inputs, outputs, (compute) => (allowed() ? compute() : undefined));
+  return memoised(cache, step, inputs, outputs, (compute) =>
+    allowed() ? budget.keep(compute()) : undefined,
+  );
 }
 
 /** The data of a step's outputs; all of its inputs are constant. */

@@ -58,7 +58,7 @@ class Reader extends BinaryReader {
 
   /** Fields of a message up to `end`, or fewer. */
   fieldsAtOnce(fields: Message, end: number, message: Decoded): void {
-    if (!this.#layout) return;
+    if (!this.#layout || this.pos >= end) return;
     const { table, names, numbers } = this.#layout;
     const number = numbers.get(fields)!;
     this.pos = this.#decodeFields!(table, names, number, this.#bytes, this.pos, end, AT_ONCE_BYTES, message);
@@ -69,7 +69,7 @@ class Reader extends BinaryReader {
     const length = this.uint32();
     const start = this.pos;
     this.pos += length;
-    if (this.pos > this.len) throw new RangeError('a text ends too early');
+    if (this.pos > this.len) throw new RangeError(TOO_EARLY);
     return this.#bytes.toString('utf8', start, this.pos);
   }
 
@@ -119,6 +119,7 @@ const WRITE: Readonly<Record<Scalar, (writer: IBinaryWriter, value: never) => un
 };
 
 const TOO_LONG = 'a message is longer than the one around it';
+const TOO_EARLY = 'the bytes end too early';
 const FIELD_TOO_LONG = 'a field is longer than the message around it';
 
 /** Messages and lists of fewer bytes are decoded in one go. */
@@ -141,7 +142,7 @@ export function* decodeAll(bytes: Uint8Array, fields: Message): Sliced<Decoded> 
   } catch (error) {
     const { name, message } = error as Error;
     if (!OF_READER.includes(name)) throw error;
-    corrupt(message, error);
+    corrupt(name === 'RangeError' ? TOO_EARLY : message, error);
   }
 }
 
@@ -167,6 +168,7 @@ function* decoding(reader: Reader, fields: Message, end: number, depth: number):
         decodeList(reader, message, field, Math.min(reader.pos + AT_ONCE_BYTES, last));
         if (isDue()) yield;
       }
+      ended(reader, message, last);
     }
   }
 }
@@ -212,14 +214,17 @@ function decodeOther(
   end: number,
 ): void {
   if (wireType !== DELIMITED) reader.skip(wireType);
-  else if (field && isPacked(field)) decodeList(reader, message, field, delimitedEnd(reader, end));
-  else reader.pos = delimitedEnd(reader, end);
+  else if (field && isPacked(field)) {
+    const last = delimitedEnd(reader, end);
+    decodeList(reader, message, field, last);
+    ended(reader, message, last);
+  } else reader.pos = delimitedEnd(reader, end);
 }
 
 /** Numbers of a packed list, up to `end` or beyond it by a part of the last. */
 function decodeList(reader: Reader, message: Decoded, field: Field, end: number): void {
   message[field.name] ??= reader.wholeList(field.type, end);
-  if (reader.pos === end) return;
+  if (reader.pos === end && message[field.name] !== undefined) return;
   const values = listOf(message, field);
   while (reader.pos < end) values.push(field.read(reader, end, 0));
 }

@@ -1,6 +1,11 @@
-import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { type IncomingMessage, maxHeaderSize, type RequestListener, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
+import fastify, {
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+} from 'fastify';
 import { type Access, type Authenticate, EVERYTHING } from '../auth.js';
 import { requestIdOf } from '../caller.js';
 import { asServerError, ServerError, type ServerErrorCode } from '../errors.js';
@@ -56,6 +61,17 @@ export function createApp(
     return503OnClosing: false,
     forceCloseConnections: 'idle',
     clientErrorHandler: answerUnread(reportFailure),
+    // Where the framework can't take a path apart, it would answer in a form of its own.
+    frameworkErrors: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
+      try {
+        admit(request.raw, reply.raw);
+        return answer(error, request, reply);
+      } catch (refused) {
+        return answer(refused, request, reply);
+      }
+    },
+    // Names of models are as long as a path may be.
+    routerOptions: { maxParamLength: maxHeaderSize },
     [https ? 'https' : 'http']: {
       ...https,
       connectionsCheckingInterval: Math.min(1000, requestTimeout),
@@ -131,10 +147,11 @@ export function createApp(
     request.resume();
     return { status: failure.http, headers, body: { error: failure.message, code } };
   };
-  app.setErrorHandler((error: FastifyError, request, reply) => {
+  const answer = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const { status, headers, body } = failed(error, request.raw, request.id);
     return reply.code(status).headers(headers).send(body);
-  });
+  };
+  app.setErrorHandler(answer);
   const framework = app.server.listeners('request') as RequestListener[];
   app.server.removeAllListeners('request');
   app.server.on('request', (request, response) => {

@@ -58,6 +58,12 @@ export function feedsOf(
   hold: Hold,
 ): TensorMap[] | Promise<TensorMap[]> {
   const [first] = inputs;
+  const names = new Set<string>();
+  for (const { name } of inputs) {
+    if (names.has(name))
+      throw new ServerError('INVALID_ARGUMENT', `input '${name}': it is there twice; send each input once`);
+    names.add(name);
+  }
   if (model.text && inputs.length === 1 && !(first!.content instanceof Tensor)) {
     if (first!.content.length === 0)
       throw new ServerError('INVALID_ARGUMENT', `input '${first!.name}': it has no texts; send one or more`);

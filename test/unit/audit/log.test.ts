@@ -87,8 +87,9 @@ test('every line follows the published schema', async () => {
 });
 
 test('latency saved is the ratio of mean times, both taken alike and in turns', async () => {
-  // Milliseconds that each run takes, by a clock of its own; those of the recorded run itself don't matter.
-  const times = { runFull: [10, 10, 40], runAgain: [5, 5, 30] };
+  // Milliseconds that each run takes, by a clock of its own; those of the recorded run itself don't matter, and neither those of a first
+  // run in full, which isn't timed: where the policy runs first, it follows itself, too.
+  const times = { runFull: [90, 10, 10, 90, 40], runAgain: [5, 5, 30] };
   const order: string[] = [];
   let now = 0;
   const clock = jest.spyOn(performance, 'now').mockImplementation(() => now);
@@ -112,7 +113,8 @@ test('latency saved is the ratio of mean times, both taken alike and in turns', 
   expect(timedBothWays).toBe(3);
   // 1 - (5 + 5 + 30) / (10 + 10 + 40); the median of the ratios would be one half.
   expect(latencySaved).toBeCloseTo(1 / 3, 9);
-  expect(order).toEqual(['runFull', 'runAgain', 'runAgain', 'runFull', 'runFull', 'runAgain']);
+  const fullFirst = ['runFull', 'runFull', 'runAgain'];
+  expect(order).toEqual([...fullFirst, 'runAgain', 'runFull', ...fullFirst]);
 });
 
 test('a measurement of energy is read back; one of another policy does not stand for this one', async () => {
@@ -150,7 +152,8 @@ test('a time goes with the item that it was taken of, and an item outside the sa
   }
   random.mockRestore();
   await log.onRelease();
-  expect(full).toHaveBeenCalledTimes(2);
+  // The first of all runs twice, see above.
+  expect(full).toHaveBeenCalledTimes(3);
   const { entries, problems } = await readAudit(path);
   expect(problems).toEqual([]);
   expect(entries.map(({ record, timed }) => [record.run, timed !== null])).toEqual([

@@ -78,3 +78,27 @@ onUnix('the time that a run waits for a processor is not its own', () => {
   expect(Math.max(fullMs.p50, policyMs.p50)).toBeLessThan(WAIT_MS / 2);
   stopwatch.release();
 });
+
+test('no run counts that finds the weights of the other network in the caches', () => {
+  const [WARM_MS, COLD_MS] = [0.2, 2];
+  let last: object | undefined;
+  const backend = {
+    isa: 'test',
+    threads: 1,
+    compileSync: () => {
+      const own = {};
+      const runSync = () => {
+        const end = performance.now() + (last === own ? WARM_MS : COLD_MS);
+        while (performance.now() < end);
+        last = own;
+      };
+      return { runSync, release: () => {} };
+    },
+  } as unknown as Backend;
+  const inputs = Array.from({ length: 20 }, () => new Float32Array(WIDTH));
+  const stopwatch = new Stopwatch(backend, programFor(inputs[0]!), []);
+  const { fullMs, policyMs } = stopwatch.time([], inputs, { ...QUICK, milliseconds: 1000 });
+  // A single run that counts wrongly adds 0.09.
+  for (const { mean } of [fullMs, policyMs]) expect(mean).toBeLessThan(WARM_MS + 0.08);
+  stopwatch.release();
+});

@@ -499,3 +499,44 @@ describe('what goes wrong', () => {
     expect(await cli()).toMatchObject({ code: 2, out: '', err: expect.stringContaining('inspect') });
   });
 });
+
+test('run says that a promise is about an original, unless it is given', async () => {
+  const folder = join(root, 'models/cifar10-resnet14-exits');
+  const at = (file: string) => join(folder, file);
+  const args = ['run', at('model.int8.onnx'), example('cat-0000'), '--policy', at('policy.int8.json')];
+  const alone = await cli(...args);
+  expect(alone.err).toMatch(/^note: the promise is about the answers of the network with SHA-256 /);
+  const beside = await cli(...args, '--original', at('model.onnx'));
+  expect(beside).toMatchObject({ code: 0, err: '' });
+  // In full, the time of the 8-bit network isn't that of its original.
+  const { out } = await cli(
+    'run',
+    at('model.int8.onnx'),
+    example('cat-0000'),
+    '--original',
+    at('model.onnx'),
+    '--full',
+  );
+  expect(out).toMatch(/ms full +ms skip/);
+  expect(out).toMatch(/1 image: 0 of \d+ blocks skipped, [\d.]+ ms instead of [\d.]+ ms: /);
+});
+
+test('a log of several precisions is replayed in each', async () => {
+  const log = join(folderOf({}), 'log.jsonl');
+  const recorded = ['--data', images, '--limit', '2', '--policy', 'full'];
+  for (const precision of ['bfloat16', 'float32'])
+    expect(await cli('record', plain, ...recorded, '-o', log, '--precision', precision)).toMatchObject({
+      code: 0,
+    });
+  const replay = ['replay', log, '--data', images, '--json'];
+  for (const [precision, other] of [
+    [[], 'bfloat16'],
+    [['--precision', 'bfloat16'], 'float32'],
+  ] as const) {
+    const { code, out, err } = await cli(...replay, ...precision);
+    expect(err).toContain(
+      `2 items in other precisions (${other}) are left out; replay them with --precision`,
+    );
+    expect({ code, ...JSON.parse(out) }).toMatchObject({ code: 0, recorded: 2, replayed: 2, identical: 2 });
+  }
+});

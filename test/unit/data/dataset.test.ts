@@ -59,7 +59,11 @@ describe('openDataset on image folders', () => {
       /folders "a", "b", "c"/,
     ],
     ['no class has an image', { 'cat/a.txt': '', 'dog/b.txt': '' }, /none of its folders holds an image/],
-    ['images lie beside each other', { 'a.png': '' }, /expected a folder of images per class, IDX files/],
+    [
+      'images lie beside each other',
+      { 'a.png': '' },
+      /its images lie beside each other, which gives them no label; expected a folder of images per class, IDX files/,
+    ],
   ])('says so when %s', async (_, files, message) => {
     await expect(openDataset(folderOf(files), ['cat', 'dog'])).rejects.toMatchObject({
       code: 'INVALID_DATA',

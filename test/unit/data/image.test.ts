@@ -51,6 +51,15 @@ describe('decodeImage', () => {
     await expect(decodeImage(file)).rejects.toThrow(file);
   });
 
+  test('says why an image without pixels is refused, and nothing behind it', async () => {
+    const none = Buffer.from(await png(3, 2, [1, 2, 3]));
+    none.writeUInt32BE(0, 16);
+    await expect(decodeImage(none)).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: "image bytes: it can't be decoded (Input buffer has corrupt header)",
+    });
+  });
+
   test('refuses a file that is not there', async () => {
     await expect(decodeImage('/nowhere/cat.jpg')).rejects.toMatchObject({
       code: 'INVALID_DATA',

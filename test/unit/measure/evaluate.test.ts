@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { listImagesBelow } from 'lib/data/files.js';
 import { type Evaluation, evaluate } from 'lib/measure/evaluate.js';
+import { type Timed, TimedClassifier } from 'lib/measure/timed-classifier.js';
 import { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 import { foreign } from '../../helpers/foreign-network.js';
@@ -54,6 +55,44 @@ test('images with labels have an accuracy, by index or by name', async () => {
 test('the policy is the one of the options', async () => {
   const { skip } = await evaluate(MODEL, files.slice(0, 2), { policy: 'full', energy: true });
   expect(skip).toMatchObject({ agreement: 1, blocksSkipped: 0, multiplyAddsSkipped: 0 });
+});
+
+test('in two items, each mode is timed as often after itself as after the other', async () => {
+  const ran: { readonly mode: string; readonly timed: Timed | undefined }[] = [];
+  const { classify, time } = TimedClassifier.prototype;
+  jest.spyOn(TimedClassifier.prototype, 'classify').mockImplementation(function (
+    this: TimedClassifier,
+    tensor,
+  ) {
+    const classified = classify.call(this, tensor);
+    ran.push({ mode: 'skip', timed: undefined });
+    return classified;
+  });
+  jest.spyOn(TimedClassifier.prototype, 'time').mockImplementation(function (
+    this: TimedClassifier,
+    tensor,
+    mode,
+  ) {
+    const timed = time.call(this, tensor, mode);
+    ran.push({ mode, timed });
+    return timed;
+  });
+  const counted = new Set<unknown>();
+  const timeBoth = TimedClassifier.prototype.timeBoth;
+  jest.spyOn(TimedClassifier.prototype, 'timeBoth').mockImplementation(function (
+    this: TimedClassifier,
+    ...given
+  ) {
+    const both = timeBoth.apply(this, given);
+    for (const timed of Object.values(both)) counted.add(timed);
+    return both;
+  });
+  await evaluate(MODEL, files.slice(0, 4));
+  jest.restoreAllMocks();
+  const after = { full: 0, skip: 0 };
+  for (const [i, { mode, timed }] of ran.entries())
+    if (counted.has(timed) && ran[i - 1]!.mode === mode) after[mode as 'full' | 'skip']++;
+  expect(after).toEqual({ full: 2, skip: 2 });
 });
 
 test('with an original, it is the one that runs in full', async () => {

@@ -1,8 +1,13 @@
 /** What reading and lowering may cost: steps, work, memory and turns of the event loop, counted. */
+import { setTimeout } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { ResidualSkipError } from 'lib/errors.js';
 import { InferenceSession, Tensor } from 'lib/index.js';
 import { compileModel } from 'lib/model/compile.js';
 import { loadModel } from 'lib/model/load.js';
+import { fold, foldCacheOf, LoweringBudget } from 'lib/model/lower/fold.js';
+import type { Graph } from 'lib/model/read/graph.js';
 import { range } from 'lib/numeric/shapes.js';
 import { declaredBinding } from 'lib/session/feeds.js';
 import { loadBinding } from 'lib/util/binding.js';
@@ -188,4 +193,20 @@ test('the event loop has its turns while a session is created', async () => {
   over = true;
   await session.release();
   expect(turns).toBeGreaterThan(8);
+});
+
+test('a constant that several lowerings compute counts once, although the first of them are collected', async () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const constant = { dtype: 'float32', shape: [1 << 20], data: new Float32Array(1 << 20) } as const;
+  const graph = { constants: new Map([['w', constant]]), nodes: [] } as unknown as Graph;
+  const cache = foldCacheOf(graph);
+  const budget = new LoweringBudget(cache);
+  const step = { op: 'unary', attrs: { act: { kind: 'abs', alpha: 0, beta: 0 } } } as const;
+  // Each takes a twentieth of the budget.
+  for (let lowering = 0; lowering < 25; lowering++) {
+    expect(fold(cache, budget, step, [{ name: 'w', ...constant }], [constant])).toHaveLength(1);
+    await setTimeout(0);
+    collect();
+  }
 });

@@ -95,6 +95,47 @@ test('numbers of all kinds and sizes, texts that are not UTF-8, packed and other
     expectSame(Buffer.concat([field(7 * 8 + 2, part.length), part]));
 });
 
+describe('lists of which a part is packed, and another is not', () => {
+  /** A model whose only initialiser has these bytes. */
+  function modelOf(tensor: Uint8Array): Uint8Array {
+    const delimited = (number: number, bytes: Uint8Array) => {
+      const { length } = bytes;
+      const size =
+        length < 128 ? [length] : [(length & 127) | 128, ((length >> 7) & 127) | 128, length >> 14];
+      return Buffer.concat([Uint8Array.of(number * 8 + 2, ...size), bytes]);
+    };
+    return delimited(7, delimited(5, tensor));
+  }
+  const first = (bytes: Uint8Array) => decodeModelProto(bytes).graph!.initializer![0]!;
+
+  test.each([
+    ['dims', [10, 2, 2, 3, 8, 4], [2, 3, 4]],
+    ['int32Data', [42, 2, 1, 2, 40, 3, 40, 4], [1, 2, 3, 4]],
+    ['int32Data', [40, 3, 42, 2, 1, 2], [3, 1, 2]],
+    ['floatData', [34, 4, 0, 0, 128, 63, 37, 0, 0, 0, 64], [1, 2]],
+    ['doubleData', [82, 8, 0, 0, 0, 0, 0, 0, 240, 63, 81, 0, 0, 0, 0, 0, 0, 0, 64], [1, 2]],
+    ['uint64Data', [90, 0], []],
+    ['doubleData', [82, 0], []],
+  ] as const)('%s of %p are %p', (name, bytes, numbers) => {
+    const model = modelOf(Uint8Array.from(bytes));
+    expect(Array.from(first(model)[name]!, Number)).toEqual(numbers);
+    expectSame(model);
+  });
+
+  test.each([
+    ['a double', [82, 4, 0, 0, 0, 0, 66, 0, 66, 0]],
+    ['an integer', [42, 2, 1, 128, 64, 1]],
+    ['a float of many', [34, 0x82, 0x80, 4, ...Array<number>(65_538).fill(0), 66, 0, 66, 0]],
+    ['the last of all', [34, 0x82, 0x80, 4, ...Array<number>(65_538).fill(0)]],
+  ])('%s that is longer than its list is no part of a model', (_, bytes) => {
+    const model = modelOf(Uint8Array.from(bytes));
+    expect(outcome(decodeModelProto, model)).toMatch(
+      /^MODEL_CORRUPT: (a field is longer|the bytes end too early)/,
+    );
+    expectSame(model);
+  });
+});
+
 test('a network of large messages and lists, and a message within many others', () => {
   const floatData = Array.from({ length: 40_000 }, (_, i) => i / 7);
   const nodes = Array.from({ length: 3000 }, (_, i) => ({

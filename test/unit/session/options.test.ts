@@ -113,6 +113,16 @@ describe('run options', () => {
     );
   });
 
+  it('takes none, or a policy alone, without a schema, which copies and takes as long as a small network', () => {
+    for (const options of [{}, { policy: undefined }, { policy: 'full' }]) {
+      expect(parseRunSyncOptions(options)).toBe(options);
+      expect(parseRunOptions(options)).toBe(options);
+    }
+    for (const given of [[], 5, 'full']) {
+      expect(() => parseRunSyncOptions(given)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    }
+  });
+
   it('has no signal in runSync', () => {
     expect(() => parseRunSyncOptions({ signal: new AbortController().signal })).toThrow(
       "unknown key 'signal'",

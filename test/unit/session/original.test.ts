@@ -81,6 +81,25 @@ describe('what is refused', () => {
     await expect(session.run(FEEDS, { policy })).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
   });
 
+  it('any original but the model itself, with a promise about its own answers', async () => {
+    const policy: SkipPolicy = {
+      promise: {
+        ...{ metric: 'disagreement', limit: 0.3, confidence: 0.95, items: 100, events: 10 },
+        ...{ risk: 0.1, pValue: 0.01, upperBound: 0.2 },
+        data: { sha256: '0'.repeat(64), seed: 1, fit: 0, order: 20, certify: 100 },
+      },
+    };
+    const error = {
+      code: 'POLICY_MISMATCH',
+      message: expect.stringMatching(/^policy: its promise is about the answers of the model itself in full/),
+    };
+    await expect(creating({ policy, original: ORIGINAL })).rejects.toMatchObject(error);
+    await using other = await creating({ original: ORIGINAL });
+    await expect(other.run(FEEDS, { policy })).rejects.toMatchObject(error);
+    await using itself = await creating({ policy, original: MODEL });
+    expect(rowsOf((await itself.run(FEEDS)).logits!)).toEqual(await rows(MODEL));
+  });
+
   it('an original with other inputs', async () => {
     await expect(creating({ original: network(0, 'y') })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',

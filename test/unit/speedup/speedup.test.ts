@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { contentHash } from 'lib/calibrate/split.js';
 import { openDataModel } from 'lib/classify/data-model.js';
+import { Work } from 'lib/classify/work.js';
 import { InferenceSession, type Progress, type Tensor } from 'lib/index.js';
 import { decodeModelProto, encodeModelProto } from 'lib/model/read/proto.js';
 import { hashPolicy } from 'lib/skip/policy.js';
@@ -274,6 +275,27 @@ describe('fronts that are refused, or left out with a note', () => {
     ]);
   });
 
+  test('the model itself, and a front that is there twice', async () => {
+    await expect(trying(model)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: `front ${model}: it is the model itself; give a network that is faster`,
+    });
+    await expect(
+      speedup(model, items, { ...QUICK, int8: false, front: [front, front] }),
+    ).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: `front ${front}: it is the same network as another front; give each once`,
+    });
+  });
+
+  test('classes without names are taken for those of the model, which is noted', async () => {
+    const notes: string[] = [];
+    await trying(front, (note) => void notes.push(note));
+    expect(notes).toContainEqual(
+      `front ${front}: its classes are taken for those of the model, in the same order, because config.json doesn't name both (id2label)`,
+    );
+  });
+
   test('the policies of folders are left out, which is noted', async () => {
     const notes: string[] = [];
     const policy = JSON.stringify({ heads: { exits: [{ after: 'nowhere', threshold: 0.5 }] } });
@@ -377,7 +399,8 @@ test('a given front reads what was prepared for the network, and its labels say 
   const opened = await openDataModel(join(folders, 'big'), { backend: 'reference' });
   try {
     const open = async (name: string) =>
-      (await GivenFront.open(join(folders, name), opened, new Set())).candidate().spec;
+      (await GivenFront.open(join(folders, name), opened, new Set(), new Work('speedup', {}))).candidate()
+        .spec;
     const { size, classes, scale, offset } = await open('little');
     expect({ size, classes }).toEqual({ size: [8, 8], classes: [1, 0, 2, null, 3] });
     // (p - 0.25) / 0.125 = 4 (p - 0.5) / 0.5 + 2

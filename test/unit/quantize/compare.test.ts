@@ -1,0 +1,23 @@
+import type { ImageClassifier } from 'lib/classify/image-classifier.js';
+import { Comparing } from 'lib/quantize/compare.js';
+import type { InferenceSession } from 'lib/session/session.js';
+import type { Tensor } from 'lib/tensor/tensor.js';
+
+test('in two images, each network is timed as often after itself as after the other', () => {
+  const ran: { readonly name: string; readonly timed: boolean }[] = [];
+  const session = (name: string) =>
+    ({
+      runSync: () => void ran.push({ name, timed: true }),
+      runTracedSync: () => {
+        ran.push({ name, timed: false });
+        return { outputs: {}, trace: { items: [{ blocks: [] }] } };
+      },
+    }) as unknown as InferenceSession;
+  const classifier = { session: session('float'), feeds: () => ({}), scoresOf: () => [[1, 0]] };
+  const comparing = new Comparing(classifier as unknown as ImageClassifier, session('int8'));
+  for (let image = 0; image < 4; image++) comparing.add({} as Tensor);
+  const after = { float: 0, int8: 0 };
+  for (const [i, { name, timed }] of ran.entries())
+    if (timed && ran[i - 1]!.name === name) after[name as 'float' | 'int8']++;
+  expect(after).toEqual({ float: 2, int8: 2 });
+});
