@@ -72,12 +72,7 @@ const ON_CALL = {
     },
   },
   folding: {
-    importers: [
-      'model/lower/fold',
-      'model/optimise/cone',
-      'model/optimise/integer',
-      'model/optimise/quantised-value',
-    ],
+    importers: ['model/lower/fold', 'model/optimise/quantised-value'],
     files: { 'kernels/index': ['runStep'] },
   },
   integers: {

@@ -214,21 +214,23 @@ function invalid(tensor: TensorProto, problem: string): never {
   throw new ResidualSkipError('MODEL_INVALID', `tensor '${tensor.name ?? ''}': ${problem}`);
 }
 
-/** Checks that memory could hold a tensor of this shape; calls `invalid` with the problem. */
-export function checkShape(shape: readonly number[], invalid: (problem: string) => never): void {
-  if (shape.length > 32) invalid(`it has ${shape.length} axes; at most 32 are supported`);
+/** Why memory couldn't hold a tensor of this shape; undefined if it could. */
+export function problemOf(shape: readonly number[]): string | undefined {
+  if (shape.length > 32) return `it has ${shape.length} axes; at most 32 are supported`;
   let count = 1;
   for (let axis = 0; axis < shape.length; axis++) {
     const length = shape[axis]!;
-    if (!Number.isSafeInteger(length) || length < 0) invalid(`its shape [${shape}] has a negative length`);
+    if (!Number.isSafeInteger(length) || length < 0) return `its shape [${shape}] has a negative length`;
     count *= length || 1;
   }
-  if (count > MAX_ELEMENTS) invalid(`its shape [${shape}] overflows: more than ${MAX_ELEMENTS} elements`);
+  if (count <= MAX_ELEMENTS) return undefined;
+  return `its shape [${shape}] overflows: more than ${MAX_ELEMENTS} elements`;
 }
 
 function shapeOf(tensor: TensorProto): { shape: number[]; count: number } {
   const shape = (tensor.dims ?? []).map(toNumber);
-  checkShape(shape, (problem) => invalid(tensor, problem));
+  const problem = problemOf(shape);
+  if (problem !== undefined) invalid(tensor, problem);
   return { shape, count: sizeOf(shape) };
 }
 
