@@ -1,10 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import {
-  activationWords,
-  attributeWords,
-  indexIn,
-  OPERATORS,
-} from '../model/program/operator-words.js';
+import { activationWords, attributeWords, indexIn, OPERATORS } from '../model/program/operator-words.js';
 import {
   type Block,
   COMPARE_KINDS,
