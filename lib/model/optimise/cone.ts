@@ -67,7 +67,10 @@ export class Cone {
     const bytes = before?.bytes ?? found.bytes;
     if (this.source !== undefined && this.source !== bytes) return undefined;
     this.source = bytes;
-    return before ? Float32Array.from(before.table, (byte) => numbers[byte & 255]!) : numbers;
+    if (!before) return numbers;
+    const through = new Float32Array(256);
+    for (let byte = 0; byte < 256; byte++) through[byte] = numbers[before.table[byte]! & 255]!;
+    return through;
   }
 
   private fromStep(id: ValueId): Float32Array | undefined {

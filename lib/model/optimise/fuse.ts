@@ -94,7 +94,7 @@ function* rewrite(region: Region, rules: Rules): Sliced<void> {
 function rewriteStep(region: Region, step: WorkStep, rules: Rules): boolean {
   const own = rules.get(step.op);
   if (!own || !region.has(step)) return false;
-  for (let i = 0; i < own.length; i++) if (own[i]!(region, step)) return true;
+  for (const rule of own) if (rule(region, step)) return true;
   return false;
 }
 
