@@ -39,7 +39,7 @@ const VIEWS = {
   int64: new BigInt64Array(FEW.buffer),
 };
 
-/** The elements of a copy of `raw`. A file has hundreds of scales and zero points, and few views of memory are cheap. */
+/** The elements of a copy of `raw`. A file has hundreds of scales and zero points: a slice is one object, memory with two views three. */
 function elementsOf(dtype: keyof typeof VIEWS, raw: Uint8Array): TensorData {
   if (raw.length > FEW_BYTES) return new ARRAY_OF[dtype](aligned(raw));
   FEW.set(raw);
