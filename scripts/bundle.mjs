@@ -73,15 +73,13 @@ const ON_CALL = {
   },
   folding: {
     importers: [
-      'model/lower/fold',
-      'model/optimise/cone',
-      'model/optimise/integer',
+      ...['backends/reference', 'model/lower/fold', 'model/lower/operators/scatter'],
       'model/optimise/quantised-value',
     ],
-    files: { 'kernels/index': ['runStep'] },
+    files: { 'kernels/index': ['activate', 'runStep'], 'kernels/scatter': ['integersIn'] },
   },
   integers: {
-    importers: ['model/compile'],
+    importers: ['model/blocks/exits', 'model/compile'],
     files: { 'model/optimise/integer': ['integerise'] },
   },
   lengths: {
@@ -241,30 +239,69 @@ const placeChunks = {
   },
 };
 
-/** Chunks of what is loaded together: a file's imports, but for those that an earlier chunk has. Each file takes time to find and read. */
+/**
+ * Chunks of what is loaded together: files, unless they are entry points, with their imports, but for what an earlier chunk has. Each
+ * chunk takes time to find and read.
+ */
 const TOGETHER = [
   ['base', 'client/index'],
   ['main', 'index'],
   ['stored', 'session/stored/network'],
   ['runner', 'session/open'],
-  ['lowering', 'session/network'],
+  ['lowering', 'session/network', 'kernels/activation', 'kernels/float-rows'],
 ];
 const chunkOf = new Map();
 const together = {
   name: 'together',
   buildEnd() {
-    for (const [chunk, file] of TOGETHER) {
+    for (const [chunk, ...files] of TOGETHER) {
       const add = (id) => {
-        for (const imported of this.getModuleInfo(id)?.importedIds ?? []) {
-          if (chunkOf.has(imported) || !this.getModuleInfo(imported)) continue;
-          chunkOf.set(imported, chunk);
-          add(imported);
-        }
+        const found = this.getModuleInfo(id);
+        if (chunkOf.has(id) || !found) return;
+        if (!found.isEntry) chunkOf.set(id, chunk);
+        found.importedIds.forEach(add);
       };
-      add(join(LIB, `${file}.ts`));
+      for (const file of files) add(join(LIB, `${file}.ts`));
     }
   },
 };
+
+/** Getters of what a chunk exports to others are a seventh of them: where a binding doesn't change, its value is enough. */
+const values = {
+  name: 'values',
+  generateBundle(_options, files) {
+    for (const file of Object.values(files)) if (file.type === 'chunk') file.code = withoutGetters(file.code);
+  },
+};
+
+function withoutGetters(code) {
+  const ast = parseAst(code);
+  const assigned = new Set();
+  walk(ast, ({ type, left, argument }) => {
+    if (type === 'UpdateExpression') assigned.add(argument.name);
+    if (type === 'AssignmentExpression' && left.type === 'Identifier') assigned.add(left.name);
+    if (left?.type.endsWith('Pattern')) walk(left, ({ name }) => assigned.add(name));
+  });
+  let kept = '';
+  let at = 0;
+  for (const { type, start, end, expression } of ast.body) {
+    if (type !== 'ExpressionStatement' || expression.callee?.object?.name !== 'Object') continue;
+    const [target, name, { properties } = {}] = expression.arguments;
+    const getter = properties?.find(({ key }) => key.name === 'get')?.value.body.body[0].argument.name;
+    if (target.name !== 'exports' || !getter || assigned.has(getter)) continue;
+    kept += `${code.slice(at, start)}exports.${name.value} = ${getter};`;
+    at = end;
+  }
+  return kept + code.slice(at);
+}
+
+/** Shows every node of a syntax tree. */
+function walk(tree, visit) {
+  JSON.stringify(tree, (_key, node) => {
+    if (node?.type) visit(node);
+    return typeof node === 'bigint' ? null : node;
+  });
+}
 
 /** Indentation is a twentieth of the bundle: it goes, but for that inside of template literals. Lines stay lines. */
 const flush = {
@@ -277,9 +314,8 @@ const flush = {
 
 function withoutIndentation(code) {
   const literals = [];
-  JSON.stringify(parseAst(code), (_key, node) => {
-    if (node?.type === 'TemplateElement') literals.push(node);
-    return typeof node === 'bigint' ? null : node;
+  walk(parseAst(code), (node) => {
+    if (node.type === 'TemplateElement') literals.push(node);
   });
   literals.sort((a, b) => a.start - b.start);
   let next = 0;
@@ -321,7 +357,7 @@ export async function bundle(dist) {
     // Of ES modules, what nothing uses is left out.
     resolve: { mainFields: ['module', 'main'] },
     transform: { define: { RESIDUAL_SKIP_VERSION: JSON.stringify(version) } },
-    plugins: [schemas, late, together, placeChunks, flush],
+    plugins: [schemas, late, together, placeChunks, values, flush],
     onLog(level, log) {
       if (level === 'warn') throw new Error(log.message);
     },

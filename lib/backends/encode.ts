@@ -1,11 +1,5 @@
 import { ResidualSkipError } from '../errors.js';
-import {
-  activationWords,
-  attributeWords,
-  indexIn,
-  list,
-  OPERATORS,
-} from '../model/program/operator-words.js';
+import { activationWords, attributeWords, indexIn, OPERATORS } from '../model/program/operator-words.js';
 import {
   type Block,
   COMPARE_KINDS,
@@ -64,6 +58,8 @@ function block(block: Block): number[] {
   return [kind, gateFirst, first, end, input, output, ...activationWords(owed), ...gates, ...tables];
 }
 
+const isTooLarge = (word: number) => (word | 0) !== word;
+
 /** Throws INTERNAL for a number that is not a 32-bit integer. */
 export function encodeProgram(program: Program): EncodedProgram {
   const { values, inputs, outputs, steps, blocks, exits } = program;
@@ -71,9 +67,11 @@ export function encodeProgram(program: Program): EncodedProgram {
   words.push(blocks.length, Number(program.batching === 'whole'));
   const constants: TensorData[] = [];
   const ids: number[] = [];
-  for (const { dtype, shape, data } of values) {
+  for (let v = 0; v < values.length; v++) {
+    const { dtype, shape, data } = values[v]!;
     const type = indexIn(DATA_TYPES, dtype);
-    words.push(type, data ? constants.length : -1, ...list(shape));
+    words.push(type, data ? constants.length : -1, shape.length);
+    for (let axis = 0; axis < shape.length; axis++) words.push(shape[axis]!);
     if (data) {
       constants.push(data);
       ids.push(constantId(data), type);
@@ -88,7 +86,7 @@ export function encodeProgram(program: Program): EncodedProgram {
   for (const each of blocks) words.push(...block(each));
   if (exits.length > 0) words.push(exits.length);
   for (const { first, end, score, answers } of exits) words.push(first, end, score, ...answers);
-  if (words.some((word) => (word | 0) !== word)) {
+  if (words.some(isTooLarge)) {
     throw new ResidualSkipError('INTERNAL', 'program: it holds a number beyond 32 bits');
   }
   return { words: Int32Array.from(words), constants, ids: Int32Array.from(ids) };

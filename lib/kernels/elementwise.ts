@@ -3,6 +3,7 @@
 import { sizeOf } from '../numeric/shapes.js';
 import { isBig } from '../tensor/tensor.js';
 import { activate } from './activation.js';
+import { FLOAT_ROWS, modulo } from './float-rows.js';
 import type { BinaryKind, CompareKind, LogicalKind, Operations } from './operations.js';
 import { forEachRow, planRows } from './rows.js';
 import { broadcastStrides, denseStrides, floats, type KernelTensor, splitAt } from './tensor.js';
@@ -38,52 +39,6 @@ function broadcastRows(y: KernelTensor, operands: readonly KernelTensor[]) {
     denseStrides(y.shape),
     ...operands.map((operand) => broadcastStrides(operand.shape, y.shape)),
   ]);
-}
-
-const FLOAT_ROWS: Record<BinaryKind, typeof addRow> = {
-  add: addRow,
-  sub: (a, ia, sa, b, ib, sb, y, at, n) => {
-    for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! - b[jb]!;
-  },
-  mul: (a, ia, sa, b, ib, sb, y, at, n) => {
-    for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! * b[jb]!;
-  },
-  div: (a, ia, sa, b, ib, sb, y, at, n) => {
-    for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! / b[jb]!;
-  },
-  min: rowOf(Math.min),
-  max: rowOf(Math.max),
-  mod: rowOf(modulo),
-  fmod: rowOf((a, b) => a % b),
-  // In JavaScript, 1 to the power of NaN or infinity is NaN.
-  pow: rowOf((a, b) => (a === 1 || (a === -1 && Math.abs(b) === Number.POSITIVE_INFINITY) ? 1 : a ** b)),
-};
-
-/** With the sign of the divisor. */
-function modulo(a: number, b: number): number {
-  const rest = a % b;
-  return rest !== 0 && rest < 0 !== b < 0 ? rest + b : rest;
-}
-
-/** Kinds that few networks have: a call for each element. */
-function rowOf(of: (a: number, b: number) => number): typeof addRow {
-  return (a, ia, sa, b, ib, sb, y, at, n) => {
-    for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = of(a[ja]!, b[jb]!);
-  };
-}
-
-function addRow(
-  a: Float32Array,
-  ia: number,
-  sa: number,
-  b: Float32Array,
-  ib: number,
-  sb: number,
-  y: Float32Array,
-  at: number,
-  n: number,
-): void {
-  for (let i = at, ja = ia, jb = ib; i < at + n; i++, ja += sa, jb += sb) y[i] = a[ja]! + b[jb]!;
 }
 
 /** Results are stored into an array of integers, which reduces them modulo the size of its type. */

@@ -19,6 +19,7 @@ import {
   type Port,
   type Program,
   type Step,
+  type UnusableGate,
   type Value,
   type ValueId,
 } from './program/program.js';
@@ -55,8 +56,11 @@ function* assemble(ir: Ir, withExits: boolean): Sliced<Program | undefined> {
   const detached = withExits && alone && mayChoose(region) ? detachExits(region) : undefined;
   if (detached === 'inseparable') return yield* assemble(ir, false);
   yield* simplify(region);
-  if (mayDecide(region)) yield* recogniseGates(region);
-  const unusable = mayDecide(region) ? yield* unusableGates(region) : [];
+  const unusable: UnusableGate[] = [];
+  if (mayDecide(region)) {
+    yield* recogniseGates(region);
+    if (mayDecide(region)) unusable.push(...(yield* unusableGates(region)));
+  }
   yield* fuse(region);
   if (holdsQuantised(region)) {
     yield* integerise(region);

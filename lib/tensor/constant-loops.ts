@@ -14,6 +14,13 @@ interface NativeLoops {
   scale(numbers: Float32Array, by: number, divided: boolean, results: Float32Array): void;
   toBytes(numbers: Float32Array, factor: number, zero: number, low: number, high: number, bytes: Bytes): void;
   fromBytes(bytes: Bytes, zero: number, factor: number, numbers: Float32Array): void;
+  inUnits?(
+    numbers: Float64Array,
+    own: Float32Array | null,
+    units: Float32Array,
+    limit: number,
+    results: Int32Array,
+  ): void;
 }
 
 /** Undefined without native code, and where `bench/addons.mjs` measures an addon of before. */
@@ -75,4 +82,30 @@ export function fromBytes(bytes: Bytes, zero: number, factor: number): Float32Ar
   if (loops) loops.fromBytes(bytes, zero, factor, numbers);
   else for (let i = 0; i < bytes.length; i++) numbers[i] = Math.fround(bytes[i]! - zero) * factor;
   return numbers;
+}
+
+/**
+ * Numbers in units of `own`, or of 1, as integers in other units, from -limit to limit. Each list of units has one for all numbers, or
+ * one for each. Units that differ by a rounding error alone are the same.
+ */
+export function inUnits(
+  numbers: Float64Array,
+  own: Float32Array | undefined,
+  units: Float32Array,
+  limit: number,
+): Int32Array {
+  const results = new Int32Array(numbers.length);
+  const loops = native();
+  if (loops?.inUnits) loops.inUnits(numbers, own ?? null, units, limit, results);
+  else
+    for (let i = 0; i < results.length; i++)
+      results[i] = inUnit(numbers[i]!, own && at(own, i), at(units, i), limit);
+  return results;
+}
+
+const at = (list: Float32Array, index: number) => list[list.length === 1 ? 0 : index]!;
+
+function inUnit(number: number, own: number | undefined, unit: number, limit: number): number {
+  const same = own !== undefined && Math.abs(own - unit) <= 1e-6 * own;
+  return Math.max(-limit, Math.min(limit, same ? number : Math.round((number * (own ?? 1)) / unit)));
 }

@@ -284,6 +284,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("scale", Napi::Function::New(env, scale, "scale"));
   exports.Set("toBytes", Napi::Function::New(env, to_bytes, "toBytes"));
   exports.Set("fromBytes", Napi::Function::New(env, from_bytes, "fromBytes"));
+  exports.Set("inUnits", Napi::Function::New(env, in_units, "inUnits"));
   exports.Set("draw", Napi::Function::New(env, draw, "draw"));
   exports.Set("decodeJpeg", Napi::Function::New(env, decode_jpeg, "decodeJpeg"));
   if (can_sha256()) {

@@ -47,6 +47,12 @@ TypedBytes typed_as_bytes(Napi::Env env, Napi::Value value) {
   throw_js(env, EngineError(ErrorCode::kInvalidArgument, "constants: expected bytes"));
 }
 
+// Halves are rounded up, as in JavaScript.
+double rounded(double v) {
+  const double above = std::ceil(v);
+  return above - 0.5 > v ? above - 1 : above;
+}
+
 }  // namespace
 
 Napi::Value extremes(const Napi::CallbackInfo& info) {
@@ -116,6 +122,29 @@ void from_bytes(const Napi::CallbackInfo& info) {
     const uint8_t bits = static_cast<const uint8_t*>(bytes.data)[i];
     const double byte = bytes.type == napi_int8_array ? static_cast<int8_t>(bits) : bits;
     numbers[i] = static_cast<float>(static_cast<float>(byte - zero) * factor);
+  }
+}
+
+void in_units(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const double limit = info[3].ToNumber();
+  const std::span<const double> numbers = typed_span<double>(env, info[0], "The numbers");
+  const std::span<const float> own =
+      info[1].IsNull() ? std::span<const float>() : typed_span<float>(env, info[1], "Their units");
+  const std::span<const float> units = typed_span<float>(env, info[2], "The units");
+  const std::span<int32_t> results = typed_span<int32_t>(env, info[4], "The results");
+  require_same(env, numbers.size(), results.size());
+  if (units.size() != 1) require_same(env, numbers.size(), units.size());
+  if (own.size() > 1) require_same(env, numbers.size(), own.size());
+  if (!(limit >= 0 && limit <= std::numeric_limits<int32_t>::max())) {
+    throw_js(env, EngineError(ErrorCode::kInvalidArgument, "constants: this limit isn't one of integers"));
+  }
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const double unit = units[units.size() == 1 ? 0 : i];
+    const double mine = own.empty() ? 1 : own[own.size() == 1 ? 0 : i];
+    const bool same = !own.empty() && std::abs(mine - unit) <= 1e-6 * mine;
+    const double v = same ? numbers[i] : rounded(numbers[i] * mine / unit);
+    results[i] = std::isnan(v) ? 0 : static_cast<int32_t>(std::clamp(v, -limit, limit));
   }
 }
 

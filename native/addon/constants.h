@@ -15,5 +15,7 @@ void scale(const Napi::CallbackInfo& info);
 void to_bytes(const Napi::CallbackInfo& info);
 // fromBytes(bytes: Uint8Array | Int8Array, zero: number, factor: number, numbers: Float32Array): void
 void from_bytes(const Napi::CallbackInfo& info);
+// inUnits(numbers: Float64Array, own: Float32Array | null, units: Float32Array, limit, results: Int32Array): void
+void in_units(const Napi::CallbackInfo& info);
 
 }  // namespace rskip

@@ -76,7 +76,8 @@ struct Fields {
 class MessageDecoder {
  public:
   MessageDecoder(Napi::Env env, std::span<const int32_t> table, Napi::Array names, Napi::Uint8Array bytes)
-      : env_(env), table_(table), names_(names), bytes_(bytes), data_(bytes.Data()), keys_(names.Length()) {}
+      : env_(env), table_(table), names_(names), memory_(bytes.ArrayBuffer()), offset_(bytes.ByteOffset()),
+        data_(bytes.Data()), keys_(names.Length()) {}
 
   size_t decode(int32_t message, size_t start, size_t end, size_t piece, Napi::Object target) {
     Fields fields;
@@ -237,8 +238,7 @@ class MessageDecoder {
         if (field.type == kString) {
           check(napi_create_string_utf8(env_, reinterpret_cast<const char*>(data_ + at), last - at, value));
         } else {
-          check(napi_create_typedarray(env_, napi_uint8_array, last - at, bytes_.ArrayBuffer(),
-                                       bytes_.ByteOffset() + at, value));
+          check(napi_create_typedarray(env_, napi_uint8_array, last - at, memory_, offset_ + at, value));
         }
         at = last;
         return true;
@@ -296,7 +296,8 @@ class MessageDecoder {
   const Napi::Env env_;
   const std::span<const int32_t> table_;
   const Napi::Array names_;
-  const Napi::Uint8Array bytes_;
+  const Napi::ArrayBuffer memory_;
+  const size_t offset_;
   const uint8_t* const data_;
   std::vector<napi_value> keys_;
 };

@@ -48,6 +48,24 @@ test('native code makes the same bytes of numbers, and numbers of bytes', () => 
   );
 });
 
+test('native code makes the same integers of numbers in other units', () => {
+  const halves = [-2.5, -0.5, -0, 0.49999999999999994, 0.5, 1.5, 1e300, Number.NaN, Number.NEGATIVE_INFINITY];
+  const number = fc.oneof(fc.double(), fc.constantFrom(...halves));
+  const given = fc.tuple(fc.array(number, { minLength: 1, maxLength: 20 }), factor, factor, fc.nat(2));
+  fc.assert(
+    fc.property(given, fc.boolean(), ([list, own, unit, form], each) => {
+      const lists = [undefined, Float32Array.of(own), Float32Array.of(unit * (1 + 1e-7))];
+      const units = each ? new Float32Array(list.length).fill(unit) : Float32Array.of(unit);
+      const numbers = Float64Array.from(list);
+      const [found, expected] = [loops, plain].map(({ inUnits }) =>
+        inUnits(numbers, lists[form], units, 2 ** 30),
+      );
+      expect(found).toEqual(expected);
+    }),
+    { numRuns: cases(500) },
+  );
+});
+
 test('native code finds the same extremes', () => {
   const arrays = [
     floats,

@@ -3,7 +3,6 @@ import { ELEMENT_BYTES, type TensorData, type ValueType } from '../../tensor/ten
 import type { IrBranch, IrOp, IrStep, LoweredIr } from '../program/ir.js';
 import { NONE, type StepNamed, type Value, type ValueId } from '../program/program.js';
 import type { Node } from '../read/graph.js';
-import { checkShape } from '../read/tensor-proto.js';
 import { computed, fold, workFor } from './fold.js';
 import { type Lowering, NodeReader, type Scope } from './node-reader.js';
 
@@ -24,6 +23,7 @@ export type OutputType = Pick<Value, 'dtype' | 'shape'>;
 /** One ONNX node during lowering: what it reads, and the steps it becomes. */
 export class NodeLowering extends NodeReader {
   private made = 0;
+  private prefix: string | undefined;
 
   constructor(
     node: Node,
@@ -79,7 +79,13 @@ export class NodeLowering extends NodeReader {
     output: OutputType,
     attrs: StepNamed<Op>['attrs'],
   ): ValueId {
-    return this.steps(op, inputs, [output], attrs)[0]!;
+    this.count();
+    this.checkShape(output.shape);
+    const operands = this.constantOperands(inputs);
+    if (operands) return this.constantStep(op, inputs, operands, [output], attrs)[0]!;
+    const id = this.define(output);
+    this.add(op, inputs, [id], attrs);
+    return id;
   }
 
   /** Like `step`, with any number of outputs. */
@@ -90,16 +96,38 @@ export class NodeLowering extends NodeReader {
     attrs: StepNamed<Op>['attrs'],
   ): ValueId[] {
     this.count();
-    this.checkShapes(outputs);
+    for (const { shape } of outputs) this.checkShape(shape);
+    const operands = this.constantOperands(inputs);
+    if (operands) return this.constantStep(op, inputs, operands, outputs, attrs);
+    const ids = outputs.map((output) => this.define(output));
+    this.add(op, inputs, ids, attrs);
+    return ids;
+  }
+
+  /** A step whose operands are constants. */
+  private constantStep<Op extends IrStep['op']>(
+    op: Op,
+    inputs: readonly ValueId[],
+    operands: readonly (Value | undefined)[],
+    outputs: readonly OutputType[],
+    attrs: StepNamed<Op>['attrs'],
+  ): ValueId[] {
     // The parameters tie op and attrs together; TypeScript doesn't see it through the union.
     const step = { op, attrs } as IrStep;
-    const operands = this.constantOperands(inputs);
-    const folded = operands && fold(this.context.cache, this.context.budget, step, operands, outputs);
-    const ids: ValueId[] = [];
-    for (let i = 0; i < outputs.length; i++) ids.push(this.define(outputs[i]!, folded?.[i]));
-    if (operands && op === 'dequantize') this.noteDequantised(ids[0]!, step, operands, outputs);
-    if (!folded) this.ops.push({ op, attrs, node: this.node.name, inputs, outputs: ids } as IrOp);
+    const folded = fold(this.context.cache, this.context.budget, step, operands, outputs);
+    const ids = outputs.map((output, i) => this.define(output, folded?.[i]));
+    if (op === 'dequantize') this.noteDequantised(ids[0]!, step, operands, outputs);
+    if (!folded) this.add(op, inputs, ids, attrs);
     return ids;
+  }
+
+  private add(
+    op: IrStep['op'],
+    inputs: readonly ValueId[],
+    outputs: readonly ValueId[],
+    attrs: IrStep['attrs'],
+  ): void {
+    this.ops.push({ op, attrs, node: this.node.name, inputs, outputs } as IrOp);
   }
 
   private noteDequantised(
@@ -110,11 +138,6 @@ export class NodeLowering extends NodeReader {
   ): void {
     const { cache, dequantised } = this.context;
     dequantised.set(id, () => computed(cache, step, operands, outputs)[0]!);
-  }
-
-  private checkShapes(outputs: readonly OutputType[]): void {
-    for (let i = 0; i < outputs.length; i++)
-      checkShape(outputs[i]!.shape, (problem) => this.invalid(problem));
   }
 
   /** The operands, if all of them are constants or absent. */
@@ -169,8 +192,8 @@ export class NodeLowering extends NodeReader {
   }
 
   private define({ dtype, shape }: OutputType, data?: TensorData): ValueId {
-    const output = this.node.outputs.find((name) => name !== '') ?? this.node.name;
-    const name = `${output}:${this.made++}`;
+    this.prefix ??= `${this.node.outputs.find((name) => name !== '') ?? this.node.name}:`;
+    const name = this.prefix + this.made++;
     return this.context.values.push(data ? { name, dtype, shape, data } : { name, dtype, shape }) - 1;
   }
 }

@@ -6,6 +6,7 @@ import type { Sliced } from '../../util/slices.js';
 import type { IrBranch } from '../program/ir.js';
 import { NONE, type Value, type ValueId } from '../program/program.js';
 import { type Constant, type Graph, isConstant, isGraph, type Node } from '../read/graph.js';
+import { problemOf } from '../read/tensor-proto.js';
 import type { FoldCache, LoweringBudget } from './fold.js';
 
 /** Shapes and lists of a broken file may have any length. */
@@ -74,6 +75,12 @@ export class NodeReader {
   private error(code: ErrorCode, problem: string): ResidualSkipError {
     const shown = problem.length > LONGEST_PROBLEM ? `${problem.slice(0, LONGEST_PROBLEM)}...` : problem;
     return new ResidualSkipError(code, `node '${this.node.name}' (${this.node.op}): ${shown}`);
+  }
+
+  /** Refuses a shape that memory couldn't hold. */
+  checkShape(shape: Shape): void {
+    const problem = problemOf(shape);
+    if (problem !== undefined) this.invalid(problem);
   }
 
   /** The operand, or NONE where it is absent. */

@@ -5,7 +5,7 @@ import type { IrBranch, IrOp, LoweredIr } from '../program/ir.js';
 import type { Port, Value, ValueId } from '../program/program.js';
 import type { Graph } from '../read/graph.js';
 import type { Binding, InputBinding, Model, ModelOutput } from '../read/model.js';
-import { checkShape } from '../read/tensor-proto.js';
+import { problemOf } from '../read/tensor-proto.js';
 import { oneItemOf } from './batch-walk.js';
 import { foldCacheOf, LoweringBudget } from './fold.js';
 import { type LoweredGraph, NodeLowering } from './lowering.js';
@@ -149,9 +149,8 @@ function boundInput(name: string, bound: InputBinding | undefined): InputBinding
   if (!bound) {
     throw new ResidualSkipError('INVALID_ARGUMENT', `input '${name}': its shape is not bound`);
   }
-  checkShape(bound.shape, (problem) => {
-    throw new ResidualSkipError('INVALID_SHAPE', `input '${name}': ${problem}`);
-  });
+  const problem = problemOf(bound.shape);
+  if (problem !== undefined) throw new ResidualSkipError('INVALID_SHAPE', `input '${name}': ${problem}`);
   return bound;
 }
 
@@ -162,10 +161,13 @@ function* lowerInto(
   context: Lowering,
 ): Sliced<IrBranch & Pick<LoweredGraph, 'firsts'>> {
   const { values } = context;
-  for (const [name, constant] of graph.constants) scope.set(name, values.push({ name, ...constant }) - 1);
+  graph.constants.forEach((constant, name) => {
+    scope.set(name, values.push({ name, ...constant }) - 1);
+  });
   const ops: IrOp[] = [];
   const firsts: ValueId[] = [];
-  for (const node of graph.nodes) {
+  for (let n = 0; n < graph.nodes.length; n++) {
+    const node = graph.nodes[n]!;
     const first = values.length;
     firsts.push(first);
     const lowering = new NodeLowering(node, scope, context, ops);
@@ -188,9 +190,11 @@ function* lowerInto(
 /** The operations that the values in `needed` depend on; adds what they read to `needed`. */
 function liveOps(ops: readonly IrOp[], needed: Set<ValueId>): IrOp[] {
   const live: IrOp[] = [];
-  for (const op of ops.toReversed()) {
-    if (!op.outputs.some((id) => needed.has(id))) continue;
-    for (const id of op.inputs) needed.add(id);
+  const isNeeded = (id: ValueId) => needed.has(id);
+  for (let n = ops.length - 1; n >= 0; n--) {
+    const op = ops[n]!;
+    if (!op.outputs.some(isNeeded)) continue;
+    for (let i = 0; i < op.inputs.length; i++) needed.add(op.inputs[i]!);
     live.push(op.op === 'if' ? { ...op, branches: liveBranches(op.branches, needed) } : op);
   }
   return live.reverse();

@@ -65,7 +65,7 @@ function numberStages(graph: Graph, everywhere: boolean, forced: ReadonlySet<Nod
   const ofValue = new Map<string, number>();
   const ofNode = new Map<Node, number>();
   for (const node of graph.nodes) {
-    const reads = [...usedNames(node)];
+    const reads = usedNames(node);
     const before = reads.reduce((max, name) => Math.max(max, ofValue.get(name) ?? 0), 0);
     const depends = reads.some((name) => computed.has(name));
     const odd = before % 2 === 1 ? before : before + 1;
@@ -131,7 +131,7 @@ function cut(graph: Graph, { ofNode, ofValue }: Numbered, last: number): SplitGr
   /** The nodes of a stage, with what they read and what is read of them. */
   const partOf = (stage: number): Graph => {
     const nodes = graph.nodes.filter((node) => ofNode.get(node) === stage);
-    const reads = new Set(nodes.flatMap((node) => [...usedNames(node)]));
+    const reads = new Set(nodes.flatMap(usedNames));
     const constants = new Map([...graph.constants].filter(([name]) => reads.has(name)));
     const made = new Set(nodes.flatMap((node) => node.outputs));
     const given = [...reads].filter((name) => !made.has(name) && !graph.constants.has(name));

@@ -1,5 +1,6 @@
 /** Functions of one number in a region, evaluated for all 256 bytes that it can be. */
-import { runStep } from '../../kernels/index.js';
+import { activate } from '../../kernels/activation.js';
+import { FLOAT_ROWS } from '../../kernels/float-rows.js';
 import { sameShape } from '../../numeric/shapes.js';
 import type { ValueId } from '../program/program.js';
 import { numbersOf, uniformly } from './quantised-value.js';
@@ -66,7 +67,10 @@ export class Cone {
     const bytes = before?.bytes ?? found.bytes;
     if (this.source !== undefined && this.source !== bytes) return undefined;
     this.source = bytes;
-    return before ? Float32Array.from(before.table, (byte) => numbers[byte & 255]!) : numbers;
+    if (!before) return numbers;
+    const through = new Float32Array(256);
+    for (let byte = 0; byte < 256; byte++) through[byte] = numbers[before.table[byte]! & 255]!;
+    return through;
   }
 
   private fromStep(id: ValueId): Float32Array | undefined {
@@ -76,13 +80,13 @@ export class Cone {
     const inputs = op.inputs.map((input) => this.numbers(input));
     const alike = op.inputs.some((input) => sameShape(this.region.shape(input), shape));
     if (dtype !== 'float32' || !alike || inputs.some((input) => !input)) return undefined;
-    const tensor = (data: Float32Array) => ({ dtype: 'float32', shape: [256], data }) as const;
+    const [a, b] = inputs as [Float32Array, Float32Array];
     const y = new Float32Array(256);
-    runStep(
-      op,
-      inputs.map((input) => tensor(input!)),
-      [tensor(y)],
-    );
+    if (op.op === 'unary') activate(a, y, 256, op.attrs.act);
+    else {
+      FLOAT_ROWS[op.attrs.kind](a, 0, 1, b, 0, 1, y, 0, 256);
+      activate(y, y, 256, op.attrs.act);
+    }
     this.ops.push(op);
     return y;
   }

@@ -1,5 +1,5 @@
 /** Convolutions and products of matrices on bytes. */
-import { scaled } from '../../tensor/constant-loops.js';
+import { inUnits, scaled } from '../../tensor/constant-loops.js';
 import { extremesOf, uniformElement } from '../../tensor/extremes.js';
 import { recalled } from '../../tensor/recall.js';
 import { contentOf, isBigData, type NumberData } from '../../tensor/tensor.js';
@@ -94,19 +94,12 @@ function biasIn(
   found: Quantised | undefined,
   channels: number,
 ): Int32Array {
-  recalled(given);
-  const integers = new Int32Array(channels);
-  for (let c = 0; c < channels; c++) {
-    const at = found && found.scales.length > 1 ? c : 0;
-    const scale = scales[scales.length === 1 ? 0 : c]!;
-    const own = found?.scales[at];
-    // The bias's own scale may have been rounded.
-    const exact = own !== undefined && Math.abs(own - scale) <= 1e-6 * own;
-    const whole = given[c]! - (found?.zeros[at] ?? 0);
-    const v = exact ? whole : Math.round((whole * (own ?? 1)) / scale);
-    integers[c] = Math.max(-LARGEST_BIAS, Math.min(LARGEST_BIAS, v));
+  const numbers = new Float64Array(recalled(given));
+  if (found && uniformElement(found.zeros) !== 0) {
+    const { zeros } = found;
+    for (let c = 0; c < channels; c++) numbers[c] = numbers[c]! - zeros[zeros.length > 1 ? c : 0]!;
   }
-  return integers;
+  return inUnits(numbers, found?.scales, scales, LARGEST_BIAS);
 }
 
 /** Constant weights of uint8 become int8, with another zero point; an absent one is 0 for all. */

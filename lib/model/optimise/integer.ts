@@ -2,7 +2,7 @@
  * Integer steps: where an operator is between `dequantize` and `quantize`, as quantisers write it, it becomes one step on bytes.
  * What can't be expressed in bytes stays as it is, on floats.
  */
-import { runStep } from '../../kernels/index.js';
+import { activate } from '../../kernels/activation.js';
 import { contentOf, type TensorData } from '../../tensor/tensor.js';
 import { isDue, type Sliced } from '../../util/slices.js';
 import { NO_ACTIVATION, NONE, type ValueId } from '../program/program.js';
@@ -189,10 +189,9 @@ function sinkQuantize(
   const from = uniformly(region, shortcut);
   if (from?.dtype !== target.dtype) return false;
   const numbers = numbersOf(from.dtype, from.term);
-  const tensor = (data: Float32Array) => ({ dtype: 'float32', shape: [256], data }) as const;
   const { skipActivation, ...rest } = select.attrs;
   const owed = new Float32Array(256);
-  runStep({ op: 'unary', attrs: { act: skipActivation } }, [tensor(numbers)], [tensor(owed)]);
+  activate(numbers, owed, 256, skipActivation);
   const entries = bytesOf(owed, target.dtype, target.term);
   const { name, shape } = region.value(body);
   const bytes = region.addValue(`${name}.bytes`, target.dtype, shape);

@@ -34,9 +34,10 @@ export interface Quantised extends Scaling {
 
 function scalingOf(
   region: Region,
-  { inputs: [, scale = NONE, zero = NONE], attrs }: WorkStepNamed<'quantize' | 'dequantize'>,
+  { inputs, attrs }: WorkStepNamed<'quantize' | 'dequantize'>,
 ): Scaling | undefined {
-  const scales = region.value(scale).data;
+  const scales = region.value(inputs[1]!).data;
+  const zero = inputs[2] ?? NONE;
   if (!(scales instanceof Float32Array)) return undefined;
   const zeros = zero === NONE ? zerosFor(scales) : region.value(zero).data;
   return zeros && !isBigData(zeros) ? { scales, zeros, axis: attrs.axis } : undefined;
@@ -56,8 +57,9 @@ export function dequantised(region: Region, id: ValueId): Quantised | undefined 
   const step = region.producerOf(id, 'dequantize');
   const scaling = step && scalingOf(region, step);
   if (!step || !scaling) return undefined;
+  const { scales, zeros, axis } = scaling;
   const bytes = step.inputs[0]!;
-  return { ...scaling, bytes, dtype: region.value(bytes).dtype };
+  return { scales, zeros, axis, bytes, dtype: region.value(bytes).dtype };
 }
 
 /** The same, of bytes with one scale. */

@@ -30,6 +30,15 @@ export class Readers<Id, Op extends object> {
     return uses ? [[uses, 1]] : [];
   }
 
+  /** Each operation as often as it reads the value. */
+  list(id: Id): readonly Op[] {
+    const uses = this.uses.get(id);
+    if (!(uses instanceof Counts)) return uses ? [uses] : [];
+    const list: Op[] = [];
+    for (const [op, times] of uses) for (let i = 0; i < times; i++) list.push(op);
+    return list;
+  }
+
   count(id: Id): number {
     const uses = this.uses.get(id);
     return uses instanceof Counts ? uses.count : Number(uses !== undefined);

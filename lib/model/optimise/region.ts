@@ -15,6 +15,8 @@ import { Readers } from './readers.js';
 
 type Writable<T> = T extends unknown ? { -readonly [K in keyof T]: T[K] } : never;
 
+const isPresent = (id: ValueId) => id !== NONE;
+
 /** A step that rewriting may change in place. */
 export type WorkStep = Writable<IrStep>;
 export type WorkStepNamed<Op extends WorkStep['op']> = Extract<WorkStep, { op: Op }>;
@@ -113,8 +115,7 @@ export class Region {
 
   /** One entry for each use. */
   users(id: ValueId): readonly WorkOp[] {
-    const users: WorkOp[] = [];
-    for (const [op, times] of this.readers.of(id)) for (let i = 0; i < times; i++) users.push(op);
+    const users = this.readers.list(id);
     this.effort.spend(users.length);
     return users;
   }
@@ -148,8 +149,8 @@ export class Region {
   }
 
   /** All values that an operation reads, including those that the branches of an `if` capture. */
-  reads(op: WorkOp): ValueId[] {
-    const reads = op.inputs.filter((id) => id !== NONE);
+  reads(op: WorkOp): readonly ValueId[] {
+    const reads = op.inputs.includes(NONE) ? op.inputs.filter(isPresent) : op.inputs;
     return op.op === 'if' ? [...reads, ...op.whenTrue.captured(), ...op.whenFalse.captured()] : reads;
   }
 
@@ -163,7 +164,7 @@ export class Region {
 
   /** Replaces `old` with `fresh`, at the position of the last of `old`. */
   replace(old: readonly WorkOp[], fresh: readonly WorkOp[]): void {
-    const last = old.reduce((a, b) => (this.position(a) > this.position(b) ? a : b));
+    const last = old.length === 1 ? old[0]! : this.lastOf(old);
     for (const op of old) if (op !== last) this.remove(op);
     const next = this.list.next(last);
     this.remove(last);
@@ -224,6 +225,10 @@ export class Region {
   /** A number that grows along the list of operations. */
   position(op: WorkOp): number {
     return this.list.position(op);
+  }
+
+  private lastOf(ops: readonly WorkOp[]): WorkOp {
+    return ops.reduce((a, b) => (this.position(a) > this.position(b) ? a : b));
   }
 
   private adopt(op: IrOp): WorkOp {

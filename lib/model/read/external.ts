@@ -64,8 +64,10 @@ const MAX_READS = 2;
 
 export function tensorsOf({ initializer = [], node = [] }: GraphProto = {}): TensorProto[] {
   const found = [...initializer];
-  for (const { attribute = [] } of node) {
-    for (const { t, g } of attribute) {
+  for (let n = 0; n < node.length; n++) {
+    const { attribute = [] } = node[n]!;
+    for (let i = 0; i < attribute.length; i++) {
+      const { t, g } = attribute[i]!;
       if (t) found.push(t);
       if (g) for (const tensor of tensorsOf(g)) found.push(tensor);
     }

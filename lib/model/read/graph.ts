@@ -68,6 +68,7 @@ const NO_GRAPHS: readonly Graph[] = [];
 
 /** The subgraphs among a node's attributes. */
 export function subgraphsOf({ attributes }: Node): readonly Graph[] {
+  if (attributes.size === 0) return NO_GRAPHS;
   let found: Graph[] | undefined;
   for (const attribute of attributes.values()) {
     if (typeof attribute !== 'object' || !isGraph(attribute)) continue;

@@ -1,4 +1,5 @@
 import { ResidualSkipError } from '../../errors.js';
+import { late } from '../../util/late.js';
 import { isDue, type Sliced } from '../../util/slices.js';
 import type { ExternalData } from './external.js';
 import type { Attribute, Constant, Dimension, Graph, ModelPort, Node, Unsupported } from './graph.js';
@@ -83,12 +84,11 @@ class GraphDecoder {
     const inputs = (graph.input ?? [])
       .filter(({ name = '' }) => !this.constants.has(name))
       .map((info) => this.port(info, 'input'));
-    const own = new Set([...inputs.map(({ name }) => name), ...this.constants.keys()]);
-    for (const node of graph.node ?? []) for (const name of node.output ?? []) own.add(name);
-    const visible: Names = { has: (name) => own.has(name) || outer.has(name) };
+    const visible = this.visible(graph, inputs, outer);
     const decoded: Node[] = [];
-    for (const proto of graph.node ?? []) {
-      const node = yield* this.node(proto, visible);
+    const protos = graph.node ?? [];
+    for (let i = 0; i < protos.length; i++) {
+      const node = yield* this.node(protos[i]!, visible);
       if (node) decoded.push(node);
       if (isDue()) yield;
     }
@@ -101,6 +101,16 @@ class GraphDecoder {
     const unsupported: Unsupported[] = [...this.unsupported].map(([op, names]) => ({ op, nodes: names }));
     const whole = { name: graph.name ?? '', inputs, outputs, constants: this.constants, nodes, unsupported };
     return reachable(whole);
+  }
+
+  /** What subgraphs see: few graphs have any. */
+  private visible(graph: GraphProto, inputs: readonly ModelPort[], outer: Names): Names {
+    const own = late(() => {
+      const names = new Set([...inputs.map(({ name }) => name), ...this.constants.keys()]);
+      for (const node of graph.node ?? []) for (const name of node.output ?? []) names.add(name);
+      return names;
+    });
+    return { has: (name) => own().has(name) || outer.has(name) };
   }
 
   private report(op: string, node: string): void {
@@ -165,9 +175,14 @@ class GraphDecoder {
       return undefined;
     }
     const attributes = new Map<string, Attribute>();
-    for (const attribute of proto.attribute ?? []) {
-      const value = yield* this.attribute(attribute, name, visible);
-      if (value !== undefined) attributes.set(attribute.name ?? '', value);
+    const given = proto.attribute ?? [];
+    for (let i = 0; i < given.length; i++) {
+      const { name: own = '', g } = given[i]!;
+      const value =
+        g && typeOf(given[i]!) === 'graph'
+          ? yield* this.subgraph(g, `${this.where}, node '${name}', ${own}`, visible)
+          : this.attribute(given[i]!, name);
+      if (value !== undefined) attributes.set(own, value);
     }
     const { opset } = proto;
     return {
@@ -192,10 +207,10 @@ class GraphDecoder {
     this.report(`Constant with ${value.name ?? ''}`, node);
   }
 
-  private *attribute(attribute: AttributeProto, node: string, visible: Names): Sliced<Attribute | undefined> {
-    const { f, i, s, t, g, floats, ints, strings } = attribute;
-    const kind = attribute.type ?? guessType(attribute);
-    switch (ATTRIBUTE_TYPES[kind]) {
+  /** One that is no graph. */
+  private attribute(attribute: AttributeProto, node: string): Attribute | undefined {
+    const { f, i, s, t, floats, ints, strings } = attribute;
+    switch (typeOf(attribute)) {
       case 'float':
         return f ?? 0;
       case 'int':
@@ -204,10 +219,6 @@ class GraphDecoder {
         return s ? Buffer.from(s).toString('utf8') : '';
       case 'tensor':
         return t && this.tensor(t, node);
-      case 'graph':
-        return (
-          g && (yield* this.subgraph(g, `${this.where}, node '${node}', ${attribute.name ?? ''}`, visible))
-        );
       case 'floats':
         return [...(floats ?? [])];
       case 'ints':
@@ -239,6 +250,10 @@ const ATTRIBUTE_TYPES = [
   'ints',
   'strings',
 ] as const;
+
+function typeOf(attribute: AttributeProto): (typeof ATTRIBUTE_TYPES)[number] | undefined {
+  return ATTRIBUTE_TYPES[attribute.type ?? guessType(attribute)];
+}
 
 /** Files of IR version 1 omit the type. */
 function guessType({ f, i, s, t, g, floats, ints, strings }: AttributeProto): number {

@@ -1,5 +1,12 @@
 import { ResidualSkipError } from '../../errors.js';
-import { type Graph, type ModelPort, type Node, subgraphsOf, type Unsupported } from './graph.js';
+import {
+  type Constant,
+  type Graph,
+  type ModelPort,
+  type Node,
+  subgraphsOf,
+  type Unsupported,
+} from './graph.js';
 
 /** A set of names, possibly with those of the graphs around. */
 export interface Names {
@@ -20,8 +27,10 @@ export function checkedNodes(
   where: string,
 ): readonly Node[] {
   const producers = new Map<string, number>();
-  for (const [index, node] of nodes.entries()) {
-    for (const name of node.outputs) {
+  for (let index = 0; index < nodes.length; index++) {
+    const node = nodes[index]!;
+    for (let i = 0; i < node.outputs.length; i++) {
+      const name = node.outputs[i]!;
       if (name === '') continue;
       if (producers.has(name) || defined.has(name)) {
         invalid(`node '${node.name}' (${node.op}): its output '${name}' is defined twice in ${where}`);
@@ -30,6 +39,7 @@ export function checkedNodes(
     }
   }
   const known = (name: string) => defined.has(name) || producers.has(name) || outer.has(name);
+  const unknown = (name: string) => !known(name);
   const names = new Set<string>();
   for (const { name } of outputs) {
     if (!known(name)) invalid(`${where}: no node computes its output '${name}'`);
@@ -37,21 +47,24 @@ export function checkedNodes(
     names.add(name);
   }
   if (outputs.length === 0) invalid(`${where}: it has no outputs`);
-  const uses = nodes.map((node) => [...usedNames(node)]);
-  for (const [index, node] of nodes.entries()) {
-    const missing = uses[index]!.find((name) => !known(name));
+  const uses = nodes.map(usedNames);
+  for (let index = 0; index < nodes.length; index++) {
+    const missing = uses[index]!.find(unknown);
     if (missing !== undefined) {
+      const node = nodes[index]!;
       invalid(`node '${node.name}' (${node.op}): its input '${missing}' is not defined in ${where}`);
     }
   }
   return sorted(nodes, uses, producers, where);
 }
 
-/** What a node reads: its inputs, and what its subgraphs see of the graphs around them. */
-export function usedNames(node: Node): Set<string> {
-  const names = new Set(node.inputs.filter((name) => name !== ''));
-  for (const graph of subgraphsOf(node)) for (const name of freeNames(graph)) names.add(name);
-  return names;
+const isPresent = (name: string) => name !== '';
+
+/** What a node reads: its inputs, and what its subgraphs see of the graphs around them. A name may be there twice. */
+export function usedNames(node: Node): readonly string[] {
+  const own = node.inputs.includes('') ? node.inputs.filter(isPresent) : node.inputs;
+  const graphs = subgraphsOf(node);
+  return graphs.length === 0 ? own : [...own, ...graphs.flatMap((graph) => [...freeNames(graph)])];
 }
 
 const free = new WeakMap<Graph, ReadonlySet<string>>();
@@ -82,25 +95,39 @@ function namesOutside(graph: Graph): ReadonlySet<string> {
 export function reachable(graph: Graph): Graph {
   const needed = new Set(graph.outputs.map(({ name }) => name));
   const live: Node[] = [];
-  for (const node of graph.nodes.toReversed()) {
-    if (!node.outputs.some((name) => needed.has(name))) continue;
-    for (const name of usedNames(node)) needed.add(name);
-    live.push({ ...node, outputs: node.outputs.map((name) => (needed.has(name) ? name : '')) });
+  const isNeeded = (name: string) => needed.has(name);
+  for (let index = graph.nodes.length - 1; index >= 0; index--) {
+    const node = graph.nodes[index]!;
+    if (!node.outputs.some(isNeeded)) continue;
+    const reads = usedNames(node);
+    for (let i = 0; i < reads.length; i++) needed.add(reads[i]!);
+    const whole = node.outputs.every(isNeeded);
+    live.push(whole ? node : { ...node, outputs: node.outputs.map((name) => (isNeeded(name) ? name : '')) });
   }
-  const constants = new Map([...graph.constants].filter(([name]) => needed.has(name)));
+  const constants = new Map<string, Constant>();
+  graph.constants.forEach((constant, name) => {
+    if (isNeeded(name)) constants.set(name, constant);
+  });
+  const reached = { ...graph, nodes: live.reverse(), constants };
+  return graph.unsupported.length === 0
+    ? reached
+    : { ...reached, unsupported: unsupportedIn(reached, graph) };
+}
+
+/** What of a graph isn't implemented in the part that is left. */
+function unsupportedIn({ nodes, constants }: Graph, graph: Graph): Unsupported[] {
   const kept = new Set([
-    ...live.map(({ name }) => name),
+    ...nodes.map(({ name }) => name),
     ...constants.keys(),
     ...[...graph.inputs, ...graph.outputs].map(({ name }) => name),
   ]);
   const dropped = new Set(
     [...graph.nodes.map(({ name }) => name), ...graph.constants.keys()].filter((name) => !kept.has(name)),
   );
-  const unsupported = graph.unsupported.flatMap(({ op, nodes }): Unsupported[] => {
-    const left = nodes.filter((name) => !dropped.has(name));
-    return left.length > 0 || nodes.length === 0 ? [{ op, nodes: left }] : [];
+  return graph.unsupported.flatMap(({ op, nodes: users }): Unsupported[] => {
+    const left = users.filter((name) => !dropped.has(name));
+    return left.length > 0 || users.length === 0 ? [{ op, nodes: left }] : [];
   });
-  return { ...graph, nodes: live.reverse(), constants, unsupported };
 }
 
 /** Kahn's algorithm; of several ready nodes, the first in the file goes first. */

@@ -32,6 +32,20 @@ function aligned(raw: Uint8Array): ArrayBuffer {
   return copy;
 }
 
+const FEW_BYTES = 64;
+const FEW = new Uint8Array(FEW_BYTES);
+const VIEWS = {
+  float32: new Float32Array(FEW.buffer),
+  int64: new BigInt64Array(FEW.buffer),
+};
+
+/** The elements of a copy of `raw`. A file has hundreds of scales and zero points: a slice is one object, memory with two views three. */
+function elementsOf(dtype: keyof typeof VIEWS, raw: Uint8Array): TensorData {
+  if (raw.length > FEW_BYTES) return new ARRAY_OF[dtype](aligned(raw));
+  FEW.set(raw);
+  return VIEWS[dtype].slice(0, raw.length / ELEMENT_BYTES[dtype]);
+}
+
 const SCRATCH = new DataView(new ArrayBuffer(4));
 
 export function bfloat16ToNumber(bits: number): number {
@@ -79,7 +93,7 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
       fromRaw: (raw, own) =>
         own && raw.byteOffset % Float32Array.BYTES_PER_ELEMENT === 0
           ? new Float32Array(raw.buffer as ArrayBuffer, raw.byteOffset, raw.byteLength / 4)
-          : new Float32Array(aligned(raw)),
+          : elementsOf('float32', raw),
       fromField: ({ floatData = [] }) => new Float32Array(floatData),
     },
   ],
@@ -89,7 +103,7 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
       dtype: 'uint8',
       bytes: 1,
       fromRaw: (raw, own) =>
-        new Uint8Array(own ? raw.buffer : aligned(raw), own ? raw.byteOffset : 0, raw.byteLength),
+        own ? new Uint8Array(raw.buffer, raw.byteOffset, raw.byteLength) : new Uint8Array(raw),
       fromField: ({ int32Data = [] }) => new Uint8Array(int32Data),
     },
   ],
@@ -99,7 +113,7 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
       dtype: 'int8',
       bytes: 1,
       fromRaw: (raw, own) =>
-        new Int8Array(own ? raw.buffer : aligned(raw), own ? raw.byteOffset : 0, raw.byteLength),
+        own ? new Int8Array(raw.buffer, raw.byteOffset, raw.byteLength) : new Int8Array(raw),
       fromField: ({ int32Data = [] }) => new Int8Array(int32Data),
     },
   ],
@@ -111,7 +125,7 @@ const ELEMENT_TYPES: ReadonlyMap<number, ElementType> = new Map<number, ElementT
     {
       dtype: 'int64',
       bytes: 8,
-      fromRaw: (raw) => new BigInt64Array(aligned(raw)),
+      fromRaw: (raw) => elementsOf('int64', raw),
       fromField: ({ int64Data = [] }) => BigInt64Array.from(int64Data, toBigInt),
     },
   ],
@@ -214,21 +228,23 @@ function invalid(tensor: TensorProto, problem: string): never {
   throw new ResidualSkipError('MODEL_INVALID', `tensor '${tensor.name ?? ''}': ${problem}`);
 }
 
-/** Checks that memory could hold a tensor of this shape; calls `invalid` with the problem. */
-export function checkShape(shape: readonly number[], invalid: (problem: string) => never): void {
-  if (shape.length > 32) invalid(`it has ${shape.length} axes; at most 32 are supported`);
+/** Why memory couldn't hold a tensor of this shape; undefined if it could. */
+export function problemOf(shape: readonly number[]): string | undefined {
+  if (shape.length > 32) return `it has ${shape.length} axes; at most 32 are supported`;
   let count = 1;
   for (let axis = 0; axis < shape.length; axis++) {
     const length = shape[axis]!;
-    if (!Number.isSafeInteger(length) || length < 0) invalid(`its shape [${shape}] has a negative length`);
+    if (!Number.isSafeInteger(length) || length < 0) return `its shape [${shape}] has a negative length`;
     count *= length || 1;
   }
-  if (count > MAX_ELEMENTS) invalid(`its shape [${shape}] overflows: more than ${MAX_ELEMENTS} elements`);
+  if (count <= MAX_ELEMENTS) return undefined;
+  return `its shape [${shape}] overflows: more than ${MAX_ELEMENTS} elements`;
 }
 
 function shapeOf(tensor: TensorProto): { shape: number[]; count: number } {
   const shape = (tensor.dims ?? []).map(toNumber);
-  checkShape(shape, (problem) => invalid(tensor, problem));
+  const problem = problemOf(shape);
+  if (problem !== undefined) invalid(tensor, problem);
   return { shape, count: sizeOf(shape) };
 }
 

@@ -1,7 +1,6 @@
 import { sizeOf } from '../../../numeric/shapes.js';
 import { allocate } from '../../../tensor/tensor.js';
 import { NONE, type ValueId } from '../../program/program.js';
-import { checkShape } from '../../read/tensor-proto.js';
 import type { NodeLowering } from '../lowering.js';
 import type { OperatorTable } from './operator.js';
 
@@ -18,7 +17,7 @@ function shape(node: NodeLowering): ValueId {
 
 function constantOfShape(node: NodeLowering): ValueId {
   const lengths = node.integers(node.input(0), 'shape');
-  checkShape(lengths, (problem) => node.invalid(problem));
+  node.checkShape(lengths);
   const value = node.tensor('value') ?? { dtype: 'float32', shape: [1], data: new Float32Array(1) };
   if (value.data.length !== 1) node.invalid(`its value has ${value.data.length} elements; expected one`);
   const { dtype } = value;

@@ -3,7 +3,6 @@ import { sizeOf } from '../../../numeric/shapes.js';
 import type { TensorData } from '../../../tensor/tensor.js';
 import type { Sliced } from '../../../util/slices.js';
 import type { Value, ValueId } from '../../program/program.js';
-import { checkShape } from '../../read/tensor-proto.js';
 import type { NodeLowering } from '../lowering.js';
 import type { OperatorTable } from './operator.js';
 
@@ -169,7 +168,7 @@ function* roiAlign(node: NodeLowering): Sliced<readonly ValueId[]> {
   const fallback = node.opset < 16 ? 'output_half_pixel' : 'half_pixel';
   const isHalf = node.string('coordinate_transformation_mode', fallback) === 'half_pixel';
   const shape = [count, channels, rows, columns];
-  checkShape(shape, (problem) => node.invalid(problem));
+  node.checkShape(shape);
   node.afford('float32', sizeOf(shape));
   const y = new Float32Array(sizeOf(shape));
   const [bins, min] = [rows * columns, isHalf ? Number.NEGATIVE_INFINITY : 1];
