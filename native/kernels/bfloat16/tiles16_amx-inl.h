@@ -61,7 +61,10 @@ RSKIP_INLINE void finish_some16(const Vec* sums, const TileOutput& to, const Epi
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = sums[p * N + n];
   }
-  tile_store(acc, to, epilogue);
+  if (!to.pairs) return tile_store(acc, to, epilogue);
+  tile_finish(acc, to, epilogue);
+  float* y = to.y;
+  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p, y += kLanes) store(y, to_pairs(acc[p][0], N == 2 ? acc[p][N - 1] : splat(0)));
 }
 template <int N>
 RSKIP_INLINE void finish_rows16(const Vec* sums, int rows, TileOutput to, const Epilogue& epilogue) {
@@ -152,6 +155,20 @@ class PixelTiles16 {
 struct Tiles16Amx : FloatTiles {
   static constexpr Precision kPrecision = Precision::kBfloat16Amx;
 
+  RSKIP_INLINE static void interleave(Vec (&v)[kStemChannels]) {
+    // Of each quarter of four lanes one pixel after the other, then the quarters.
+    const __m512 low01 = _mm512_unpacklo_ps(v[0].v, v[1].v), high01 = _mm512_unpackhi_ps(v[0].v, v[1].v);
+    const __m512 low23 = _mm512_unpacklo_ps(v[2].v, v[3].v), high23 = _mm512_unpackhi_ps(v[2].v, v[3].v);
+    const __m512 quad[] = {_mm512_shuffle_ps(low01, low23, 0x44), _mm512_shuffle_ps(low01, low23, 0xee),
+                           _mm512_shuffle_ps(high01, high23, 0x44), _mm512_shuffle_ps(high01, high23, 0xee)};
+    const __m512 a = _mm512_shuffle_f32x4(quad[0], quad[1], 0x44), b = _mm512_shuffle_f32x4(quad[2], quad[3], 0x44);
+    const __m512 c = _mm512_shuffle_f32x4(quad[0], quad[1], 0xee), d = _mm512_shuffle_f32x4(quad[2], quad[3], 0xee);
+    v[0] = {_mm512_shuffle_f32x4(a, b, 0x88)};
+    v[1] = {_mm512_shuffle_f32x4(a, b, 0xdd)};
+    v[2] = {_mm512_shuffle_f32x4(c, d, 0x88)};
+    v[3] = {_mm512_shuffle_f32x4(c, d, 0xdd)};
+  }
+
   static void run(const ConvArgs& args, const float* x, ptrdiff_t, const ConvRows& rows, Walk walk, int part, int parts) {
     const PackedConv& conv = *args.conv;
     const BlockedView& y = args.y;
@@ -179,9 +196,9 @@ struct Tiles16Amx : FloatTiles {
         return [&, count](int64_t i, const Vec* sums) {
           tiles.each_run(i, [&](int first, int row, int column, int pixels) {
             TileOutput to;
-            to.y = y.data + b * y.block_stride + row * y.row_stride + column * kLanes;
+            to.y = RSKIP_ISA::output_block(args, b) + row * y.row_stride + column * kLanes;
             to.y_block = y.block_stride;
-            to.pixel = kLanes;
+            to.pairs = args.y_pairs;
             if (args.residual != nullptr) {
               const BlockedView& r = *args.residual;
               to.residual = r.data + b * r.block_stride + row * r.row_stride + column * kLanes;
