@@ -21,7 +21,7 @@ decltype(KernelTable::conv) conv_kernel(const KernelTable& table, const PackedCo
 
 InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {
   const int64_t work = o.multiply_adds;
-  const size_t bytes = o.x_pairs ? 0 : conv_scratch_bytes(*o.conv);
+  const size_t bytes = conv_scratch_bytes(*o.conv);
   const auto kernel = conv_kernel(table, *o.conv);
   return with_scratch(work, bytes, [kernel, o = std::move(o)](Frame& frame, void* scratch, int part, int parts) {
     ConvArgs args;

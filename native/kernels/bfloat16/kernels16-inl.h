@@ -13,14 +13,18 @@
 
 namespace rskip::RSKIP_ISA {
 
-// The input of output rows [0, rows), which begins at x0, as `window` describes it.
-inline void fill_window(const BlockedView& x, const float* x0, const PairWindow& window, int rows, float* to) {
+// The input of output rows [0, rows), which begins at x0, as `window` describes it. `pairs`: x is a map of pairs.
+inline void fill_window(const BlockedView& x, bool pairs, const float* x0, const PairWindow& window, int rows, float* to) {
   for (int b = 0; b < window.blocks; ++b) {
-    const float* first = x0 + 2 * b * x.block_stride;
+    const float* first = x0 + (pairs ? b : 2 * b) * x.block_stride;
     const bool has_second = 2 * b + 1 < x.blocks();
     for (int row = 0; row < window.rows(rows); ++row, first += window.step_h * x.row_stride) {
       const float* at = first;
       const ptrdiff_t step = static_cast<ptrdiff_t>(window.step_w) * kLanes;
+      if (pairs) {
+        for (int i = 0; i < window.width; ++i, at += step, to += kLanes) store(to, load(at));
+        continue;
+      }
       for (int i = 0; i < window.width; ++i, at += step, to += kLanes) {
         store(to, to_pairs(load(at), has_second ? load(at + x.block_stride) : splat(0)));
       }
@@ -84,7 +88,7 @@ struct RowsOfOutput {
   BlockedView residual_;
 };
 
-// Of a map of pairs, which tiles read where it lies.
+// Of a map of pairs, which tiles read where it lies. Those of 1x1 convolutions with a stride have few neighbours there.
 template <class Tiles>
 void conv_pairs(const ConvArgs& args, const Share<int>& rows, int part, int parts) {
   if (rows.begin == rows.end) return;
@@ -99,7 +103,7 @@ void conv_pairs(const ConvArgs& args, const Share<int>& rows, int part, int part
   walk.s1 = s.dilation_h * x.row_stride;
   walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
   walk.inner = kLanes;
-  const bool flat = s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && x.width == s.out_width && dense(x);
+  const bool flat = s.kernel_h == 1 && s.kernel_w == 1 && x.width == s.out_width && dense(x);
   const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
                                : ConvRows{count, s.out_width, s.stride_h * x.row_stride, static_cast<ptrdiff_t>(s.stride_w) * kLanes, false};
   const ptrdiff_t first = static_cast<ptrdiff_t>(rows.begin) * s.stride_h - s.pad.top;
@@ -125,7 +129,7 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
     parts = 1;
   }
   if constexpr (kAmx) {
-    if (args.x_pairs) return conv_pairs<Tiles>(args, rows, part, parts);
+    if (args.x_pairs && window.step_h == 1 && window.step_w == 1) return conv_pairs<Tiles>(args, rows, part, parts);
   }
   const int band = window.band(s.out_height);
   const bool flat = !planar && s.kernel_h == 1 && s.kernel_w == 1;
@@ -142,7 +146,7 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
       }
     } else {
       const float* x0 = args.x.data + first * args.x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes;
-      fill_window(args.x, x0, window, count, pairs);
+      fill_window(args.x, args.x_pairs, x0, window, count, pairs);
     }
     const RowsOfOutput to(args, row, count);
     const ptrdiff_t block = window.rows(count) * window.row_floats;
