@@ -2,7 +2,7 @@
 //
 //   lower   program -> graph     an instruction, or several, for each step
 //   fuse    graph -> graph       instructions that become one
-//   store_pairs  graph -> graph  maps that are rounded once, as they are stored
+//   store_pairs graph -> graph   maps that are rounded as they are stored
 //   place   graph -> placement   what shares memory, and where everything lies
 //   emit    both -> plan         the instructions themselves
 #pragma once

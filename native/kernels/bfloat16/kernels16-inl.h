@@ -88,7 +88,7 @@ struct RowsOfOutput {
   BlockedView residual_;
 };
 
-// Of a map of pairs, which tiles read where it lies. Those of 1x1 convolutions with a stride have few neighbours there.
+// Of a map of pairs, which tiles read where it lies.
 template <class Tiles>
 void conv_pairs(const ConvArgs& args, const Share<int>& rows, int part, int parts) {
   if (rows.begin == rows.end) return;
@@ -105,9 +105,10 @@ void conv_pairs(const ConvArgs& args, const Share<int>& rows, int part, int part
   walk.inner = kLanes;
   const bool flat = s.kernel_h == 1 && s.kernel_w == 1 && x.width == s.out_width && dense(x);
   const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
-                               : ConvRows{count, s.out_width, s.stride_h * x.row_stride, static_cast<ptrdiff_t>(s.stride_w) * kLanes, false};
-  const ptrdiff_t first = static_cast<ptrdiff_t>(rows.begin) * s.stride_h - s.pad.top;
-  Tiles::run(to.args, x.data + first * x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes, x.block_stride, pixels, walk, part, parts);
+                               : ConvRows{count, s.out_width, s.stride_h * x.row_stride, ptrdiff_t{s.stride_w} * kLanes, false};
+  const ptrdiff_t row = static_cast<ptrdiff_t>(rows.begin) * s.stride_h - s.pad.top;
+  const float* x0 = x.data + row * x.row_stride - ptrdiff_t{s.pad.left} * kLanes;
+  Tiles::run(to.args, x0, x.block_stride, pixels, walk, part, parts);
 }
 
 // Workers share rows where the weights, which each of them then reads, are no more than input and output; otherwise, each
@@ -128,6 +129,7 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
     part = 0;
     parts = 1;
   }
+  // 1x1 convolutions with a stride gather their pixels, so that tiles are whole.
   if constexpr (kAmx) {
     if (args.x_pairs && window.step_h == 1 && window.step_w == 1) return conv_pairs<Tiles>(args, rows, part, parts);
   }
@@ -169,8 +171,7 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
       walk.inner = kLanes;
     }
     const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
-                                 : ConvRows{count, s.out_width, window.stride_h * window.row_floats,
-                                            window.stride_w * pixel, false};
+                                 : ConvRows{count, s.out_width, window.stride_h * window.row_floats, window.stride_w * pixel, false};
     Tiles::run(to.args, pairs, block, pixels, walk, part, parts);
   }
 }

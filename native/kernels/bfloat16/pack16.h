@@ -36,8 +36,8 @@ constexpr float pair_of(float first, float second) {
   return std::bit_cast<float>(round_to_bfloat16(first) | round_to_bfloat16(second) << 16);
 }
 
-// A map of pairs holds a map that was rounded when it was stored, 32 channels of a pixel side by side: it is a blocked map of floats, each of which
-// stands for a pair, with this many channels.
+// A map of pairs was rounded when it was stored, with 32 channels of a pixel side by side. It is a blocked map of floats, each of which stands
+// for a pair, with this many channels.
 constexpr int channels_of_pairs(int channels) { return pair_blocks(channels) * kLanes; }
 
 // A row of a planar window as few products of matrices, all of one size: [pair of columns][channel of four], where those that the input

@@ -65,18 +65,22 @@ template <int kHalves, int N>
   }
 }
 
-template <int P, int N>
+template <int P, int N, bool kPairs>
 RSKIP_INLINE void finish_some16(const Vec* sums, const TileOutput& to, const Epilogue& epilogue) {
   Vec acc[P][N];
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = sums[p * N + n];
   }
-  if (!to.pairs) return tile_store(acc, to, epilogue);
-  tile_finish(acc, to, epilogue);
-  float* y = to.y;
-  RSKIP_UNROLL(16) for (int p = 0; p < P; ++p, y += kLanes) store(y, to_pairs(acc[p][0], N == 2 ? acc[p][N - 1] : splat(0)));
+  if constexpr (kPairs) {
+    tile_finish(acc, to, epilogue);
+    float* y = to.y;
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p, y += kLanes) store(y, to_pairs(acc[p][0], N == 2 ? acc[p][N - 1] : splat(0)));
+  } else {
+    tile_store(acc, to, epilogue);
+  }
 }
-template <int N>
+// kPairs: into a map of pairs.
+template <int N, bool kPairs = false>
 RSKIP_INLINE void finish_rows16(const Vec* sums, int rows, TileOutput to, const Epilogue& epilogue) {
   constexpr int kRows = 4;
   const auto advance = [&](int count) __attribute__((always_inline)) {
@@ -84,8 +88,8 @@ RSKIP_INLINE void finish_rows16(const Vec* sums, int rows, TileOutput to, const 
     to.y += count * to.pixel;
     if (to.residual != nullptr) to.residual += count * to.pixel;
   };
-  for (; rows >= kRows; rows -= kRows, advance(kRows)) finish_some16<kRows, N>(sums, to, epilogue);
-  for (; rows > 0; --rows, advance(1)) finish_some16<1, N>(sums, to, epilogue);
+  for (; rows >= kRows; rows -= kRows, advance(kRows)) finish_some16<kRows, N, kPairs>(sums, to, epilogue);
+  for (; rows > 0; --rows, advance(1)) finish_some16<1, N, kPairs>(sums, to, epilogue);
 }
 
 // For each i in [begin, end), tile(i) says what the i-th tile of a group reads, and finish(i, sums) takes its sums. `next` is the distance
@@ -206,13 +210,13 @@ struct Tiles16Amx : FloatTiles {
             TileOutput to;
             to.y = RSKIP_ISA::output_block(args, b) + row * y.row_stride + column * kLanes;
             to.y_block = y.block_stride;
-            to.pairs = args.y_pairs;
             if (args.residual != nullptr) {
               const BlockedView& r = *args.residual;
               to.residual = r.data + b * r.block_stride + row * r.row_stride + column * kLanes;
               to.residual_block = r.block_stride;
             }
-            finish_rows16<count()>(sums + first * count(), pixels, to, epilogue);
+            const Vec* own = sums + first * count();
+            args.y_pairs ? finish_rows16<count(), true>(own, pixels, to, epilogue) : finish_rows16<count()>(own, pixels, to, epilogue);
             const int64_t pixel = int64_t{row} * y.width + column;
             if (!epilogue.clamp_only) activate_pixels(y, b, count(), pixel, pixel + pixels, epilogue.act);
           });
