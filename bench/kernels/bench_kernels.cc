@@ -1,11 +1,12 @@
 // Times the convolution kernels on shapes from text files and prints GF/s and the share of the FMA peak that
 // was measured on the spot. Winograd's GF/s are effective: the multiply-adds of direct convolution by time.
 //
-//   bench_kernels [--isa NAME] [--int8 | --bfloat16 | --bfloat16-amx] [--residual] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
+//   bench_kernels [--isa NAME] [--int8 | --bfloat16 | --bfloat16-amx] [--residual] [--pairs] [--budget MILLISECONDS] [--cold MIB] SHAPES.txt...
 //
 // --int8 times those on 8-bit numbers instead, beside the peak of their products; --bfloat16 and --bfloat16-amx those that
 // a session in this precision takes.
 // --residual adds a map to every result.
+// --pairs: maps of --bfloat16-amx are pairs, as those between two of its convolutions are.
 // --cold cycles through copies of the weights that together fill MIB, as the other layers of a network would
 // push them out of the caches.
 // Each line of a file is a convolution: channels in, out, height, width, kernel, stride, pad, groups.
@@ -20,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/bfloat16/pack16.h"
 #include "kernels/int8/pack8.h"
 #include "kernels/matrix/pack.h"
 #include "kernels/peak.h"
@@ -32,7 +34,7 @@ using namespace rskip;
 
 struct Options {
   std::vector<const KernelTable*> tables;
-  bool int8 = false, residual = false;
+  bool int8 = false, residual = false, pairs = false;
   Precision precision = Precision::kFloat32;
   double budget_ms = 40;
   double cold_mib = 0;
@@ -64,6 +66,8 @@ Options parse(int argc, char** argv) {
       options.precision = Precision::kBfloat16Amx;
     } else if (arg == "--residual") {
       options.residual = true;
+    } else if (arg == "--pairs") {
+      options.pairs = true;
     } else if (arg.rfind("--", 0) == 0) {
       fail("unknown option " + arg);
     } else {
@@ -147,11 +151,14 @@ double milliseconds(const KernelTable& table, const ConvShape& shape, ConvAlgori
   }
   const std::vector<float> weight(k * shape.out_channels, 0.01f);
   const auto packed = copies(options, [&] { return pack_conv(shape, algorithm, weight.data(), nullptr); });
-  Map<float> x(shape.in_channels, shape.in_height, shape.in_width, conv_input_halo(shape, algorithm));
-  Map<float> y(shape.out_channels, shape.out_height, shape.out_width, {});
+  ConvArgs args;
+  args.x_pairs = options.pairs && algorithm == ConvAlgorithm::kBfloat16Amx;
+  args.y_pairs = options.pairs && precision_of(algorithm) == Precision::kBfloat16Amx;
+  const auto held = [](int channels, bool pairs) { return pairs ? channels_of_pairs(channels) : channels; };
+  Map<float> x(held(shape.in_channels, args.x_pairs), shape.in_height, shape.in_width, conv_input_halo(shape, algorithm));
+  Map<float> y(held(shape.out_channels, args.y_pairs), shape.out_height, shape.out_width, {});
   Map<float> residual(shape.out_channels, shape.out_height, shape.out_width, {});
   AlignedFloats scratch(conv_scratch_bytes(*packed[0]) / sizeof(float));
-  ConvArgs args;
   if (options.residual) args.residual = &residual.blocked;
   args.x = x.blocked;
   args.x_planar = x.planar;

@@ -41,6 +41,8 @@ struct ConvArgs {
   // All but kWinograd*: compute so many rows only, 0 for all. The first of them is row 0 of y and residual, and
   // x is shifted so that it would be the first of all.
   int rows = 0;
+  // conv16_amx: which of them are maps of pairs (bfloat16/pack16.h); y only where is_clamp(act).
+  bool x_pairs = false, y_pairs = false;
   void* scratch = nullptr;
 };
 

@@ -65,6 +65,12 @@ struct Activation {
   float beta = 0;
 };
 
+// Whether min and max are all of it, or there is none, and zeros stay zeros.
+constexpr bool is_clamp(const Activation& a) {
+  return a.kind == ActivationKind::kNone || a.kind == ActivationKind::kRelu ||
+         (a.kind == ActivationKind::kClip && a.alpha <= 0 && a.beta >= 0);
+}
+
 // One item in the blocked layout NCHWc16. Element (c, h, w) is at
 //   data[(c / 16) * block_stride + h * row_stride + w * 16 + c % 16].
 // Strides are in elements. `data` points at (0, 0, 0); around every channel block lies a zero halo, so that

@@ -218,7 +218,7 @@ bool lower_qconv(Lowering& plan, const Step& step) {
             nullptr};
   };
   draft.product8 = std::make_shared<ProductDraft8>(ProductDraft8{step.requant.zero, add});
-  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, false, y.n, nullptr, operands});
+  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, false, {}, y.n, nullptr, operands});
   plan.compute(std::move(draft));
   return true;
 }

@@ -65,7 +65,9 @@ bool lower_conv(Lowering& plan, const Step& step) {
     } else {
       o.x = e.blocked(from, n);
     }
+    o.x_pairs = e.has_pairs(from);
     o.y = e.blocked(to, n);
+    o.y_pairs = e.has_pairs(to);
     o.has_residual = static_cast<bool>(add);
     if (o.has_residual) o.residual = e.blocked(add, n);
     o.act = act;
@@ -75,7 +77,7 @@ bool lower_conv(Lowering& plan, const Step& step) {
   draft.make = [=](const Emitter& e) {
     return for_images(y.n, [&](int n) { return make_conv(e.table(), operands(e, n)); });
   };
-  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, static_cast<bool>(add), y.n, operands, nullptr});
+  draft.conv = std::make_shared<ConvDraft>(ConvDraft{shape, algorithm, static_cast<bool>(add), step.act, y.n, operands, nullptr});
   plan.compute(std::move(draft));
   return true;
 }

@@ -19,6 +19,7 @@ class Emitter {
   PlanarOperand planar(NodeId node, int n) const { return image<PlanarView>(node, n); }
   BlockedOperand8 blocked8(NodeId node, int n) const { return image<BlockedView8>(node, n); }
   PlanarOperand8 planar8(NodeId node, int n) const { return image<PlanarView8>(node, n); }
+  bool has_pairs(NodeId node) const { return graph_.nodes[node].pairs; }
   bool same_memory(NodeId a, NodeId b) const { return placement_.root(a) == placement_.root(b); }
 
  private:

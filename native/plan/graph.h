@@ -2,6 +2,7 @@
 //
 //   lower   program -> graph     an instruction, or several, for each step
 //   fuse    graph -> graph       instructions that become one
+//   store_pairs graph -> graph   maps that are rounded as they are stored
 //   place   graph -> placement   what shares memory, and where everything lies
 //   emit    both -> plan         the instructions themselves
 #pragma once
@@ -31,6 +32,7 @@ struct Node {
   Image image;             // of image forms
   size_t bytes = 0;        // of dense and channel forms
   int element = sizeof(float);  // bytes of one, of image forms
+  bool pairs = false;      // a map of pairs: `image` has their channels
   Halo halo;               // what readers need
   uint8_t halo_byte = 0;   // what it holds: of bytes, their zero point
   ValueId layer;           // the layer that needs the halo, by its output; none if no layer does
@@ -67,6 +69,7 @@ struct ConvDraft {
   ConvShape shape;
   ConvAlgorithm algorithm = ConvAlgorithm::kDirect;
   bool has_residual = false;
+  Activation act;
   int images = 1;
   // For an image; of convolutions of floats or of bytes.
   std::function<ConvOperands(const Emitter&, int)> operands;

@@ -28,6 +28,8 @@ InstructionPtr make_conv(const KernelTable& table, ConvOperands o) {
     BlockedView residual;
     resolve_conv(frame, o, args, residual);
     args.act = o.act;
+    args.x_pairs = o.x_pairs;
+    args.y_pairs = o.y_pairs;
     args.scratch = scratch;
     kernel(args, part, parts);
   });

@@ -29,6 +29,7 @@ struct ConvOperands {
   BlockedOperand x;
   PlanarOperand x_planar;
   BlockedOperand y;
+  bool x_pairs = false, y_pairs = false;  // as in ConvArgs
   bool has_residual = false;
   BlockedOperand residual;
   Activation act;

@@ -19,6 +19,9 @@ DraftGraph lower(const Program& program, std::span<const ConstantData> constants
 // between them.
 DraftGraph fuse(DraftGraph graph);
 
+// Maps that one convolution in the order of AMX writes, and that only such read as their input, become maps of pairs.
+DraftGraph store_pairs(DraftGraph graph);
+
 // Nodes that share memory form a class. The first of them represents it.
 struct NodeClass {
   DraftId first, last;  // drafts that define it first and use it last

@@ -13,7 +13,7 @@ namespace rskip {
 
 std::unique_ptr<const Plan> make_plan(const Program& program, std::span<const ConstantData> constants,
                                       const PlanContext& context) {
-  DraftGraph graph = fuse(lower(program, constants, context.weights, context.precision, context.table.isa));
+  DraftGraph graph = store_pairs(fuse(lower(program, constants, context.weights, context.precision, context.table.isa)));
   // The largest first, so that no worker is left with one at the end.
   std::vector<Packing>& packing = graph.packing;
   std::stable_sort(packing.begin(), packing.end(),

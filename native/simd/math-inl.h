@@ -348,7 +348,7 @@ inline Epilogue epilogue_of(const Activation& act) {
   e.clamps = true;
   if (act.kind == ActivationKind::kRelu) {
     e.low = 0;
-  } else if (act.kind == ActivationKind::kClip && act.alpha <= 0 && act.beta >= 0) {
+  } else if (act.kind == ActivationKind::kClip && is_clamp(act)) {
     e.low = act.alpha;
     e.high = act.beta;
   } else {

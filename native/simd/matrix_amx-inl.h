@@ -87,15 +87,15 @@ RSKIP_INLINE void load_sums(const void* first, ptrdiff_t row_bytes) {
   load_matrix<kSumRegister + 2>(p, row_bytes);
   if constexpr (N == 2) load_matrix<kSumRegister + 3>(p + 64, row_bytes);
 }
-// Rows of N vectors; the second half's begin after kMatrixRows.
+// Rows of N vectors; the second half's begin after so many.
 template <int kHalves, int N>
-RSKIP_INLINE void store_sums(void* rows) {
+RSKIP_INLINE void store_sums(void* rows, int first_rows = kMatrixRows) {
   constexpr ptrdiff_t kVector = 64;
   char* p = static_cast<char*>(rows);
   store_matrix<kSumRegister>(p, N * kVector);
   if constexpr (N == 2) store_matrix<kSumRegister + 1>(p + kVector, N * kVector);
   if constexpr (kHalves == 1) return;
-  p += kMatrixRows * N * kVector;
+  p += first_rows * N * kVector;
   store_matrix<kSumRegister + 2>(p, N * kVector);
   if constexpr (N == 2) store_matrix<kSumRegister + 3>(p + kVector, N * kVector);
 }

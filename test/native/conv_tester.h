@@ -1,10 +1,20 @@
 // A convolution under test: `ConvTester().channels(24, 40).map(9, 11).kernel(3).pad(1).residual().check()` compares
-// every instruction set, in all forms, with the double oracle and with scalar's bytes, whole and in parts.
+// every instruction set, in all forms, with the double oracle and with scalar's bytes, whole and in parts; in the order of AMX, also with
+// maps of pairs.
 #pragma once
+
+#include <bit>
+
+#include "kernels/bfloat16/pack16.h"
 
 #include "kernel_tester.h"
 
 namespace rskip::test {
+
+// Which maps are pairs.
+struct Pairs {
+  bool x = false, y = false;
+};
 
 class ConvTester {
  public:
@@ -48,6 +58,7 @@ class ConvTester {
     for (const KernelTable* table : tables_in_all_forms()) {
       SCOPED_TRACE(table->name);
       for (int parts : {1, 2, 3, 7}) EXPECT_TRUE(same_bits(expected, run(*table, parts))) << parts << " parts";
+      if (precision_of(algorithm_) == Precision::kBfloat16Amx) check_pairs(*table, expected);
     }
   }
 
@@ -62,6 +73,42 @@ class ConvTester {
 
  private:
   static Halo plus(Halo h, int extra) { return {h.top + extra, h.left + extra, h.bottom + extra, h.right + extra}; }
+
+  // The same bits from a map of pairs, and those bits rounded in one.
+  void check_pairs(const KernelTable& table, const std::vector<float>& expected) const {
+    std::vector<float> nearest = expected;
+    for (float& y : nearest) y = std::bit_cast<float>(round_to_bfloat16(y) << 16);
+    for (const Pairs& pairs : {Pairs{true, false}, Pairs{false, true}, Pairs{true, true}}) {
+      if ((pairs.x && reads_planar(algorithm_)) || (pairs.y && !is_clamp(act_))) continue;
+      for (int parts : {1, 3}) {
+        EXPECT_TRUE(same_bits(pairs.y ? nearest : expected, run(table, parts, pairs)))
+            << parts << " parts, pairs of x: " << pairs.x << ", of y: " << pairs.y;
+      }
+    }
+  }
+  static std::vector<float> to_pairs(const std::vector<float>& planar, size_t pixels) {
+    const size_t channels = planar.size() / pixels;
+    std::vector<float> pairs(pixels * static_cast<size_t>(channels_of_pairs(static_cast<int>(channels))), 0.0f);
+    for (size_t c = 0; c < channels; c += 2) {
+      for (size_t i = 0; i < pixels; ++i) {
+        pairs[c / 2 * pixels + i] = pair_of(planar[c * pixels + i], c + 1 < channels ? planar[(c + 1) * pixels + i] : 0);
+      }
+    }
+    return pairs;
+  }
+  // What lies beyond the last channel is zero.
+  static std::vector<float> from_pairs(const std::vector<float>& pairs, size_t pixels, size_t channels) {
+    std::vector<float> planar(2 * pairs.size());
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const uint32_t bits = std::bit_cast<uint32_t>(pairs[i]);
+      const size_t at = i / pixels * 2 * pixels + i % pixels;
+      planar[at] = std::bit_cast<float>(bits << 16);
+      planar[at + pixels] = std::bit_cast<float>(bits & 0xffff0000);
+    }
+    for (size_t i = channels * pixels; i < planar.size(); ++i) EXPECT_EQ(std::bit_cast<uint32_t>(planar[i]), 0u);
+    planar.resize(channels * pixels);
+    return planar;
+  }
 
   std::string describe() const {
     const ConvShape s = shape();
@@ -145,13 +192,16 @@ class ConvTester {
     return table.conv;
   }
 
-  std::vector<float> run(const KernelTable& table, int parts) const {
+  std::vector<float> run(const KernelTable& table, int parts, Pairs pairs = {}) const {
     const ConvShape s = shape();
     ConvArgs args;
     args.conv = packed_.get();
     args.act = act_;
     const Halo halo = plus(conv_input_halo(s, algorithm_), extra_halo_);
-    Map x(s.in_channels, s.in_height, s.in_width, halo);
+    args.x_pairs = pairs.x;
+    args.y_pairs = pairs.y;
+    const size_t in_pixels = static_cast<size_t>(s.in_height) * s.in_width, out_pixels = static_cast<size_t>(s.out_height) * s.out_width;
+    Map x(pairs.x ? channels_of_pairs(s.in_channels) : s.in_channels, s.in_height, s.in_width, halo);
     const size_t row = s.in_width + halo.left + halo.right;
     const size_t plane = row * (s.in_height + halo.top + halo.bottom);
     Guarded planar(reads_planar(algorithm_) ? plane * s.in_channels : 0);
@@ -165,22 +215,23 @@ class ConvTester {
         }
       }
     } else {
-      args.x = x.fill(x_).view();
+      args.x = x.fill(pairs.x ? to_pairs(x_, in_pixels) : x_).view();
     }
     const Halo out_halo = plus({}, output_halo_);
     Map residual(s.out_channels, s.out_height, s.out_width, in_place_ ? out_halo : plus(out_halo, 1));
     residual.fill(residual_values_);
-    Map y(s.out_channels, s.out_height, s.out_width, out_halo);
+    Map y(pairs.y ? channels_of_pairs(s.out_channels) : s.out_channels, s.out_height, s.out_width, out_halo);
+    const bool in_place = in_place_ && !pairs.y;
     if (residual_) args.residual = &residual.view();
-    args.y = in_place_ ? residual.view() : y.view();
+    args.y = in_place ? residual.view() : y.view();
     for (int part = 0; part < parts; ++part) {
       Guarded scratch(conv_scratch_bytes(*packed_) / sizeof(float), std::numeric_limits<float>::quiet_NaN());
       args.scratch = scratch.data();
       kernel_of(table)(args, part, parts);
     }
-    const Map& written = in_place_ ? residual : y;
+    const Map& written = in_place ? residual : y;
     written.expect_clean();
-    return written.planar();
+    return pairs.y ? from_pairs(written.planar(), out_pixels, static_cast<size_t>(s.out_channels)) : written.planar();
   }
 
   int in_ = 16, out_ = 16, height_ = 8, width_ = 8;

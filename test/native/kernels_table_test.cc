@@ -41,7 +41,7 @@ Result run_conv(const KernelTable& table) {
   const Map residual = input(2);
   return map_result([&](const BlockedView& y) {
     const auto packed = pack_conv(s, ConvAlgorithm::kDirect, weight.data(), nullptr);
-    table.conv({packed.get(), x.view(), {}, y, &residual.view(), kAct, 0, nullptr}, 0, 1);
+    table.conv({packed.get(), x.view(), {}, y, &residual.view(), kAct, 0, false, false, nullptr}, 0, 1);
   });
 }
 Result run_gemm(const KernelTable& table) {
@@ -59,7 +59,7 @@ Result run_conv16_in(ConvAlgorithm algorithm, decltype(KernelTable::conv) kernel
   return map_result([&](const BlockedView& y) {
     const auto packed = pack_conv(s, algorithm, weight.data(), nullptr);
     Guarded scratch(conv_scratch_bytes(*packed) / sizeof(float));
-    kernel({packed.get(), x.view(), {}, y, &residual.view(), kAct, 0, scratch.data()}, 0, 1);
+    kernel({packed.get(), x.view(), {}, y, &residual.view(), kAct, 0, false, false, scratch.data()}, 0, 1);
   });
 }
 Result run_conv16(const KernelTable& table) { return run_conv16_in(ConvAlgorithm::kBfloat16, table.conv16); }

@@ -78,6 +78,41 @@ TEST(Fuse, JoinsWhatNobodyElseReads) {
   }
 }
 
+// Whose first map an output or a residual may read, too.
+enum class AlsoReads { kNobody, kAnOutput, kAResidual };
+ProgramWriter bottleneck(AlsoReads also) {
+  Random random(7);
+  ProgramWriter w;
+  const int32_t x = w.input({1, 20, 9, 9});
+  const int32_t reduced = w.conv(x, 24, 1, random, -1, kRelu);
+  const int32_t filtered = w.conv(reduced, 24, 3, random, also == AlsoReads::kAResidual ? reduced : -1, kRelu);
+  const int32_t activated = w.conv(filtered, 40, 1, random, -1, {ActivationKind::kSilu, 0, 0});
+  w.output(w.conv(activated, 20, 1, random));
+  if (also == AlsoReads::kAnOutput) w.output(reduced);
+  return w;
+}
+
+TEST(StorePairs, OfMapsThatOnlyConvolutionsOfAmxRead) {
+  const auto pairs = [](AlsoReads also, Precision precision) {
+    const ProgramWriter w = bottleneck(also);
+    WeightCache weights;
+    const Program program = decode_program(w.words(), w.constants());
+    const DraftGraph graph = store_pairs(fuse(lower(program, w.constants(), weights, precision)));
+    size_t maps = 0;
+    for (const Node& node : graph.nodes) {
+      if (!node.pairs) continue;
+      ++maps;
+      EXPECT_EQ(node.image.c, kLanes);
+    }
+    return maps;
+  };
+  EXPECT_EQ(pairs(AlsoReads::kNobody, Precision::kBfloat16Amx), 2u);
+  EXPECT_EQ(pairs(AlsoReads::kAnOutput, Precision::kBfloat16Amx), 1u);
+  EXPECT_EQ(pairs(AlsoReads::kAResidual, Precision::kBfloat16Amx), 1u);
+  EXPECT_EQ(pairs(AlsoReads::kNobody, Precision::kBfloat16), 0u);
+  EXPECT_EQ(pairs(AlsoReads::kNobody, Precision::kFloat32), 0u);
+}
+
 TEST(Place, UpdatesTheStreamOfSkippableBlocksInPlace) {
   const Lowered lowered(TestNetwork(3).writer);
   const Placement placement = place(lowered.graph, kEnough);

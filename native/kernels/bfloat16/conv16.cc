@@ -52,8 +52,7 @@ bool planar_applies(const ConvShape& s) {
   return conv_applies(s, ConvAlgorithm::kPlanar) && s.stride_w % kPair == 0 && s.dilation_w == 1;
 }
 
-// A row of a window is one product of matrices.
-bool planar_amx_applies(const ConvShape& s) { return planar_applies(s) && s.kernel_w <= kPairLanes; }
+bool planar_amx_applies(const ConvShape& s) { return planar_applies(s) && s.kernel_w <= kPairLanes && s.in_channels <= kStemChannels; }
 
 // Per output block [input channel][kh][pair of kw][16].
 void pack_planar(const float* weight, PackedConv& packed) {
@@ -76,7 +75,38 @@ void pack_planar(const float* weight, PackedConv& packed) {
   }
 }
 
+// Per output block [kh][pair of kw][channel of four][16].
+void pack_stem(const float* weight, PackedConv& packed) {
+  const ConvShape& s = packed.shape;
+  const StemRow row(s.kernel_w);
+  const size_t size = static_cast<size_t>(s.kernel_h) * row.products * row.steps * kLanes;
+  packed.weights = AlignedFloats(size * channel_blocks(s.out_channels));
+  packed.weights.zero();
+  for (int b = 0; b < channel_blocks(s.out_channels); ++b) {
+    packed.blocks.push_back({0, 1, row.steps, b * size});
+    float* out = packed.weights.data() + b * size;
+    for (int i = 0; i < s.kernel_h; ++i) {
+      for (int j = 0; j < s.kernel_w; j += kPair) {
+        for (int c = 0; c < kStemChannels; ++c, out += kLanes) {
+          if (c >= s.in_channels) continue;
+          each_lane(b, s.out_channels, [&](int m, int lane) {
+            const float* w = weight + ((static_cast<size_t>(m) * s.in_channels + c) * s.kernel_h + i) * s.kernel_w + j;
+            out[lane] = pair_of(w[0], j + 1 < s.kernel_w ? w[1] : 0);
+          });
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
+
+StemRow::StemRow(int kernel_w) {
+  const int pairs = (kernel_w + 1) / kPair * kStemChannels;
+  products = (pairs + kLanes - 1) / kLanes;
+  while (pairs % products != 0) ++products;
+  steps = pairs / products;
+}
 
 PairWindow::PairWindow(const ConvShape& s, ConvAlgorithm algorithm) : blocks(pair_blocks(s.in_channels)) {
   taps_h = (s.kernel_h - 1) * s.dilation_h + 1;
@@ -85,6 +115,10 @@ PairWindow::PairWindow(const ConvShape& s, ConvAlgorithm algorithm) : blocks(pai
     stride_h = s.stride_h;
     stride_w = s.stride_w / kPair;
     row_floats = width = whole_blocks((s.out_width - 1) * stride_w + (s.kernel_w + 1) / kPair);
+    if (algorithm == ConvAlgorithm::kPlanarBfloat16Amx) {
+      blocks = 1;
+      row_floats *= kStemChannels;
+    }
     return;
   }
   const bool pointwise = s.kernel_h == 1 && s.kernel_w == 1;
@@ -118,7 +152,7 @@ const ConvRules kBfloat16Rules = {applies, window_halo, scratch_bytes<ConvAlgori
 const ConvRules kPlanarBfloat16Rules = {planar_applies, window_halo, scratch_bytes<ConvAlgorithm::kPlanarBfloat16>,
                                         pack_planar};
 const ConvRules kBfloat16AmxRules = kBfloat16Rules;
-const ConvRules kPlanarBfloat16AmxRules = {planar_amx_applies, window_halo, scratch_bytes<ConvAlgorithm::kPlanarBfloat16>,
-                                           pack_planar};
+const ConvRules kPlanarBfloat16AmxRules = {planar_amx_applies, window_halo, scratch_bytes<ConvAlgorithm::kPlanarBfloat16Amx>,
+                                           pack_stem};
 
 }  // namespace rskip

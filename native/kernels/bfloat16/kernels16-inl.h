@@ -2,6 +2,7 @@
 // once the input has been rounded: by each worker, of the rows that it needs, a second-level cache full at a time. Tiles is one of
 // Tiles16, Tiles16Apart and Tiles16Amx (tiles16*-inl.h):
 //   kPrecision                  what weights are packed for
+//   interleave(v)               (kBfloat16Amx) v[i / 4][4 * (i % 4) + c] = v[c][i]
 //   run(...)                    is conv_tiles_run<Tiles>(...), of the input as pairs
 //   multiply(p, begin, end)     computes groups of a product's columns
 #pragma once
@@ -12,14 +13,18 @@
 
 namespace rskip::RSKIP_ISA {
 
-// The input of output rows [0, rows), which begins at x0, as `window` describes it.
-inline void fill_window(const BlockedView& x, const float* x0, const PairWindow& window, int rows, float* to) {
+// The input of output rows [0, rows), which begins at x0, as `window` describes it. `pairs`: x is a map of pairs.
+inline void fill_window(const BlockedView& x, bool pairs, const float* x0, const PairWindow& window, int rows, float* to) {
   for (int b = 0; b < window.blocks; ++b) {
-    const float* first = x0 + 2 * b * x.block_stride;
+    const float* first = x0 + (pairs ? b : 2 * b) * x.block_stride;
     const bool has_second = 2 * b + 1 < x.blocks();
     for (int row = 0; row < window.rows(rows); ++row, first += window.step_h * x.row_stride) {
       const float* at = first;
       const ptrdiff_t step = static_cast<ptrdiff_t>(window.step_w) * kLanes;
+      if (pairs) {
+        for (int i = 0; i < window.width; ++i, at += step, to += kLanes) store(to, load(at));
+        continue;
+      }
       for (int i = 0; i < window.width; ++i, at += step, to += kLanes) {
         store(to, to_pairs(load(at), has_second ? load(at + x.block_stride) : splat(0)));
       }
@@ -27,19 +32,83 @@ inline void fill_window(const BlockedView& x, const float* x0, const PairWindow&
   }
 }
 
+// From `column` on, 32 columns of a row of so many.
+RSKIP_INLINE Vec pairs_of_columns(const float* row, int column, int columns) {
+  const int rest = std::max(0, columns - column);
+  const Vec first = rest >= kLanes ? load(row + column) : load_first(row + column, rest);
+  return to_pairs(first, rest >= kPairLanes ? load(row + column + kLanes)
+                                            : load_first(row + column + kLanes, std::max(0, rest - kLanes)));
+}
+
 // The same of planar input.
 inline void fill_window(const PlanarView& x, const float* x0, int columns, const PairWindow& window, int rows, float* to) {
   for (int c = 0; c < window.blocks; ++c) {
     const float* at = x0 + c * x.plane_stride;
     for (int row = 0; row < window.rows(rows); ++row, at += x.row_stride) {
-      for (int i = 0; i < kPair * window.width; i += kPairLanes, to += kLanes) {
-        const int rest = std::max(0, columns - i);
-        const bool whole = rest >= kPairLanes;
-        const Vec first = rest >= kLanes ? load(at + i) : load_first(at + i, rest);
-        store(to, to_pairs(first, whole ? load(at + i + kLanes) : load_first(at + i + kLanes, std::max(0, rest - kLanes))));
-      }
+      for (int i = 0; i < kPair * window.width; i += kPairLanes, to += kLanes) store(to, pairs_of_columns(at, i, columns));
     }
   }
+}
+
+// The same in the order of AMX.
+template <class Tiles>
+void fill_stem(const PlanarView& x, const float* x0, int columns, const PairWindow& window, int rows, float* to) {
+  for (int row = 0; row < window.rows(rows); ++row, x0 += x.row_stride) {
+    for (int i = 0; i < kPair * window.width; i += kPairLanes) {
+      Vec v[kStemChannels];
+      RSKIP_UNROLL(4) for (int c = 0; c < kStemChannels; ++c) {
+        v[c] = c < x.channels ? pairs_of_columns(x0 + c * x.plane_stride, i, columns) : splat(0);
+      }
+      Tiles::interleave(v);
+      RSKIP_UNROLL(4) for (int c = 0; c < kStemChannels; ++c, to += kLanes) store(to, v[c]);
+    }
+  }
+}
+
+// Where block `b` of a convolution's output channels begins; in a map of pairs it has half of each vector.
+inline float* output_block(const ConvArgs& args, int b) {
+  if (!args.y_pairs) return args.y.data + b * args.y.block_stride;
+  return args.y.data + b / kPair * args.y.block_stride + b % kPair * (kLanes / kPair);
+}
+
+// `args` for some rows of the output.
+struct RowsOfOutput {
+  ConvArgs args;
+  RowsOfOutput(const ConvArgs& all, int row, int count) : args(all) {
+    args.rows = count;
+    args.y.data += row * all.y.row_stride;
+    if (all.residual == nullptr) return;
+    residual_ = *all.residual;
+    residual_.data += row * residual_.row_stride;
+    args.residual = &residual_;
+  }
+  RowsOfOutput(const RowsOfOutput&) = delete;
+
+ private:
+  BlockedView residual_;
+};
+
+// Of a map of pairs, which tiles read where it lies.
+template <class Tiles>
+void conv_pairs(const ConvArgs& args, const Share<int>& rows, int part, int parts) {
+  if (rows.begin == rows.end) return;
+  const ConvShape& s = args.conv->shape;
+  const BlockedView& x = args.x;
+  const int count = rows.end - rows.begin;
+  const RowsOfOutput to(args, rows.begin, count);
+  Walk walk;
+  walk.n1 = s.kernel_h;
+  walk.n2 = s.kernel_w;
+  walk.s0 = x.block_stride;
+  walk.s1 = s.dilation_h * x.row_stride;
+  walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
+  walk.inner = kLanes;
+  const bool flat = s.kernel_h == 1 && s.kernel_w == 1 && x.width == s.out_width && dense(x);
+  const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
+                               : ConvRows{count, s.out_width, s.stride_h * x.row_stride, ptrdiff_t{s.stride_w} * kLanes, false};
+  const ptrdiff_t row = static_cast<ptrdiff_t>(rows.begin) * s.stride_h - s.pad.top;
+  const float* x0 = x.data + row * x.row_stride - ptrdiff_t{s.pad.left} * kLanes;
+  Tiles::run(to.args, x0, x.block_stride, pixels, walk, part, parts);
 }
 
 // Workers share rows where the weights, which each of them then reads, are no more than input and output; otherwise, each
@@ -49,6 +118,7 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
   const PackedConv& conv = *args.conv;
   const ConvShape& s = conv.shape;
   const bool planar = reads_planar(conv.algorithm);
+  constexpr bool kAmx = Tiles::kPrecision == Precision::kBfloat16Amx;
   const PairWindow window(s, conv.algorithm);
   float* const pairs = static_cast<float*>(args.scratch);
   Share<int> rows{0, rows_of(args)};
@@ -59,6 +129,10 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
     part = 0;
     parts = 1;
   }
+  // 1x1 convolutions with a stride gather their pixels, so that tiles are whole.
+  if constexpr (kAmx) {
+    if (args.x_pairs && window.step_h == 1 && window.step_w == 1) return conv_pairs<Tiles>(args, rows, part, parts);
+  }
   const int band = window.band(s.out_height);
   const bool flat = !planar && s.kernel_h == 1 && s.kernel_w == 1;
   for (int row = rows.begin; row < rows.end; row += band) {
@@ -66,32 +140,39 @@ void conv16_by(const ConvArgs& args, int part, int parts) {
     const ptrdiff_t first = static_cast<ptrdiff_t>(row) * s.stride_h - s.pad.top;
     if (planar) {
       const float* x0 = args.x_planar.data + first * args.x_planar.row_stride - s.pad.left;
-      fill_window(args.x_planar, x0, s.pad.left + s.in_width + window_halo(s).right, window, count, pairs);
+      const int columns = s.pad.left + s.in_width + window_halo(s).right;
+      if constexpr (kAmx) {
+        fill_stem<Tiles>(args.x_planar, x0, columns, window, count, pairs);
+      } else {
+        fill_window(args.x_planar, x0, columns, window, count, pairs);
+      }
     } else {
       const float* x0 = args.x.data + first * args.x.row_stride - static_cast<ptrdiff_t>(s.pad.left) * kLanes;
-      fill_window(args.x, x0, window, count, pairs);
+      fill_window(args.x, args.x_pairs, x0, window, count, pairs);
     }
-    ConvArgs to = args;
-    to.rows = count;
-    to.y.data += row * args.y.row_stride;
-    BlockedView residual;
-    if (args.residual != nullptr) {
-      residual = *args.residual;
-      residual.data += row * residual.row_stride;
-      to.residual = &residual;
-    }
+    const RowsOfOutput to(args, row, count);
     const ptrdiff_t block = window.rows(count) * window.row_floats;
     Walk walk;
     walk.n1 = s.kernel_h;
-    walk.n2 = planar ? 1 : s.kernel_w;
     walk.s0 = block;
     walk.s1 = s.dilation_h * window.row_floats;
-    walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
-    walk.inner = planar ? (s.kernel_w + 1) / kPair : kLanes;
+    ptrdiff_t pixel = kLanes;
+    if (planar && kAmx) {
+      const StemRow stem(s.kernel_w);
+      walk.n2 = stem.products;
+      walk.s2 = walk.inner = stem.steps;
+      pixel = kStemChannels;
+    } else if (planar) {
+      walk.inner = (s.kernel_w + 1) / kPair;
+      pixel = 1;
+    } else {
+      walk.n2 = s.kernel_w;
+      walk.s2 = static_cast<ptrdiff_t>(s.dilation_w) * kLanes;
+      walk.inner = kLanes;
+    }
     const ConvRows pixels = flat ? ConvRows{1, count * s.out_width, 0, kLanes, true}
-                                 : ConvRows{count, s.out_width, window.stride_h * window.row_floats,
-                                            static_cast<ptrdiff_t>(window.stride_w) * (planar ? 1 : kLanes), false};
-    Tiles::run(to, pairs, block, pixels, walk, part, parts);
+                                 : ConvRows{count, s.out_width, window.stride_h * window.row_floats, window.stride_w * pixel, false};
+    Tiles::run(to.args, pairs, block, pixels, walk, part, parts);
   }
 }
 

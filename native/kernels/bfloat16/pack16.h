@@ -36,8 +36,21 @@ constexpr float pair_of(float first, float second) {
   return std::bit_cast<float>(round_to_bfloat16(first) | round_to_bfloat16(second) << 16);
 }
 
+// A map of pairs was rounded when it was stored, with 32 channels of a pixel side by side. It is a blocked map of floats, each of which stands
+// for a pair, with this many channels.
+constexpr int channels_of_pairs(int channels) { return pair_blocks(channels) * kLanes; }
+
+// A row of a planar window as few products of matrices, all of one size: [pair of columns][channel of four], where those that the input
+// doesn't have are zeros.
+inline constexpr int kStemChannels = 4;
+struct StemRow {
+  int products, steps;  // of so many pairs each
+  explicit StemRow(int kernel_w);
+};
+
 // The input of some rows of a convolution's output, as pairs: [block of pairs][row][column][16]. It has only the pixels that
-// windows read, so that a 1x1 convolution's are neighbours whatever its stride. For kPlanarBfloat16 [channel][row][pair of columns].
+// windows read, so that a 1x1 convolution's are neighbours whatever its stride. For kPlanarBfloat16 [channel][row][pair of columns], for
+// kPlanarBfloat16Amx [row][pair of columns][channel of four].
 struct PairWindow {
   int step_h = 1, step_w = 1;      // between pixels of the input that are held
   int stride_h = 1, stride_w = 1;  // between windows, in pixels that are held, or in pairs of columns

@@ -17,16 +17,26 @@ struct MatrixTile16 {
   ptrdiff_t ahead = 0;  // of w: weights that are prefetched, or 0 for none
   const float* bias;
 };
-// The rows of a tile whose second half follows the first.
-inline MatrixTile16 neighbouring_rows(const float* x, ptrdiff_t stride, int count) {
-  MatrixTile16 t;
-  t.stride = stride;
-  t.x[0] = x;
-  t.x[1] = x + kMatrixRows * stride;
-  t.rows[0] = std::min(count, kMatrixRows);
-  t.rows[1] = count - t.rows[0];
-  return t;
-}
+// Rows that follow each other, as tiles of one size, for which the registers are configured once. The last one may overlap the one
+// before.
+struct NeighbouringRows {
+  int64_t rows, count;
+  int size;
+  explicit NeighbouringRows(int64_t rows)
+      : rows(rows), count((rows + kMatrixTileRows - 1) / kMatrixTileRows), size(static_cast<int>((rows + count - 1) / count)) {}
+  int64_t begin(int64_t i) const { return std::min(i * size, rows - size); }
+  // Of a tile, the first row that the one before doesn't have.
+  int own(int64_t i) const { return static_cast<int>(i * size - begin(i)); }
+  MatrixTile16 tile(int64_t i, const float* x, ptrdiff_t stride) const {
+    MatrixTile16 t;
+    t.stride = stride;
+    t.rows[0] = size <= kMatrixRows ? size : (size + 1) / 2;
+    t.rows[1] = size - t.rows[0];
+    t.x[0] = x + begin(i) * stride;
+    t.x[1] = t.x[0] + t.rows[0] * stride;
+    return t;
+  }
+};
 
 template <int N>
 RSKIP_INLINE void fetch_weights(const float* w, ptrdiff_t w_block) {
@@ -55,15 +65,22 @@ template <int kHalves, int N>
   }
 }
 
-template <int P, int N>
+template <int P, int N, bool kPairs>
 RSKIP_INLINE void finish_some16(const Vec* sums, const TileOutput& to, const Epilogue& epilogue) {
   Vec acc[P][N];
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = sums[p * N + n];
   }
-  tile_store(acc, to, epilogue);
+  if constexpr (kPairs) {
+    tile_finish(acc, to, epilogue);
+    float* y = to.y;
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p, y += kLanes) store(y, to_pairs(acc[p][0], N == 2 ? acc[p][N - 1] : splat(0)));
+  } else {
+    tile_store(acc, to, epilogue);
+  }
 }
-template <int N>
+// kPairs: into a map of pairs.
+template <int N, bool kPairs = false>
 RSKIP_INLINE void finish_rows16(const Vec* sums, int rows, TileOutput to, const Epilogue& epilogue) {
   constexpr int kRows = 4;
   const auto advance = [&](int count) __attribute__((always_inline)) {
@@ -71,8 +88,8 @@ RSKIP_INLINE void finish_rows16(const Vec* sums, int rows, TileOutput to, const 
     to.y += count * to.pixel;
     if (to.residual != nullptr) to.residual += count * to.pixel;
   };
-  for (; rows >= kRows; rows -= kRows, advance(kRows)) finish_some16<kRows, N>(sums, to, epilogue);
-  for (; rows > 0; --rows, advance(1)) finish_some16<1, N>(sums, to, epilogue);
+  for (; rows >= kRows; rows -= kRows, advance(kRows)) finish_some16<kRows, N, kPairs>(sums, to, epilogue);
+  for (; rows > 0; --rows, advance(1)) finish_some16<1, N, kPairs>(sums, to, epilogue);
 }
 
 // For each i in [begin, end), tile(i) says what the i-th tile of a group reads, and finish(i, sums) takes its sums. `next` is the distance
@@ -89,7 +106,7 @@ RSKIP_INLINE void each_tile16(int64_t begin, int64_t end, ptrdiff_t next, const 
     configure_matrices(t.rows[0], t.rows[1], walk.inner_last, configured);
     t.rows[1] > 0 ? sum_tile16<2, N>(t, walk) : sum_tile16<1, N>(t, walk);
     if (i > begin) finish(i - 1, sums);
-    t.rows[1] > 0 ? store_sums<2, N>(sums) : store_sums<1, N>(sums);
+    t.rows[1] > 0 ? store_sums<2, N>(sums, t.rows[0]) : store_sums<1, N>(sums);
   }
   if (begin < end) finish(end - 1, sums);
 }
@@ -98,21 +115,18 @@ RSKIP_INLINE void each_tile16(int64_t begin, int64_t end, ptrdiff_t next, const 
 // through rows and gaps alike; otherwise the two halves of a tile belong to two rows.
 class PixelTiles16 {
  public:
-  PixelTiles16(const ConvRows& rows, int height, int width) : rows_(rows), height_(height), width_(width) {
-    pitch_ = rows.flat ? width : static_cast<int>(rows.x_row / rows.pixel);
+  PixelTiles16(const ConvRows& rows, int height, int width)
+      : rows_(rows),
+        height_(height),
+        width_(width),
+        pitch_(rows.flat ? width : static_cast<int>(rows.x_row / rows.pixel)),
+        positions_(int64_t{height - 1} * pitch_ + width) {
     runs_ = rows.flat || (rows.x_row % rows.pixel == 0 && 4 * (pitch_ - width) <= width + 4);
     columns_ = (width + kMatrixRows - 1) / kMatrixRows;
-    positions_ = int64_t{height - 1} * pitch_ + width;
   }
-  int64_t count() const {
-    return runs_ ? (positions_ + kMatrixTileRows - 1) / kMatrixTileRows : int64_t{(height_ + 1) / 2} * columns_;
-  }
+  int64_t count() const { return runs_ ? positions_.count : int64_t{(height_ + 1) / 2} * columns_; }
   MatrixTile16 operator()(int64_t i, const float* x) const {
-    if (runs_) {
-      const int64_t first = i * kMatrixTileRows;
-      const int count = static_cast<int>(std::min<int64_t>(kMatrixTileRows, positions_ - first));
-      return neighbouring_rows(x + first * rows_.pixel, rows_.pixel, count);
-    }
+    if (runs_) return positions_.tile(i, x, rows_.pixel);
     MatrixTile16 t;
     t.stride = rows_.pixel;
     const Split columns(width_, kMatrixRows);
@@ -130,27 +144,42 @@ class PixelTiles16 {
       const Split columns(width_, kMatrixRows);
       const int row = static_cast<int>(i / columns_) * 2, chunk = static_cast<int>(i % columns_);
       for (int half = 0; half < 2 && row + half < height_; ++half) {
-        fn(half * kMatrixRows, row + half, columns.begin(chunk), columns.size(chunk));
+        fn(half * columns.size(chunk), row + half, columns.begin(chunk), columns.size(chunk));
       }
       return;
     }
-    const int64_t first = i * kMatrixTileRows, end = std::min(positions_, first + kMatrixTileRows);
+    const int64_t begin = positions_.begin(i), end = begin + positions_.size, first = begin + positions_.own(i);
     int row = static_cast<int>(first / pitch_), column = static_cast<int>(first % pitch_);
     for (int64_t at = first; at < end; at += pitch_ - column, column = 0, ++row) {
       const int pixels = static_cast<int>(std::min<int64_t>(width_ - column, end - at));
-      if (pixels > 0) fn(static_cast<int>(at - first), row, column, pixels);
+      if (pixels > 0) fn(static_cast<int>(at - begin), row, column, pixels);
     }
   }
 
  private:
   ConvRows rows_;
-  int height_, width_, pitch_, columns_;
+  int height_, width_, pitch_;
+  NeighbouringRows positions_;
+  int columns_;
   bool runs_;
-  int64_t positions_;
 };
 
 struct Tiles16Amx : FloatTiles {
   static constexpr Precision kPrecision = Precision::kBfloat16Amx;
+
+  RSKIP_INLINE static void interleave(Vec (&v)[kStemChannels]) {
+    // Of each quarter of four lanes one pixel after the other, then the quarters.
+    const __m512 low01 = _mm512_unpacklo_ps(v[0].v, v[1].v), high01 = _mm512_unpackhi_ps(v[0].v, v[1].v);
+    const __m512 low23 = _mm512_unpacklo_ps(v[2].v, v[3].v), high23 = _mm512_unpackhi_ps(v[2].v, v[3].v);
+    const __m512 quad[] = {_mm512_shuffle_ps(low01, low23, 0x44), _mm512_shuffle_ps(low01, low23, 0xee),
+                           _mm512_shuffle_ps(high01, high23, 0x44), _mm512_shuffle_ps(high01, high23, 0xee)};
+    const __m512 a = _mm512_shuffle_f32x4(quad[0], quad[1], 0x44), b = _mm512_shuffle_f32x4(quad[2], quad[3], 0x44);
+    const __m512 c = _mm512_shuffle_f32x4(quad[0], quad[1], 0xee), d = _mm512_shuffle_f32x4(quad[2], quad[3], 0xee);
+    v[0] = {_mm512_shuffle_f32x4(a, b, 0x88)};
+    v[1] = {_mm512_shuffle_f32x4(a, b, 0xdd)};
+    v[2] = {_mm512_shuffle_f32x4(c, d, 0x88)};
+    v[3] = {_mm512_shuffle_f32x4(c, d, 0xdd)};
+  }
 
   static void run(const ConvArgs& args, const float* x, ptrdiff_t, const ConvRows& rows, Walk walk, int part, int parts) {
     const PackedConv& conv = *args.conv;
@@ -179,15 +208,15 @@ struct Tiles16Amx : FloatTiles {
         return [&, count](int64_t i, const Vec* sums) {
           tiles.each_run(i, [&](int first, int row, int column, int pixels) {
             TileOutput to;
-            to.y = y.data + b * y.block_stride + row * y.row_stride + column * kLanes;
+            to.y = RSKIP_ISA::output_block(args, b) + row * y.row_stride + column * kLanes;
             to.y_block = y.block_stride;
-            to.pixel = kLanes;
             if (args.residual != nullptr) {
               const BlockedView& r = *args.residual;
               to.residual = r.data + b * r.block_stride + row * r.row_stride + column * kLanes;
               to.residual_block = r.block_stride;
             }
-            finish_rows16<count()>(sums + first * count(), pixels, to, epilogue);
+            const Vec* own = sums + first * count();
+            args.y_pairs ? finish_rows16<count(), true>(own, pixels, to, epilogue) : finish_rows16<count()>(own, pixels, to, epilogue);
             const int64_t pixel = int64_t{row} * y.width + column;
             if (!epilogue.clamp_only) activate_pixels(y, b, count(), pixel, pixel + pixels, epilogue.act);
           });
@@ -205,14 +234,13 @@ struct Tiles16Amx : FloatTiles {
   static void multiply(const PairsProduct& p, int begin, int end) {
     const Walk walk = p.walk(packed_pairs(p.k, kPrecision));
     const ptrdiff_t w_block = static_cast<ptrdiff_t>(packed_pairs(p.k, kPrecision)) * kLanes;
-    const int64_t tiles = (p.m + kMatrixTileRows - 1) / kMatrixTileRows;
+    const NeighbouringRows tiles(p.m);
     int configured = 0;
     for (int group = begin; group < end; ++group) {
       const int b = group * kTileBlocks, n = std::min(kTileBlocks, channel_blocks(p.n) - b);
       const int lanes = std::min(kLanes, p.n - (b + n - 1) * kLanes);
       const auto tile = [&](int64_t i) {
-        const int first = static_cast<int>(i) * kMatrixTileRows;
-        MatrixTile16 t = neighbouring_rows(p.rows + static_cast<ptrdiff_t>(first) * kLanes, kLanes, std::min(kMatrixTileRows, p.m - first));
+        MatrixTile16 t = tiles.tile(i, p.rows, kLanes);
         t.w = p.weights + b * w_block;
         t.w_block = w_block;
         t.bias = p.bias_of(b);
@@ -220,15 +248,15 @@ struct Tiles16Amx : FloatTiles {
       };
       const auto finish = [&](auto count) {
         return [&, count](int64_t i, const Vec* sums) {
-          const int first = static_cast<int>(i) * kMatrixTileRows, rows = std::min(kMatrixTileRows, p.m - first);
-          const TileOutput out = p.output(first, b);
-          const auto whole = [&](const TileOutput& to) { finish_rows16<count()>(sums, rows, to, *p.epilogue); };
+          const int own = tiles.own(i), rows = tiles.size - own;
+          const TileOutput out = p.output(static_cast<int>(tiles.begin(i)) + own, b);
+          const auto whole = [&](const TileOutput& to) { finish_rows16<count()>(sums + own * count(), rows, to, *p.epilogue); };
           lanes == kLanes ? whole(out) : by_whole_blocks<kMatrixTileRows>(out, rows, count(), lanes, whole);
           p.activate(out.y, rows, (count() - 1) * kLanes + lanes);
         };
       };
       const auto each = [&](auto count) {
-        each_tile16<count()>(0, tiles, group + 1 < end ? n * w_block : 0, walk, configured, tile, finish(count));
+        each_tile16<count()>(0, tiles.count, group + 1 < end ? n * w_block : 0, walk, configured, tile, finish(count));
       };
       n == 2 ? each(std::integral_constant<int, 2>()) : each(std::integral_constant<int, 1>());
     }

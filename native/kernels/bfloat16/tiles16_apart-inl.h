@@ -38,8 +38,14 @@ struct TileApart {
   int blocks, pixels;
   void operator()(const ConvTile& tile) const {
     ConvTile t = tile;
+    alignas(64) float own[2 * kLanes];
     for (int n = 0; n < blocks; ++n) {
+      if (tile.out.pairs) t.out.y = own;
       pixels == 2 ? conv_tile16_apart<2>(t) : conv_tile16_apart<1>(t);
+      for (int p = 0; tile.out.pairs && p < pixels; ++p) {
+        float* const y = tile.out.y + n * tile.out.y_block + p * kLanes;
+        store_first(y, to_pairs(load(own + p * kLanes), splat(0)), tile.out.alone ? kLanes : kLanes / kPair);
+      }
       t.w += t.w_block;
       t.bias += kLanes;
       t.out.y += t.out.y_block;
@@ -56,6 +62,20 @@ struct Tiles16Apart : RegisterTiles16<Tiles16Apart> {
   static constexpr int kPixels = 2;
   static constexpr int pixels(ptrdiff_t) { return kPixels; }
   static TilesApart tiles(int n, int) { return {n}; }
+  static float* output_block(const ConvArgs& args, int b, TileOutput& to) {
+    to.pairs = args.y_pairs;
+    to.alone = b % kPair == 0 && b + 1 == channel_blocks(args.conv->shape.out_channels);
+    if (to.pairs) to.y_block = kLanes / kPair;
+    return RSKIP_ISA::output_block(args, b);
+  }
+  static void interleave(Vec (&v)[kStemChannels]) {
+    alignas(64) float apart[kStemChannels][kLanes], together[kLanes][kStemChannels];
+    for (int c = 0; c < kStemChannels; ++c) store(apart[c], v[c]);
+    for (int i = 0; i < kLanes; ++i) {
+      for (int c = 0; c < kStemChannels; ++c) std::memcpy(&together[i][c], &apart[c][i], sizeof(float));
+    }
+    for (int c = 0; c < kStemChannels; ++c) v[c] = load(together[0] + c * kLanes);
+  }
 };
 
 }  // namespace rskip::RSKIP_ISA

@@ -148,6 +148,7 @@ struct FloatTiles {
   static bool leaves_rows_out(const ConvArgs&) { return false; }
   static Epilogue epilogue_of(const ConvArgs& args) { return RSKIP_ISA::epilogue_of(args.act); }
   static void set_block(ConvTile& t, const PackedConv& conv, int b) { t.bias = conv.bias.data() + b * kLanes; }
+  static float* output_block(const ConvArgs& args, int b, TileOutput&) { return args.y.data + b * args.y.block_stride; }
   // For n blocks, of the last of which `lanes` are in use.
   static const TileFn* tiles(int n, int) { return kConvTiles<FloatStrides>[n - 1].fn; }
 };
@@ -238,7 +239,7 @@ void conv_tiles_run(const typename Tiles::Args& args, const typename Tiles::Elem
     [[maybe_unused]] const ptrdiff_t next = b + n < blocks ? conv.blocks[b + n].offset - block.offset : 0;
     if constexpr (kFloats) t.ahead = FetchOwn::kAhead;
     const Element* x = x0 + block.first_block * x_block;
-    Element* y_base = y.data + b * y.block_stride;
+    Element* y_base = Tiles::output_block(args, b, t.out);
     const Element* residual_base = args.residual == nullptr ? nullptr : args.residual->data + b * t.out.residual_block;
     [[maybe_unused]] int64_t raw = 0;  // the first pixel that waits for its activation
     for (int64_t tile = run.begin; tile < tile_end; ++tile) {

@@ -56,6 +56,7 @@ struct Tiles8 {
   static constexpr int kPixels = kTilePixels8;
   static constexpr int kStep = kQuad;
   static constexpr bool kTapsFirst = true;
+  static uint8_t* output_block(const ConvArgs8& args, int b, TileTarget<uint8_t>&) { return args.y.data + b * args.y.block_stride; }
   // Whether rows of taps in the halo change no sum: those of the whole map, whose halo then holds zeros.
   static bool leaves_rows_out(const ConvArgs8& args) {
     const PackedConv8& conv = *args.conv;

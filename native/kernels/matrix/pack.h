@@ -54,7 +54,8 @@ struct PackedConv {
   // kWinograd*: per output block [point][input channel][16], transformed
   // kBfloat16:  per output block [block of pairs][kh][kw][pair][16], each 32 bits: bfloat16/pack16.h
   // kPlanarBfloat16: per output block [input channel][kh][pair of kw][16]
-  // k*Bfloat16Amx: the same; in blocks of pairs that are several, all are whole
+  // kBfloat16Amx: as kBfloat16; in blocks of pairs that are several, all are whole
+  // kPlanarBfloat16Amx: per output block [kh][pair of kw][channel of four][16]
   AlignedFloats weights;
   AlignedFloats bias;  // whole blocks
   std::vector<ConvBlock> blocks;

@@ -137,6 +137,8 @@ struct TileTarget {
 // Of a matrix product, whose pixels are rows, they lie further apart.
 struct TileOutput : TileTarget<float> {
   ptrdiff_t pixel = kLanes;
+  bool pairs = false;  // y is a map of pairs
+  bool alone = false;  // and this block of channels has none beside it
 };
 
 template <class T>
@@ -164,9 +166,9 @@ bool dense(const Blocked<T>& v) {
 // latency.
 inline constexpr int kActivatedPixels = 64;
 
-// y = acc + residual, clamped if that is the activation. Takes a copy, or the compiler would read `out` again after every store.
+// acc + residual, clamped if that is the activation. Takes a copy, or the compiler would read `out` again after every store.
 template <int P, int N>
-RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput out, const Epilogue& epilogue) {
+RSKIP_INLINE void tile_finish(Vec (&acc)[P][N], const TileOutput out, const Epilogue& epilogue) {
   if (const float* residual = out.residual; residual != nullptr) {
     RSKIP_UNROLL(16) for (int p = 0; p < P; ++p, residual += out.pixel) {
       RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = acc[p][n] + load(residual + n * out.residual_block);
@@ -178,6 +180,10 @@ RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput out, const Epilo
       RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) acc[p][n] = min(high, max(low, acc[p][n]));
     }
   }
+}
+template <int P, int N>
+RSKIP_INLINE void tile_store(Vec (&acc)[P][N], const TileOutput out, const Epilogue& epilogue) {
+  tile_finish(acc, out, epilogue);
   float* y = out.y;
   RSKIP_UNROLL(16) for (int p = 0; p < P; ++p, y += out.pixel) {
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) store(y + n * out.y_block, acc[p][n]);
