@@ -69,12 +69,12 @@ struct Tiles16Apart : RegisterTiles16<Tiles16Apart> {
     return RSKIP_ISA::output_block(args, b);
   }
   static void interleave(Vec (&v)[kStemChannels]) {
-    alignas(64) float apart[kStemChannels][kLanes], together[kLanes][kStemChannels];
+    alignas(64) float apart[kStemChannels][kLanes], together[kLanes * kStemChannels];
     for (int c = 0; c < kStemChannels; ++c) store(apart[c], v[c]);
     for (int i = 0; i < kLanes; ++i) {
-      for (int c = 0; c < kStemChannels; ++c) std::memcpy(&together[i][c], &apart[c][i], sizeof(float));
+      for (int c = 0; c < kStemChannels; ++c) std::memcpy(&together[i * kStemChannels + c], &apart[c][i], sizeof(float));
     }
-    for (int c = 0; c < kStemChannels; ++c) v[c] = load(together[0] + c * kLanes);
+    for (int c = 0; c < kStemChannels; ++c) v[c] = load(together + c * kLanes);
   }
 };
 
