@@ -30,7 +30,8 @@ const WARM_MS = 10;
 /**
  * The median CPU time of one synchronous run of each of two sessions, which take turns, and the median ratio of the second's to
  * the first's. CPU time is least affected by other processes. A turn is first, second, second, first, and an untimed run precedes
- * each: who runs after the other finds its weights gone from the caches, so an order that isn't balanced in each turn is a lead.
+ * each. A session that runs after the other one finds its weights gone from the caches: if the order weren't balanced within each
+ * turn, one of the two would be ahead by it.
  */
 export function compareSessions(sessions, feeds, turns) {
   const slice = (session, runs) => {
@@ -107,9 +108,8 @@ export async function takeTurns(variants, { rounds, turnMs = 60, settleMs = 0 })
   }
   for (let round = 0; round < rounds; round++) {
     const order = variants.map((_, i) => variants[(i + round) % variants.length]);
-    for (const { runs, count, turns } of Math.floor(round / order.length) % 2 === 0
-      ? order
-      : order.reverse()) {
+    if (Math.floor(round / order.length) % 2 === 1) order.reverse();
+    for (const { runs, count, turns } of order) {
       await runs(Math.max(1, Math.round((count * WARM_MS) / turnMs)));
       const cpu = process.cpuUsage();
       const passed = await timed(() => runs(count));

@@ -200,7 +200,7 @@ async function timeSaved(
       return user + system;
     };
     const [full, staged] = [() => time({ policy: 'full' }), () => time({ margins })];
-    // Whichever follows itself finds its weights in the caches: in turns, both do.
+    // A run finds its weights in the caches if the run before was of the same kind. Both take turns at being first, which gives them that.
     const [first, second] = i % 2 === 0 ? [full, staged] : [staged, full];
     await second();
     await first();

@@ -65,8 +65,8 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
   }
   const policies = await policiesFor(model, options.policy);
   const precision = options.precision ?? precisionOf(all.at(-1)!);
-  const inIt = all.findLast((entry) => precisionOf(entry) === precision);
-  const policy = options.policy ?? recordedPolicy(path, inIt ?? all.at(-1)!, policies, model);
+  const last = all.findLast((entry) => precisionOf(entry) === precision) ?? all.at(-1)!;
+  const policy = options.policy ?? recordedPolicy(path, last, policies, model);
   const { session, items, check, close } = await openData(
     path,
     model,

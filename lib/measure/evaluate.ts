@@ -155,9 +155,9 @@ async function measure(
   const { limit = Number.POSITIVE_INFINITY, energy = false } = options;
   const { promise } = classifier.session.policy;
   checkLoss(promise, options);
-  const { lacksOriginal } = classifier;
-  const promised = lacksOriginal === undefined;
-  if (!promised) work.note(lacksOriginal);
+  const { originalNote } = classifier;
+  const promised = originalNote === undefined;
+  if (!promised) work.note(originalNote);
   const { list, count } = await classifier.model.open(data, options);
   const total = count === null ? null : Math.min(count, limit);
   const chosen = typeof data === 'string' && Array.isArray(list) ? takeEvenly(list, limit) : list;

@@ -73,8 +73,8 @@ export class TimedClassifier {
     return this.#original !== undefined;
   }
 
-  /** What is to be said if the promise is about the answers of an original that isn't there; undefined otherwise. */
-  get lacksOriginal(): string | undefined {
+  /** A note if the promise is about the answers of an original that wasn't given; undefined otherwise. */
+  get originalNote(): string | undefined {
     const { original } = this.session.policy;
     if (this.hasOriginal || original === undefined) return undefined;
     return (
@@ -142,14 +142,13 @@ export class TimedClassifier {
   }
 
   /**
-   * Both times of the item that `classify` ran last. A run after another of its mode finds its weights in the caches. So that neither mode
-   * has that more often, `full` comes after a run that doesn't count if it is first, as `skip` comes after that of `classify`.
+   * Both times of the item that `classify` ran last. A run finds its weights in the caches if the run before had the same mode. Whichever
+   * mode is first has that: `skip` follows the run of `classify`, and `full` a run that doesn't count.
    */
   timeBoth(tensor: Tensor, first: 'full' | 'skip'): Readonly<Record<'full' | 'skip', Timed>> {
-    if (first === 'full') this.time(tensor, 'full');
-    const one = this.time(tensor, first);
-    const other = this.time(tensor, first === 'full' ? 'skip' : 'full');
-    return first === 'full' ? { full: one, skip: other } : { full: other, skip: one };
+    if (first === 'skip') return { skip: this.time(tensor, 'skip'), full: this.time(tensor, 'full') };
+    this.time(tensor, 'full');
+    return { full: this.time(tensor, 'full'), skip: this.time(tensor, 'skip') };
   }
 
   /**

@@ -80,7 +80,7 @@ export class Comparing {
       const { outputs, trace } = both[name].runTracedSync(feeds, [classifier.output]);
       return { answer: argMax(classifier.scoresOf(outputs, 1)[0]!), blocks: trace.items[0]!.blocks };
     };
-    // A run after another of its network finds its weights in the caches: taking turns gives that to both.
+    // A run finds its weights in the caches if the run before was of the same network. Both take turns at being first, which gives them that.
     const order = this.#images % 2 === 0 ? (['float', 'int8'] as const) : (['int8', 'float'] as const);
     const second = answered(order[1]);
     const first = answered(order[0]);

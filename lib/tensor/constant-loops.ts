@@ -14,7 +14,7 @@ interface NativeLoops {
   scale(numbers: Float32Array, by: number, divided: boolean, results: Float32Array): void;
   toBytes(numbers: Float32Array, factor: number, zero: number, low: number, high: number, bytes: Bytes): void;
   fromBytes(bytes: Bytes, zero: number, factor: number, numbers: Float32Array): void;
-  inUnits?(
+  inUnits(
     numbers: Float64Array,
     own: Float32Array | null,
     units: Float32Array,
@@ -28,7 +28,7 @@ function native(): NativeLoops | undefined {
   const loaded = loadBinding();
   if ('problem' in loaded) return undefined;
   const loops = loaded.exports as Partial<NativeLoops>;
-  return loops.extremes && (loops as NativeLoops);
+  return loops.inUnits && (loops as NativeLoops);
 }
 
 /** Bounds of the elements of a tensor. */
@@ -96,7 +96,7 @@ export function inUnits(
 ): Int32Array {
   const results = new Int32Array(numbers.length);
   const loops = native();
-  if (loops?.inUnits) loops.inUnits(numbers, own ?? null, units, limit, results);
+  if (loops) loops.inUnits(numbers, own ?? null, units, limit, results);
   else
     for (let i = 0; i < results.length; i++)
       results[i] = inUnit(numbers[i]!, own && at(own, i), at(units, i), limit);
