@@ -81,6 +81,7 @@ export async function published(folders, { rounds, threads, isa }, ort) {
       failed.push(`${name}: ${String(error.message).split('\n')[0]}`);
     }
   }
+  if (found.length === 0) return [`no ONNX file in ${folders} could be measured`, ...failed];
   const sorted = found.toSorted((a, b) => a.ratio - b.ratio);
   const rows = sorted.map(({ name, difference, ms, peerMs, ratio }) => [
     name,
