@@ -1,21 +1,14 @@
 import { setImmediate } from 'node:timers/promises';
 import { ResidualSkipError } from '../errors.js';
 import { activate, type KernelTensor, runStep } from '../kernels/index.js';
-import {
-  type Block,
-  type Gate,
-  isReduced,
-  NONE,
-  type Program,
-  type Step,
-  type ValueId,
-} from '../model/program/program.js';
+import { type Block, type Gate, isReduced, NONE, type Program, type Step } from '../model/program/program.js';
 import { sizeOf } from '../numeric/shapes.js';
 import { recalled } from '../tensor/recall.js';
 import { ARRAY_OF, type TensorData } from '../tensor/tensor.js';
 import { append } from '../util/maps.js';
 import { type Backend, BlockMode, type CompiledProgram, decisionsIn, type RunRequest } from './backend.js';
 import { type Placement, place } from './placement.js';
+import { type Rounded, roundedIn } from './rounded.js';
 
 /**
  * Plain TypeScript: the oracle of the native backend's tests, and its baseline in benchmarks. The items of a batch
@@ -127,6 +120,7 @@ class Arena {
   readonly blockAt: readonly (number | undefined)[];
   /** The exits that decide before a step, or at the end. */
   readonly exitsAt: ReadonlyMap<number, readonly number[]>;
+  readonly rounded: Rounded;
 
   constructor(
     readonly program: Program,
@@ -154,6 +148,7 @@ class Arena {
     const exitsAt = new Map<number, number[]>();
     for (const [index, { end }] of program.exits.entries()) append(exitsAt, end, index);
     this.exitsAt = exitsAt;
+    this.rounded = roundedIn(program);
   }
 
   tensor(id: number): KernelTensor {
@@ -187,14 +182,27 @@ function* runItems(arena: Arena, request: RunRequest): Generator<void, void> {
       const { data } = arena.tensor(value);
       copySlice(request.inputs[i]!, batched ? item * data.length : 0, data, 0, data.length);
     }
-    const answers = yield* runProgram(arena, request, item);
-    for (const [i, { batched }] of program.outputs.entries()) {
-      const { data } = arena.tensor(answers[i]!);
+    const left = yield* runProgram(arena, request, item);
+    for (const [i, { batched, value }] of program.outputs.entries()) {
+      const { data } = arena.tensor(left === undefined ? value : program.exits[left]!.answers[i]!);
+      if (data instanceof Float32Array && left === undefined && arena.rounded.values.has(value)) {
+        if (reads(arena, request, item, Number.isNaN)) data.fill(Number.NaN);
+      }
       const start = batched ? item * data.length : 0;
       copySlice(data, 0, request.outputs[i]!, start, data.length);
       if (data instanceof Float32Array) unifyNans(request.outputs[i] as Float32Array, start, data.length);
     }
   }
+}
+
+/** Whether a number of the item that 8 bits round is such a one. */
+function reads(arena: Arena, request: RunRequest, item: number, isOne: (x: number) => boolean): boolean {
+  return arena.program.inputs.some(({ value, batched }, i) => {
+    if (!arena.rounded.inputs.includes(value)) return false;
+    const { length } = arena.tensor(value).data;
+    const start = batched ? item * length : 0;
+    return (request.inputs[i] as Float32Array).subarray(start, start + length).some(isOne);
+  });
 }
 
 /** Makes every NaN the same one: processors differ in the sign and payload that operations give it. */
@@ -221,15 +229,14 @@ function timesOf({ program }: Arena, { times }: RunRequest, item: number): Times
   return times?.subarray(item * size, (item + 1) * size);
 }
 
-/** Returns the values of the outputs: the program's own, or the answers of the exit that was taken. */
-function* runProgram(arena: Arena, request: RunRequest, item: number): Generator<void, readonly ValueId[]> {
+/** Returns the exit that was taken; undefined at the end of the program. */
+function* runProgram(arena: Arena, request: RunRequest, item: number): Generator<void, number | undefined> {
   const { program, blockAt, exitsAt } = arena;
   const times = timesOf(arena, request, item);
   let at = 0;
   for (;;) {
     const taken = exitsAt.get(at)?.find((exit) => leaves(arena, request, item, exit));
-    if (taken !== undefined) return program.exits[taken]!.answers;
-    if (at === program.steps.length) return program.outputs.map(({ value }) => value);
+    if (taken !== undefined || at === program.steps.length) return taken;
     const index = blockAt[at];
     if (index === undefined) {
       at = runOne(arena, at, times);
@@ -245,7 +252,10 @@ function* runProgram(arena: Arena, request: RunRequest, item: number): Generator
 function leaves(arena: Arena, request: RunRequest, item: number, exit: number): boolean {
   const decision = arena.program.blocks.length + exit;
   const entry = item * decisionsIn(arena.program) + decision;
-  const score = Number(arena.tensor(arena.program.exits[exit]!.score).data[0]);
+  const { score: value } = arena.program.exits[exit]!;
+  const isBad = (x: number) => !Number.isFinite(x);
+  const unsure = arena.rounded.values.has(value) && reads(arena, request, item, isBad);
+  const score = unsure ? Number.NaN : Number(arena.tensor(value).data[0]);
   request.scores[entry] = score;
   const taken = score >= request.policy.thresholds[decision]!;
   request.outcomes[entry] = Number(taken);

@@ -3,6 +3,7 @@
 
 #include "plan/emitter.h"
 #include "plan/passes.h"
+#include "plan/rounded.h"
 #include "plan/simple_instruction.h"
 
 namespace rskip {
@@ -60,6 +61,7 @@ class Emission {
     set_targets(program);
     find_live();
     find_join();
+    mark_rounded(program, *plan_);
     return std::move(plan_);
   }
 

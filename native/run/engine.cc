@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -120,13 +122,17 @@ class ProgramRun final : public Job {
       runs.back().arena = own + (item - first) * plan_->joined_bytes;
     }
     execute(*plan_, runs, workspace, team);
-    for (const ItemRun& run : runs) {
+    for (ItemRun& run : runs) {
       instructions_ += run.executed.instructions;
       cost_ += run.executed.cost;
       for (size_t i = 0; i < request_.outputs.size(); ++i) {
         const PlanPort& port = plan_->outputs[i];
         if (port.dtype != DType::kFloat32 || !(port.batched || run.item.shared_outputs)) continue;
-        table_.unify_nans(run.frame->at<float>(Place::at_port(request_.inputs.size() + i)), port.item_bytes / sizeof(float));
+        const std::span<float> output(run.frame->at<float>(Place::at_port(request_.inputs.size() + i)), port.item_bytes / sizeof(float));
+        if (port.rounded && !run.left && worst_rounded(*plan_, run) == Numbers::kNan) {
+          std::fill(output.begin(), output.end(), std::numeric_limits<float>::quiet_NaN());
+        }
+        table_.unify_nans(output.data(), output.size());
       }
     }
     std::lock_guard lock(shared_->mutex);

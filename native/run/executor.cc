@@ -143,12 +143,14 @@ void walk(const Plan& plan, ItemRun& run, int32_t end, bool joins, Workspace& wo
       case Code::Kind::kExit: {
         const PlanExit& exit = plan.exits[static_cast<size_t>(code.exit)];
         const size_t decision = plan.blocks.size() + static_cast<size_t>(code.exit);
-        const float score = score_at(exit.score);
+        float score = score_at(exit.score);
+        if (exit.rounded && worst_rounded(plan, run) != Numbers::kFinite) score = std::numeric_limits<float>::quiet_NaN();
         item.scores[decision] = score;
         ++at;
         if (!exit_taken(score, item.thresholds[decision])) break;
         if (item.state != nullptr) keep_state(plan, frame, item, code.exit);
         item.outcomes[decision] = 1;
+        run.left = true;
         for (const InstructionPtr& instruction : exit.on_taken) {
           instruction->run(frame, workspace, 0, 1);
           ++executed.instructions;
@@ -171,6 +173,17 @@ void move_to_own_arena(const Plan& plan, ItemRun& run) {
 }
 
 }  // namespace
+
+Numbers worst_rounded(const Plan& plan, ItemRun& run) {
+  if (run.rounded) return *run.rounded;
+  Numbers worst = Numbers::kFinite;
+  for (size_t i = 0; i < plan.inputs.size(); ++i) {
+    const PlanPort& port = plan.inputs[i];
+    if (port.rounded) worst = std::max(worst, worst_of(run.frame->at<float>(Place::at_port(i)), port.item_bytes / sizeof(float)));
+  }
+  run.rounded = worst;
+  return worst;
+}
 
 void execute(const Plan& plan, std::span<ItemRun> runs, Workspace& workspace, Team& team) {
   if (runs.size() == 1) {

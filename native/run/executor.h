@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "plan/plan.h"
+#include "plan/rounded.h"
 #include "run/team.h"
 
 namespace rskip {
@@ -37,7 +39,12 @@ struct ItemRun {
   char* arena = nullptr;  // joined_bytes of the plan, for one of several items
   Executed executed{};    // what skipped blocks do is no part of it
   int32_t at = 0, end = 0;  // code
+  std::optional<Numbers> rounded{};  // the worst in inputs that 8 bits round, once it is known
+  bool left = false;  // at an exit
 };
+
+// Looks once.
+Numbers worst_rounded(const Plan& plan, ItemRun& run);
 
 // Walks one item through the plan, or several as `join` of the plan says, which has one then; their frames have the workspace's arena.
 // Polls the cancellation of frames before every instruction and inside long ones. Throws Cancelled, and what operators throw.
