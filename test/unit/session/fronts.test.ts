@@ -1,4 +1,5 @@
 /** Sessions of networks behind fronts. */
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { auditLog } from 'lib/audit/log.js';
 import { readAudit } from 'lib/audit/read.js';
@@ -273,4 +274,37 @@ test('a log of a ladder is replayed bit for bit on every instruction set', async
       expect(replayed).toMatchObject({ identical: ITEMS, differences: [], circumstances: [] });
     });
   }
+});
+
+describe('what 8 bits make of numbers that are not finite', () => {
+  const [float, int8] = ['model', 'model.int8'].map((name) =>
+    readFileSync(join('models/cifar10-resnet14', `${name}.onnx`)),
+  );
+  const images = colours(4, 32);
+  for (const [item, value] of [
+    [1, Number.NaN],
+    [2, Number.POSITIVE_INFINITY],
+  ] as const)
+    images.data[item * 3072 + 77] = value;
+
+  test.each(['native', 'reference'] as const)('is no answer of a rung (%s)', async (backend) => {
+    const folder = ladder(float!, [{ name: 'small', bytes: int8!, threshold: ALWAYS }]);
+    await withSession(folder, { backend }, async (session) => {
+      const { outputs, trace } = await session.runTraced({ input: images });
+      // An exit whose score is NaN decides nothing.
+      expect(trace.items.map(({ exits }) => exits.length)).toEqual([1, 0, 0, 1]);
+      const rows = rowsOf(outputs.logits!).map((row) => row.some(Number.isNaN));
+      expect(rows).toEqual([false, true, true, false]);
+      const { trace: alone } = await session.runTraced({ input: itemsFrom(images, 1, 3) });
+      expect(alone.items.map(({ exits }) => exits.length)).toEqual([0, 0]);
+    });
+  });
+
+  test.each(['native', 'reference'] as const)(
+    'is NaN where a NaN was, and the end of the range for infinity (%s)',
+    async (backend) => {
+      const { rows } = await run(int8!, images, { backend });
+      expect(rows.map((row) => row.every(Number.isNaN))).toEqual([false, true, false, false]);
+    },
+  );
 });
