@@ -1,7 +1,7 @@
 // Measurements of single properties, as data: each case has variants that take turns. Build first.
 //   node bench/cases.mjs                        lists the cases
 //   node bench/cases.mjs CASE [MODEL] [--rounds N] [--isa ISA] [--threads N] [--tokens N] [--policy POLICY] [--json]
-// Prints the medians of wall-clock and CPU time of one run, and their ratios to the first variant's in the same round with
+// Prints the medians and means of wall-clock and CPU time of one run, and the ratios to the first variant's in the same round with
 // 95 % intervals. The first variant is what the others are compared with.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -248,7 +248,9 @@ const [base] = variants;
 const results = variants.map((variant) => {
   const figures = { title: variant.title };
   for (const key of ['ms', 'cpuMs']) {
-    figures[key] = median(variant.turns.map((turn) => turn[key]));
+    const times = variant.turns.map((turn) => turn[key]);
+    figures[key] = median(times);
+    figures[`${key}Mean`] = times.reduce((sum, time) => sum + time, 0) / times.length;
     figures[`${key}Ratio`] = ratioOf(variant, base, key);
   }
   return figures;
@@ -256,13 +258,15 @@ const results = variants.map((variant) => {
 if (values.json) console.log(JSON.stringify(results));
 else {
   const ratio = ([middle, low, high]) => `${middle.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;
-  const rows = results.map(({ title, ms, msRatio, cpuMs, cpuMsRatio }) => [
+  const rows = results.map(({ title, ms, msMean, msRatio, cpuMs, cpuMsMean, cpuMsRatio }) => [
     title,
     ms.toFixed(4),
+    msMean.toFixed(4),
     ratio(msRatio),
     cpuMs.toFixed(4),
+    cpuMsMean.toFixed(4),
     ratio(cpuMsRatio),
   ]);
-  console.log(table([`${name}, ${model}`, 'ms', 'ratio', 'CPU ms', 'ratio'], rows));
+  console.log(table([`${name}, ${model}`, 'ms', 'mean', 'ratio', 'CPU ms', 'mean', 'ratio'], rows));
   for (const note of new Set(notes.filter((each) => typeof each === 'string'))) console.log(note);
 }

@@ -107,8 +107,7 @@ export async function calibrate(
       const result = await calibrateItems(backend, programs, loaded.sha256, read.items, prepared, count);
       return await withThumbnails(result, read.byHash);
     } finally {
-      const leftOut = unusable.describe();
-      if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
+      unusable.tellFit(work.note);
       staged?.tail.release();
       engine.release();
     }

@@ -102,7 +102,7 @@ export async function itemOptions(
   const asked = {
     preprocessing: isKnown ? await opened.preparation?.() : undefined,
     ...{ ...options, metric, limits, about: Object.keys(about).length > 0 ? about : undefined },
-    fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable),
+    fit: fit === undefined ? undefined : await openFit(opened, fit, options, work, unusable, typical),
     // Nothing says that tensors are images, which may be shifted and mirrored.
     ...(opened.what === 'feed' && { copies: 0 }),
     onProgress: (done: number, total: number) => work.report('calibrating', done, total),
@@ -135,6 +135,7 @@ async function openFit(
   { maxPixels, maxBytes }: CalibrateOptions,
   work: Work,
   unusable: Unusable,
+  typical: Tensor,
 ): Promise<FitImages> {
   const { list } = await opened.open(data, { maxPixels, maxBytes, labelsFrom: 'none' });
   const items: Item<Tensor>[] = [];
@@ -156,5 +157,7 @@ async function openFit(
       }
       return tensor?.data;
     },
+    hashOf: (data) => hashOf(opened, { ...typical, data } as Tensor),
+    onShared: (index) => void unusable.shared.add(index),
   };
 }

@@ -6,6 +6,9 @@ const SHOWN = 5;
 
 /** Images or texts that are left out because they can't be used. */
 export class Unusable {
+  /** Those to fit on that are also in the data. */
+  readonly shared = new Set<number>();
+
   constructor(
     readonly problems: ResidualSkipError[] = [],
     private readonly what: 'image' | 'text' | 'feed' = 'image',
@@ -32,6 +35,15 @@ export class Unusable {
     if (usable > 0) return;
     this.check(`no ${this.what} is left`);
     throw new ResidualSkipError('INVALID_DATA', `${this.what}s: there is none; give at least one`);
+  }
+
+  /** Tells what was left out of those to fit on. */
+  tellFit(note: (message: string) => void): void {
+    const said = this.describe();
+    if (said !== undefined) note(`of the ${this.what}s to fit on, ${said}; they are left out`);
+    const { size } = this.shared;
+    const some = `${size.toLocaleString('en')} ${size === 1 ? 'is' : 'are'}`;
+    if (size > 0) note(`of the ${this.what}s to fit on, ${some} also in the data; they are left out`);
   }
 
   /** How many there are, and what is wrong with the first few; undefined when there are none. */

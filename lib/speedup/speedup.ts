@@ -71,8 +71,7 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
       minutes: (performance.now() - start) / 60_000,
     };
   } finally {
-    const leftOut = unusable.describe();
-    if (leftOut !== undefined) work.note(`of the ${opened.what}s to fit on, ${leftOut}; they are left out`);
+    unusable.tellFit(work.note);
     engine.release();
     await opened.session.release();
   }

@@ -79,6 +79,33 @@ test('JSON in, JSON out: the values of session.run, with the setting that ran an
   expect(JSON.parse(answer.parameters.trace)[0].blocks).toHaveLength(session.blocks.length);
 });
 
+test.each([
+  ['FP32', '1e999', 'data[2]: its number is beyond the range of FP32'],
+  ['FP32', '-1e39', 'data[2]: its number is beyond the range of FP32'],
+  ['FP16', '70000', 'data[2]: its number is beyond the range of FP16'],
+  ['FP64', '1e309', 'data[2]: its number is beyond the range of FP64'],
+])('%s: %s in JSON is refused, and not taken for infinity', async (datatype, number, why) => {
+  const data = [1, 2, number, ...Array.from({ length: 3 * 32 * 32 - 3 }, () => 0)];
+  const response = await fetch(`${server.url}/v2/models/${MODEL}/infer`, {
+    method: 'POST',
+    body: `{"inputs":[{"name":"input","datatype":"${datatype}","shape":[1,3,32,32],"data":[${data}]}]}`,
+  });
+  const { error } = (await response.json()) as { error: string };
+  expect({ status: response.status, error }).toEqual({
+    status: 400,
+    error: expect.stringContaining(`input 'input': ${why}`),
+  });
+});
+
+test('a parameter that is beyond all numbers is refused', async () => {
+  const response = await fetch(`${server.url}/v2/models/${MODEL}/infer`, {
+    method: 'POST',
+    body: '{"parameters":{"max_disagreement":1e999},"inputs":[]}',
+  });
+  expect(response.status).toBe(400);
+  expect(await response.text()).toContain('parameters.max_disagreement: expected text, a finite number');
+});
+
 test('binary in, binary out', async () => {
   const pixels = Buffer.from(input(2).buffer);
   const head = Buffer.from(

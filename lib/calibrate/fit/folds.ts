@@ -111,11 +111,14 @@ export class Fitter {
 /** The images but those that are among the items: what was fitted on an item can't be measured on it. */
 export function without(source: FitImages, items: readonly CalibrationItem[]): FitImages {
   const known = new Set(items.map((item) => item.sha256));
+  const { hashOf = contentHash } = source;
   return {
     count: source.count,
     load: async (index) => {
       const input = await source.load(index);
-      return input && known.has(contentHash(input)) ? undefined : input;
+      if (!input || !known.has(hashOf(input))) return input;
+      source.onShared?.(index);
+      return undefined;
     },
   };
 }

@@ -9,6 +9,10 @@ export interface FitImages {
   readonly count: number;
   /** Reads an image and prepares it for the model; undefined to leave it out. */
   load(index: number): Promise<TensorData | undefined>;
+  /** As the `sha256` of items; of its content alone when left out. */
+  hashOf?(input: TensorData): string;
+  /** Told each time that an image is loaded which is among the items, and therefore left out. */
+  onShared?(index: number): void;
 }
 
 /** One image or text, prepared for the model. */

@@ -1,4 +1,4 @@
-import { Tensor } from 'residual-skip';
+import { Tensor, toFloat32 } from 'residual-skip';
 import { DATATYPES } from 'residual-skip/client';
 import { ServerError } from '../errors.js';
 import {
@@ -55,9 +55,9 @@ function parametersOf(value: unknown, where: string): Parameters {
   if (value === undefined) return {};
   const parameters = fieldsOf(value, where);
   for (const name in parameters) {
-    const type = typeof parameters[name];
-    if (type !== 'string' && type !== 'number' && type !== 'boolean')
-      throw invalid(where, 'text, numbers or booleans by name');
+    const value = parameters[name];
+    if (typeof value !== 'string' && !Number.isFinite(value) && typeof value !== 'boolean')
+      throw invalid(`${where}.${name}`, 'text, a finite number, true or false');
   }
   return parameters as Parameters;
 }
@@ -200,13 +200,29 @@ function inputFrom(
       `input '${name}': it has neither data nor binary_data_size; give one`,
     );
   if (!Array.isArray(data)) throw invalid(`${where}.data`, 'a list');
-  if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
+  if (datatype !== 'BYTES') {
+    const content = tensorFromJson(name, datatype, shape, data);
+    checkRange(name, datatype, content);
+    return { name, shape, content };
+  }
   const texts: unknown[] = data.flat(shape.length);
   checkFiles(name, shape, texts.length);
   if (!texts.every((text) => typeof text === 'string')) {
     throw new ServerError('INVALID_ARGUMENT', `input '${name}': its BYTES are not strings; send base64`);
   }
   return { name, shape, content: texts as string[] };
+}
+
+/** JSON has no infinity: one comes from a number that is too large, such as 1e999. */
+function checkRange(name: string, datatype: string, tensor: Tensor): void {
+  if (tensor.type !== 'float32' && tensor.type !== 'float16' && tensor.type !== 'float64') return;
+  const { data } = tensor.type === 'float16' ? toFloat32(tensor) : tensor;
+  const at = data.findIndex((value) => !Number.isFinite(value));
+  if (at < 0) return;
+  throw new ServerError(
+    'INVALID_ARGUMENT',
+    `input '${name}': data[${at}]: its number is beyond the range of ${datatype}; send a finite one, or the tensor in binary`,
+  );
 }
 
 /** The body of an answer: JSON, or JSON followed by binary tensors. */

@@ -52,12 +52,20 @@ describe('bench/cases.mjs', () => {
 
   it('measures what skipped blocks and asked gates take', () => {
     const { stdout } = run('skipping', 'models/mnist-resnet20-gates', '--rounds', '1', '--json');
-    const results = JSON.parse(stdout) as { title: string; ms: number; cpuMs: number; msRatio: number[] }[];
+    const results = JSON.parse(stdout) as {
+      title: string;
+      ms: number;
+      msMean: number;
+      cpuMs: number;
+      msRatio: number[];
+    }[];
     expect(results[0]!.title).toBe('0 of 9 blocks skipped, 100.0 % of the multiply-adds');
     expect(results.at(-1)!.title).toBe('all blocks run, and 7 gates are asked');
     // From none to all of the seven blocks with an identity shortcut.
     expect(results).toHaveLength(8 + 1);
-    for (const { ms, cpuMs, msRatio } of results) {
+    for (const { ms, msMean, cpuMs, msRatio } of results) {
+      // Of one round.
+      expect(msMean).toBe(ms);
       expect(ms).toBeGreaterThan(0);
       expect(cpuMs).toBeGreaterThan(0);
       expect(msRatio).toHaveLength(3);

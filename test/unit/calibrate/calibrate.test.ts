@@ -19,6 +19,7 @@ import '../../helpers/short-training.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';
 import { untimed } from '../../helpers/policies.js';
+import { taskItems, taskNetwork } from '../../helpers/task-networks.js';
 
 const IMAGES = 160;
 const QUICK = {
@@ -255,5 +256,26 @@ test.each<[string, unknown, object, string, RegExp]>([
   await expect(calibrate(model, source as string, { ...options, onNote })).rejects.toMatchObject({
     code,
     message: expect.stringMatching(message),
+  });
+});
+
+test('items to fit on that are also in the data are left out, whatever input tells them apart, and counted', async () => {
+  const items = taskItems('pair', 300);
+  const pair = folderOf({ 'model.onnx': taskNetwork('pair') });
+  const options = {
+    penalties: 4,
+    copies: 0,
+    threads: 1,
+    maxDisagreement: 0.3,
+    task: 'single-label',
+  } as const;
+  const heard: string[] = [];
+  const own = { ...options, onNote: (note: string) => void heard.push(note) };
+  const more = taskItems('pair', 200, 2);
+  await calibrate(pair, items, { ...own, fit: [...items.slice(0, 7), ...more] });
+  expect(heard).toContain('of the feeds to fit on, 7 are also in the data; they are left out');
+  await expect(calibrate(pair, items, { ...own, fit: items })).rejects.toMatchObject({
+    code: 'INVALID_DATA',
+    message: expect.stringMatching(/fit: none of its 300 .*among the data/),
   });
 });

@@ -79,6 +79,21 @@ onUnix('the time that a run waits for a processor is not its own', () => {
   stopwatch.release();
 });
 
+test('with several threads all time counts, so that a network on one of them has no advantage', () => {
+  const WAIT_MS = 20;
+  const sleeping = new Int32Array(new SharedArrayBuffer(4));
+  const backend = {
+    isa: 'test',
+    threads: 2,
+    compileSync: () => ({ runSync: () => Atomics.wait(sleeping, 0, 0, WAIT_MS), release: () => {} }),
+  } as unknown as Backend;
+  const inputs = Array.from({ length: 5 }, () => new Float32Array(WIDTH));
+  const stopwatch = new Stopwatch(backend, programFor(inputs[0]!), []);
+  const { fullMs, policyMs } = stopwatch.time([], inputs, QUICK);
+  expect(Math.min(fullMs.p50, policyMs.p50)).toBeGreaterThan(WAIT_MS / 2);
+  stopwatch.release();
+});
+
 test('no run counts that finds the weights of the other network in the caches', () => {
   const [WARM_MS, COLD_MS] = [0.2, 2];
   let last: object | undefined;
