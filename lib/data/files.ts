@@ -1,5 +1,5 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { extname, join } from 'node:path';
+import { readdir, readFile, realpath, stat } from 'node:fs/promises';
+import { extname, isAbsolute, join, relative, sep } from 'node:path';
 import type { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { parseStrict } from '../util/validation.js';
@@ -15,8 +15,7 @@ export async function kindOf(path: string): Promise<'folder' | 'file' | undefine
 
 /**
  * Names in a folder, ordered by UTF-16 code units, so that the order is the same on every machine. Names with a leading
- * dot are left out. Symbolic links to files count as files; links to folders are left out, so that a cycle of links
- * can't make a walk endless.
+ * dot are left out. Symbolic links count as what they lead to, but one to this folder, or to one that it is in, is left out.
  */
 export async function listFolder(folder: string): Promise<{ folders: string[]; files: string[] }> {
   const folders: string[] = [];
@@ -24,8 +23,11 @@ export async function listFolder(folder: string): Promise<{ folders: string[]; f
   try {
     for (const entry of await readdir(folder, { withFileTypes: true })) {
       if (entry.name.startsWith('.')) continue;
-      if (entry.isDirectory()) folders.push(entry.name);
-      else if (entry.isFile() || (await kindOf(join(folder, entry.name))) === 'file') files.push(entry.name);
+      const path = join(folder, entry.name);
+      const kind = entry.isSymbolicLink() ? await kindOf(path) : undefined;
+      if (entry.isDirectory() || (kind === 'folder' && !(await isInside(folder, path))))
+        folders.push(entry.name);
+      else if (entry.isFile() || kind === 'file') files.push(entry.name);
     }
   } catch (cause) {
     throw new ResidualSkipError('INVALID_DATA', `folder ${folder}: it can't be read`, { cause });
@@ -33,17 +35,29 @@ export async function listFolder(folder: string): Promise<{ folders: string[]; f
   return { folders: folders.sort(), files: files.sort() };
 }
 
+/** Whether a folder is another one, or in it. */
+async function isInside(folder: string, other: string): Promise<boolean> {
+  const [path, of] = await Promise.all([realpath(folder), realpath(other)]);
+  const way = relative(of, path);
+  return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+}
+
 /** Judged by the extension. */
 export function isImageFile(name: string): boolean {
   return IMAGE_EXTENSIONS.has(extname(name).toLowerCase());
 }
 
-/** Full paths of the image files (by extension) in `folder`, in order; those of its subfolders follow. */
-export async function listImagesBelow(folder: string): Promise<string[]> {
+/**
+ * Full paths of the image files (by extension) in `folder`, in order; those of its subfolders follow.
+ * @param around the real paths of folders that it was reached through: links may lead back to one of them
+ */
+export async function listImagesBelow(folder: string, around: readonly string[] = []): Promise<string[]> {
   const { files, folders } = await listFolder(folder);
+  const real = await realpath(folder);
+  if (around.includes(real)) return [];
   const images = files.filter(isImageFile);
   const paths = images.map((name) => join(folder, name));
-  for (const inner of folders) paths.push(...(await listImagesBelow(join(folder, inner))));
+  for (const inner of folders) paths.push(...(await listImagesBelow(join(folder, inner), [...around, real])));
   return paths;
 }
 

@@ -44,7 +44,23 @@ describe('openDataset on image folders', () => {
   test('does not follow a folder that links to itself', async () => {
     const root = folderOf({ 'cat/a.png': '' });
     symlinkSync(join(root, 'cat'), join(root, 'cat', 'loop'));
+    symlinkSync(root, join(root, 'root'));
     expect((await openDataset(root, ['cat'])).samples).toHaveLength(1);
+  });
+
+  test('reads folders that are linked, and ends where they link to each other', async () => {
+    const root = folderOf({ 'cat/a.png': '' });
+    const other = folderOf({ 'dogs/b.png': '', 'dogs/more/c.png': '', 'far/d.png': '' });
+    symlinkSync(join(other, 'dogs'), join(root, 'dog'));
+    symlinkSync(join(other, 'far'), join(other, 'dogs', 'far'));
+    symlinkSync(join(other, 'dogs'), join(other, 'far', 'dogs'));
+    const { samples } = await openDataset(root, ['cat', 'dog']);
+    expect(samples.map(({ name, label }) => [name, label])).toEqual([
+      ['cat/a.png', 0],
+      ['dog/b.png', 1],
+      ['dog/far/d.png', 1],
+      ['dog/more/c.png', 1],
+    ]);
   });
 
   test.each<[string, Record<string, string>, RegExp]>([
