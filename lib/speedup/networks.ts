@@ -11,7 +11,7 @@ import { readJson } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
-import type { ReducedPrecision } from '../model/program/program.js';
+import { PRECISIONS, type Precision, type ReducedPrecision } from '../model/program/program.js';
 import type { Model } from '../model/read/model.js';
 import { type QuantizeOptions, quantize } from '../quantize/quantize.js';
 import { LoadedFront } from '../session/fronts.js';
@@ -49,10 +49,12 @@ export async function floatNetwork(file: string): Promise<Network> {
   return { name: 'model', model, bytes: () => readFile(file), external, precision: 'float' };
 }
 
+const inPrecisionName = ({ name }: Network, precision: Precision) => `${name}-${precision}`;
+
 /** The same file, which runs in bfloat16. */
 export const inBfloat16 = (network: Network, precision: ReducedPrecision): Network => ({
   ...network,
-  name: `${network.name}-${precision}`,
+  name: inPrecisionName(network, precision),
   precision,
 });
 /** The precision that the network's file runs in, if it isn't float32. */
@@ -142,7 +144,11 @@ export class GivenFront {
     opened: DataModel,
     work: Work,
   ): Promise<GivenFront[]> {
-    const taken = new Set(ownNames(float));
+    const forms = [...ownNames(float), ...PRECISIONS.map((precision) => inPrecisionName(float, precision))];
+    const smaller = forms.flatMap((name) =>
+      lowerResolutions({ ...float, name }).map(({ spec }) => spec.name),
+    );
+    const taken = new Set([...forms, ...smaller]);
     const fronts: GivenFront[] = [];
     for (const path of paths) {
       await noteOwnPolicy(`front ${path}`, path, work);
@@ -203,10 +209,12 @@ export async function noteOwnPolicy(what: string, path: string, work: Work): Pro
   work.note(`${what}: its own policy isn't used, only its network; exits and fronts are chosen anew`);
 }
 
+/** A name whose 8-bit form is called like no other network either. */
 function unusedName(wanted: string, taken: Set<string>): string {
+  const forms = (name: string) => [name, nameOfInt8(name)];
   let name = wanted;
-  for (let count = 2; taken.has(name); count++) name = `${wanted}-${count}`;
-  taken.add(name);
+  for (let count = 2; forms(name).some((form) => taken.has(form)); count++) name = `${wanted}-${count}`;
+  for (const form of forms(name)) taken.add(form);
   return name;
 }
 

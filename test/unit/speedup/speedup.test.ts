@@ -9,7 +9,7 @@ import { InferenceSession, type Progress, type Tensor } from 'lib/index.js';
 import { decodeModelProto, encodeModelProto } from 'lib/model/read/proto.js';
 import { hashPolicy } from 'lib/skip/policy.js';
 import { checkFolder, writeLadder } from 'lib/speedup/folder.js';
-import { GivenFront } from 'lib/speedup/networks.js';
+import { floatNetwork, GivenFront } from 'lib/speedup/networks.js';
 import { type Speedup, speedup } from 'lib/speedup/speedup.js';
 import '../../helpers/short-training.js';
 import { expectSelfContained } from '../../helpers/browser.js';
@@ -347,6 +347,25 @@ describe('names of fronts', () => {
     });
     const rungs = new Set(tried.flatMap((one) => one.rungs.slice(0, -1)));
     expect([...rungs]).toEqual(expect.arrayContaining(['model-2', 'model-3']));
+  });
+
+  test('are told apart from those of forms that are made of the network and of other fronts', async () => {
+    const names = ['small-int8', 'small', 'tiny', 'tiny-int8', 'model-bfloat16', 'model-int8-8x8'];
+    const files = Object.fromEntries(
+      names.map((name, i) => [`${name}.onnx`, foreign({ channels: 24, seed: 300 + i })]),
+    );
+    const folder = folderOf(files);
+    const opened = await openDataModel(model, { backend: 'reference' });
+    try {
+      const float = { ...(await floatNetwork(opened.file)), name: 'model' };
+      const paths = names.map((name) => join(folder, `${name}.onnx`));
+      const given = await GivenFront.all(paths, float, opened, new Work('speedup', { onNote: () => {} }));
+      const found = given.map(({ network }) => network.name);
+      expect(found.slice(0, 5)).toEqual(['small-int8', 'small-2', 'tiny', 'tiny-int8-2', 'model-bfloat16-2']);
+      expect(new Set(found.flatMap((name) => [name, `${name}-int8`])).size).toBe(2 * names.length);
+    } finally {
+      await opened.session.release();
+    }
   });
 });
 
