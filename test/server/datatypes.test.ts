@@ -52,3 +52,26 @@ test('other datatypes are refused with the list of those that are known', () => 
     /BF16 is not supported; send FP16, FP32, FP64, INT8/,
   );
 });
+
+test('lists in lists have the shape that is sent with them', () => {
+  const nested = [
+    [1, 2],
+    [3, 4],
+    [5, 6],
+  ];
+  expect(jsonOf(tensorFromJson('x', 'FP32', [3, 2], nested))).toEqual([1, 2, 3, 4, 5, 6]);
+  for (const [shape, data] of [
+    [[2, 3], nested],
+    [[3, 2, 1], nested],
+    [[6], nested],
+    [
+      [2, 2],
+      [[1, 2, 3], [4]],
+    ],
+    [[3], [[1], 2, 3]],
+  ] as const) {
+    expect(() => tensorFromJson('x', 'FP32', shape, data)).toThrow(
+      /input 'x': .*; nest lists as the shape says|data\[0\]/,
+    );
+  }
+});

@@ -106,6 +106,18 @@ test('a parameter that is beyond all numbers is refused', async () => {
   expect(await response.text()).toContain('parameters.max_disagreement: expected text, a finite number');
 });
 
+test.each([
+  [{ timeout: true }, 'parameters.timeout: expected a number, received true'],
+  [{ trace: 'false' }, 'parameters.trace: expected true or false, received "false"'],
+  [{ binary_data_output: 1 }, 'parameters.binary_data_output: expected true or false, received 1'],
+])('parameters of another kind are refused: %j', async (parameters, why) => {
+  const response = await infer({ parameters, inputs: [] });
+  expect([response.status, await response.text()]).toEqual([
+    400,
+    expect.stringContaining(JSON.stringify(why).slice(1, -1)),
+  ]);
+});
+
 test('binary in, binary out', async () => {
   const pixels = Buffer.from(input(2).buffer);
   const head = Buffer.from(

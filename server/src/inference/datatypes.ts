@@ -104,8 +104,25 @@ export function tensorFromJson(
 ): Tensor {
   const { type } = elementType(name, datatype);
   elementsOf(name, shape);
-  const flat = Array.isArray(data[0]) ? (data.flat(shape.length) as unknown[]) : data;
+  const flat = Array.isArray(data[0]) ? flattened(name, shape, data) : data;
   return guarded(name, () => new Tensor(type, flat as number[], shape));
+}
+
+/** Lists in lists say the shape once more: another one means other elements, such as channels last. */
+function flattened(name: string, shape: readonly number[], data: readonly unknown[]): unknown[] {
+  let rows: readonly unknown[] = [data];
+  for (const [axis, length] of shape.entries()) {
+    for (const row of rows) {
+      if (Array.isArray(row) && row.length === length) continue;
+      const found = Array.isArray(row) ? `a list of ${row.length}` : 'a single value';
+      throw new ServerError(
+        'INVALID_ARGUMENT',
+        `input '${name}': its data has ${found} along axis ${axis} of the shape [${shape.join(', ')}]; nest lists as the shape says, or send a flat list`,
+      );
+    }
+    rows = rows.flat();
+  }
+  return rows as unknown[];
 }
 
 /** An error that the package finds in a tensor is an error of the request. */
