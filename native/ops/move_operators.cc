@@ -1,6 +1,7 @@
 // Operators that only move elements.
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <utility>
 
 #include "ops/ops.h"
@@ -54,15 +55,18 @@ bool moves_images(const Lowering& plan, const Step& step, Image* x, Image* y) {
   return plan.blocked_at_home(step.inputs[0]) && plan.as_images(step, x, y, dtype) && x->n == y->n;
 }
 bool draft_move(Lowering& plan, const Step& step, const BlockedMove& move) {
-  const NodeId from = plan.request(step.inputs[0], Form::kBlocked);
+  const NodeId x = plan.request(step.inputs[0], Form::kBlocked);
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
   const bool bytes = plan.value(step.inputs[0]).dtype == DType::kUint8;
-  plan.compute({.reads = {from}, .write = to, .make = [=, images = plan.image(to).n](const Emitter& e) {
-                  return for_images(images, [&](int n) {
-                    return bytes ? make_move_blocked(e.blocked8(from, n), e.blocked8(to, n), move)
-                                 : make_move_blocked(e.blocked(from, n), e.blocked(to, n), move);
-                  });
-                }});
+  const auto make = [=, images = plan.image(to).n](NodeId from, const BlockedMove& moved) -> MakeFn {
+    return [=](const Emitter& e) {
+      return for_images(images, [&](int n) {
+        return bytes ? make_move_blocked(e.blocked8(from, n), e.blocked8(to, n), moved)
+                     : make_move_blocked(e.blocked(from, n), e.blocked(to, n), moved);
+      });
+    };
+  };
+  plan.compute({.reads = {x}, .write = to, .make = make(x, move), .move = std::make_shared<MoveDraft>(move, make)});
   return true;
 }
 
@@ -76,6 +80,7 @@ bool lower_pad(Lowering& plan, const Step& step) {
   if (value && !(plan.is_constant(value) && plan.value(value).dtype == DType::kUint8)) return false;
   if (std::any_of(step.pads.begin(), step.pads.end(), [](int64_t p) { return p < 0; })) return false;
   BlockedMove move;
+  move.fills = true;
   move.fill = plan.scalar<uint8_t>(value);
   move.rows = x.h;
   move.columns = x.w;

@@ -66,6 +66,20 @@ void join_addition(DraftGraph& graph, DraftId id, const Table<NodeId, int>& uses
   first = {.shared_output = add.shared_output};
 }
 
+// A move becomes part of the move behind it, which alone reads its result.
+void join_move(DraftGraph& graph, DraftId id, const Table<NodeId, int>& uses) {
+  if (after(id) >= graph.drafts.next()) return;
+  Draft &first = graph.drafts[id], &next = graph.drafts[after(id)];
+  if (!first.move || !next.move || first.shared_output != next.shared_output) return;
+  if (next.reads[0] != first.write || !graph.nodes[first.write].arena || uses[graph.origin(first.write)] != 2) return;
+  const std::optional<BlockedMove> both = first.move->move.then(next.move->move);
+  if (!both) return;
+  next.reads = std::move(first.reads);
+  next.make = next.move->make(next.reads[0], *both);
+  next.move = std::make_shared<MoveDraft>(*both, next.move->make);
+  first = {.shared_output = next.shared_output};
+}
+
 }  // namespace
 
 DraftGraph fuse(DraftGraph graph) {
@@ -75,7 +89,10 @@ DraftGraph fuse(DraftGraph graph) {
     for (NodeId node : draft.more_writes) ++uses[graph.origin(node)];
     if (draft.write) ++uses[graph.origin(draft.write)];
   }
-  for (DraftId id : graph.drafts.ids()) join_addition(graph, id, uses);
+  for (DraftId id : graph.drafts.ids()) {
+    join_addition(graph, id, uses);
+    join_move(graph, id, uses);
+  }
   // The next draft, if it is a convolution that alone reads what this one writes.
   const auto reader = [&](DraftId id) -> const Draft* {
     if (after(id) >= graph.drafts.next()) return nullptr;

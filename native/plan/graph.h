@@ -94,6 +94,13 @@ struct AddDraft8 {
   Rounding rounding;
 };
 
+// A move of pixels, which may join the move behind it.
+struct MoveDraft {
+  BlockedMove move;
+  // What writes its result, by another move from another map.
+  std::function<MakeFn(NodeId from, const BlockedMove& move)> make;
+};
+
 struct Draft {
   Code::Kind kind = Code::Kind::kRun;
   std::vector<NodeId> reads{};
@@ -107,6 +114,7 @@ struct Draft {
   std::shared_ptr<const ConvDraft> conv{};  // null when it is none
   std::shared_ptr<const ProductDraft8> product8{};
   std::shared_ptr<const AddDraft8> add8{};
+  std::shared_ptr<const MoveDraft> move{};
   size_t target_step = 0;                   // branch, jump
   NodeId condition{};                       // branch, decide, exit
   BlockId block{};                          // enter, decide; and on-skip work

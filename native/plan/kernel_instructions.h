@@ -123,7 +123,11 @@ struct BlockedMove {
   int first_row = 0, first_column = 0, row_step = 1, column_step = 1;
   int rows = 0, columns = 0;
   int top = 0, left = 0, channels = 0;
+  bool fills = false;  // something of y
   uint8_t fill = 0;
+
+  // This move and `next` as one; none if this one fills something, or a step would be too long.
+  std::optional<BlockedMove> then(const BlockedMove& next) const;
 };
 InstructionPtr make_move_blocked(BlockedOperand x, BlockedOperand y, const BlockedMove& move);
 InstructionPtr make_move_blocked(BlockedOperand8 x, BlockedOperand8 y, const BlockedMove& move);

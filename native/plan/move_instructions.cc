@@ -1,6 +1,7 @@
 // Instructions that only move elements.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "plan/kernel_instructions.h"
 #include "plan/simple_instruction.h"
@@ -70,32 +71,53 @@ InstructionPtr make_spread(Place x, Place y, int n) {
   });
 }
 
+std::optional<BlockedMove> BlockedMove::then(const BlockedMove& next) const {
+  const int64_t row = first_row + int64_t{next.first_row} * row_step, column = first_column + int64_t{next.first_column} * column_step;
+  const int64_t down = int64_t{next.row_step} * row_step, right = int64_t{next.column_step} * column_step;
+  if (fills || std::max({row, column, down, right}) > std::numeric_limits<int>::max()) return std::nullopt;
+  BlockedMove both = next;
+  both.first_row = static_cast<int>(row);
+  both.first_column = static_cast<int>(column);
+  both.row_step = static_cast<int>(down);
+  both.column_step = static_cast<int>(right);
+  return both;
+}
+
 namespace {
 
-// One pixel of channels, `shift` lanes later: the end of `low` and the start of `high`, of which the first few lanes are real; those
-// that aren't, and null, stand for `fill`.
+// A row of `count` pixels of channels, `shift` lanes later: each is the end of one of `low`, whose pixels are `step` apart, and the start of
+// one of `high`. Of their lanes, the first few are real; those that aren't, and null, stand for `fill`.
 template <class T>
-struct PixelShift {
+struct RowShift {
+  int count;
+  ptrdiff_t step;
   int shift, low_lanes, high_lanes;
   T fill;
 
   void operator()(const T* low, const T* high, T* to) const {
     constexpr int kHalf = kLanes / 2;
+    if (shift == 0 && high_lanes == kLanes) return part<kLanes>(high, to);
     if (shift == kHalf && (low == nullptr || low_lanes == kLanes) && (high == nullptr || high_lanes >= kHalf)) {
-      half(low == nullptr ? nullptr : low + kHalf, to);
-      return half(high, to + kHalf);
+      part<kHalf>(low == nullptr ? nullptr : low + kHalf, to);
+      return part<kHalf>(high, to + kHalf);
     }
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const T* const from = lane < shift ? low : high;
-      const int at = lane < shift ? kLanes - shift + lane : lane - shift;
-      to[lane] = from == nullptr || at >= (lane < shift ? low_lanes : high_lanes) ? fill : from[at];
+    for (int i = 0; i < count; ++i, to += kLanes) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const T* const from = lane < shift ? low : high;
+        const int at = lane < shift ? kLanes - shift + lane : lane - shift;
+        to[lane] = from == nullptr || at >= (lane < shift ? low_lanes : high_lanes) ? fill : from[i * step + at];
+      }
     }
   }
-  void half(const T* from, T* to) const {
-    if (from == nullptr) {
-      std::fill_n(to, kLanes / 2, fill);
-    } else {
-      std::copy_n(from, kLanes / 2, to);
+  // N lanes of each pixel.
+  template <int N>
+  void part(const T* from, T* to) const {
+    for (int i = 0; i < count; ++i, to += kLanes) {
+      if (from == nullptr) {
+        std::fill_n(to, N, fill);
+      } else {
+        std::memcpy(to, from + i * step, N * sizeof(T));
+      }
     }
   }
 };
@@ -110,26 +132,18 @@ InstructionPtr move_blocked(const Operand& x, const Operand& y, const BlockedMov
       T* row = to.data + b * to.block_stride + h * to.row_stride;
       const int high = b - move.channels / kLanes, low = high - 1;
       const auto lanes = [&](int block) { return std::clamp(from.channels - block * kLanes, 0, kLanes); };
-      const PixelShift<T> shifted{move.channels % kLanes, lanes(low), lanes(high), fill};
+      const ptrdiff_t step = static_cast<ptrdiff_t>(move.column_step) * kLanes;
+      RowShift<T> shifted{move.columns, step, move.channels % kLanes, lanes(low), lanes(high), fill};
       const bool has_high = high >= 0 && shifted.high_lanes > 0, has_low = shifted.shift > 0 && low >= 0 && shifted.low_lanes > 0;
       const bool inside = h >= move.top && h < move.top + move.rows && (has_high || has_low);
       if (!inside || move.columns < to.width) std::fill_n(row, width, fill);
       if (!inside) return;
+      // Lanes that are real in neither map may be copied.
+      if (from.channels == to.channels) shifted.high_lanes = kLanes;
       const T* line = from.data + (move.first_row + (h - move.top) * move.row_step) * from.row_stride +
                       static_cast<ptrdiff_t>(move.first_column) * kLanes;
-      const T* high_pixel = has_high ? line + high * from.block_stride : nullptr;
-      const T* low_pixel = has_low ? line + low * from.block_stride : nullptr;
-      const ptrdiff_t step = static_cast<ptrdiff_t>(move.column_step) * kLanes;
-      T* pixel = row + static_cast<ptrdiff_t>(move.left) * kLanes;
-      const bool whole = shifted.shift == 0 && (shifted.high_lanes == kLanes || from.channels == to.channels);
-      for (int w = 0; w < move.columns; ++w, pixel += kLanes) {
-        const ptrdiff_t at = w * step;
-        if (whole) {
-          std::copy_n(high_pixel + at, kLanes, pixel);
-        } else {
-          shifted(has_low ? low_pixel + at : nullptr, has_high ? high_pixel + at : nullptr, pixel);
-        }
-      }
+      shifted(has_low ? line + low * from.block_stride : nullptr, has_high ? line + high * from.block_stride : nullptr,
+              row + static_cast<ptrdiff_t>(move.left) * kLanes);
     });
   });
 }

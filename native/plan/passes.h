@@ -15,7 +15,7 @@ namespace rskip {
 DraftGraph lower(const Program& program, std::span<const ConstantData> constants, WeightCache& weights,
                  Precision precision = Precision::kFloat32, Isa isa = Isa::kScalar);
 
-// Joins a convolution of bytes and the addition behind it; and a convolution, the depthwise one behind it and maybe the 1x1 one behind that, where nobody else reads what lies
+// Joins a convolution of bytes and the addition behind it; moves that follow each other; and a convolution, the depthwise one behind it and maybe the 1x1 one behind that, where nobody else reads what lies
 // between them.
 DraftGraph fuse(DraftGraph graph);
 

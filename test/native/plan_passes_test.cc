@@ -78,6 +78,50 @@ TEST(Fuse, JoinsWhatNobodyElseReads) {
   }
 }
 
+// Rows and columns of a map, in two slices, padded around and with `before` channels before it; and the map.
+ProgramWriter shortcut(int32_t before, bool middle_is_output) {
+  Random random(3);
+  ProgramWriter w;
+  const int32_t x = w.conv(w.input({2, 3, 11, 13}), 20, 3, random);
+  const int32_t rows = w.step(Op::kSlice, {x}, {2, 20, 5, 13}, {4, 0, 0, 1, 0, 1, 1, 2, 1});
+  const int32_t both = w.step(Op::kSlice, {rows}, {2, 20, 5, 4}, {4, 0, 0, 0, 2, 1, 1, 1, 3});
+  w.output(w.step(Op::kPad, {both, -1}, {2, 28 + before, 7, 6}, {0, 8, 0, before, 1, 2, 0, 8, 1, 0}), false);
+  w.output(x, false);
+  if (middle_is_output) w.output(rows, false);
+  return w;
+}
+
+TEST(Fuse, JoinsMovesOfPixels) {
+  for (bool middle_is_output : {false, true}) {
+    for (int before : {0, 5, 8, 16}) {
+      SCOPED_TRACE(before);
+      const Lowered lowered(shortcut(before, middle_is_output));
+      EXPECT_EQ(instructions(fuse(lowered.graph)), instructions(lowered.graph) - (middle_is_output ? 1 : 2));
+      Engine engine(EngineOptions{});
+      const auto compiled = engine.compile(lowered.writer.words(), lowered.writer.constants());
+      TestRun run(compiled->plan(), 1, BlockMode::kRun);
+      ASSERT_FALSE(compiled->run_here(std::move(run.request)).error);
+      const float* const moved = reinterpret_cast<const float*>(run.outputs[0].data());
+      const float* const x = reinterpret_cast<const float*>(run.outputs[1].data());
+      const int channels = 28 + before;
+      for (int i = 0; i < 2 * channels * 7 * 6; ++i) {
+        const int n = i / (channels * 42), c = i / 42 % channels - before, h = i / 6 % 7 - 1, w = i % 6 - 2;
+        const bool inside = c >= 0 && c < 20 && h >= 0 && h < 5 && w >= 0;
+        ASSERT_EQ(moved[i], inside ? x[((n * 20 + c) * 11 + 1 + 2 * h) * 13 + 2 + 3 * w] : 0.0f) << i;
+      }
+    }
+  }
+}
+
+// A pad adds pixels and channels, which what is behind it would move, too.
+TEST(Fuse, LeavesMovesBehindAPad) {
+  BlockedMove pad, slice;
+  pad.fills = true;
+  EXPECT_FALSE(pad.then(slice));
+  slice.row_step = 1 << 30;
+  EXPECT_FALSE(slice.then(slice));
+}
+
 // Whose first map an output or a residual may read, too.
 enum class AlsoReads { kNobody, kAnOutput, kAResidual };
 ProgramWriter bottleneck(AlsoReads also) {
