@@ -65,23 +65,28 @@ export function encodeProgram(program: Program): EncodedProgram {
   const { values, inputs, outputs, steps, blocks, exits } = program;
   const words: number[] = [MAGIC, VERSION, values.length, inputs.length, outputs.length, steps.length];
   words.push(blocks.length, Number(program.batching === 'whole'));
+  const add = (part: readonly number[]) => {
+    for (let i = 0; i < part.length; i++) words.push(part[i]!);
+  };
   const constants: TensorData[] = [];
   const ids: number[] = [];
   for (let v = 0; v < values.length; v++) {
     const { dtype, shape, data } = values[v]!;
     const type = indexIn(DATA_TYPES, dtype);
     words.push(type, data ? constants.length : -1, shape.length);
-    for (let axis = 0; axis < shape.length; axis++) words.push(shape[axis]!);
+    add(shape);
     if (data) {
       constants.push(data);
       ids.push(constantId(data), type);
     }
   }
   for (const { value, batched } of [...inputs, ...outputs]) words.push(value, Number(batched));
-  for (const step of steps) {
+  for (let s = 0; s < steps.length; s++) {
+    const step = steps[s]!;
     words.push(indexIn(OPS, step.op), step.inputs.length, step.outputs.length);
-    for (const part of [step.inputs, step.outputs, attributeWords(step)])
-      for (const word of part) words.push(word);
+    add(step.inputs);
+    add(step.outputs);
+    add(attributeWords(step));
   }
   for (const each of blocks) words.push(...block(each));
   if (exits.length > 0) words.push(exits.length);

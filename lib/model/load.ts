@@ -6,7 +6,7 @@ import { copyData } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
 import { type SplitGraph, splitGraph } from './lower/split.js';
-import { requireSupported, unsupportedOperators } from './lower/unsupported.js';
+import { isSupported, requireSupported } from './lower/unsupported.js';
 import { type External, readExternalData } from './read/external.js';
 import {
   alignInPlace,
@@ -88,7 +88,7 @@ function* modelOf(
   file: ModelFile | undefined,
   allowUnsupported = false,
 ): Sliced<Model> {
-  const runnable = unsupportedOperators({ graph }).length === 0;
+  const runnable = isSupported(graph);
   if (!runnable && !allowUnsupported) requireSupported(graph);
   return {
     get sha256() {

@@ -17,12 +17,15 @@ export function decidingInputs(graph: Graph): DecidingInputs {
   const operands: string[] = [];
   const conditions: string[] = [];
   const visit = ({ nodes }: Graph) => {
-    for (const node of nodes) {
-      for (const name of node.outputs) producers.set(name, node);
-      const { constantInputs = [], choosingInputs = [] } = findOperator(node.op) ?? {};
-      for (const index of constantInputs) operands.push(node.inputs[index] ?? '');
-      for (const index of choosingInputs) conditions.push(node.inputs[index] ?? '');
-      for (const subgraph of subgraphsOf(node)) visit(subgraph);
+    for (let n = 0; n < nodes.length; n++) {
+      const node = nodes[n]!;
+      for (let i = 0; i < node.outputs.length; i++) producers.set(node.outputs[i]!, node);
+      const operator = findOperator(node.op);
+      if (operator?.constantInputs)
+        for (const index of operator.constantInputs) operands.push(node.inputs[index] ?? '');
+      if (operator?.choosingInputs)
+        for (const index of operator.choosingInputs) conditions.push(node.inputs[index] ?? '');
+      subgraphsOf(node).forEach(visit);
     }
   };
   visit(graph);

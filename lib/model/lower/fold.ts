@@ -3,7 +3,7 @@ import { sizeOf } from '../../numeric/shapes.js';
 import { recalled } from '../../tensor/recall.js';
 import { allocate, ELEMENT_BYTES, isBig, type TensorData, type ValueType } from '../../tensor/tensor.js';
 import type { Value } from '../program/program.js';
-import type { Graph } from '../read/graph.js';
+import type { Attribute, Graph } from '../read/graph.js';
 
 /** No step may take more elementary operations than this: nothing interrupts it. */
 const MAX_WORK = 2 ** 26;
@@ -137,14 +137,15 @@ export class FoldCache {
   }
 
   private ownConstants(graph: Graph): void {
-    for (const { data } of graph.constants.values()) this.ownConstant(data);
-    for (const node of graph.nodes) {
-      for (const attribute of node.attributes.values()) {
-        if (typeof attribute !== 'object') continue;
-        if ('data' in attribute) this.ownConstant(attribute.data);
-        else if ('nodes' in attribute) this.ownConstants(attribute);
-      }
-    }
+    graph.constants.forEach(({ data }) => {
+      this.ownConstant(data);
+    });
+    const own = (attribute: Attribute) => {
+      if (typeof attribute !== 'object') return;
+      if ('data' in attribute) this.ownConstant(attribute.data);
+      else if ('nodes' in attribute) this.ownConstants(attribute);
+    };
+    for (let n = 0; n < graph.nodes.length; n++) graph.nodes[n]!.attributes.forEach(own);
   }
 }
 

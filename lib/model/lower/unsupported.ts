@@ -24,14 +24,25 @@ export function unsupportedOperators({ graph }: { readonly graph: Graph }): Unsu
   return [...found].map(([op, nodes]) => ({ op, nodes }));
 }
 
+/** Each of these graphs is looked through once, however many programs are made of it. */
+const supported = new WeakSet<Graph>();
+
+/** Whether everything that a graph uses is implemented. */
+export function isSupported(graph: Graph): boolean {
+  if (supported.has(graph)) return true;
+  const isWhole = unsupportedOperators({ graph }).length === 0;
+  if (isWhole) supported.add(graph);
+  return isWhole;
+}
+
 const NAMED_NODES = 3;
 /** Operators of layouts that onnxruntime uses inside: of blocked channels, and of channels that come last. */
 const OF_LEVEL_ALL = /^com\.microsoft\.nchwc\.|^com\.microsoft\.Nhwc|^com\.ms\.internal\.nhwc\./;
 
 /** @throws ResidualSkipError UNSUPPORTED_MODEL naming everything that is not implemented */
 export function requireSupported(graph: Graph): void {
+  if (isSupported(graph)) return;
   const unsupported = unsupportedOperators({ graph });
-  if (unsupported.length === 0) return;
   const list = unsupported.map(({ op, nodes }) => {
     if (nodes.length === 0) return op;
     const named = nodes.slice(0, NAMED_NODES).map((name) => `'${name}'`);

@@ -2,6 +2,7 @@
 import { activate } from '../../kernels/activation.js';
 import { FLOAT_ROWS } from '../../kernels/float-rows.js';
 import { sameShape } from '../../numeric/shapes.js';
+import { fromBytes } from '../../tensor/constant-loops.js';
 import type { ValueId } from '../program/program.js';
 import { numbersOf, uniformly } from './quantised-value.js';
 import type { Region, WorkOp, WorkStep } from './region.js';
@@ -62,15 +63,12 @@ export class Cone {
         Math.fround(Number(constant[0]) - found.term.zero) * found.term.factor,
       );
     }
-    const numbers = numbersOf(found.dtype, found.term);
     const before = this.region.usedOnce(id) ? tableOf(this.region, found.bytes) : undefined;
     const bytes = before?.bytes ?? found.bytes;
     if (this.source !== undefined && this.source !== bytes) return undefined;
     this.source = bytes;
-    if (!before) return numbers;
-    const through = new Float32Array(256);
-    for (let byte = 0; byte < 256; byte++) through[byte] = numbers[before.table[byte]! & 255]!;
-    return through;
+    const { zero, factor } = found.term;
+    return before ? fromBytes(before.table, zero, factor) : numbersOf(found.dtype, found.term);
   }
 
   private fromStep(id: ValueId): Float32Array | undefined {

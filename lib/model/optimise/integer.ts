@@ -66,16 +66,17 @@ export function* integerise(region: Region): Sliced<void> {
 function mergeTwins(region: Region): void {
   const first = new Map<string, ValueId>();
   const numbersOf = numbered();
-  for (const op of [...region.ops]) {
+  const scalingOf = (id: ValueId) => {
+    const data = id === NONE ? undefined : region.value(id).data;
+    return data ? numbersOf(data) : `value ${id}`;
+  };
+  for (const op of region.ops) {
     if (op.op !== 'quantize' && op.op !== 'dequantize') continue;
-    const [x, ...scaling] = op.inputs as [ValueId, ...ValueId[]];
+    const [x, scale, zero = NONE] = op.inputs as [ValueId, ValueId, ValueId?];
     const output = op.outputs[0]!;
     if (region.value(x).data || region.isOutput(output)) continue;
-    const numbers = scaling.map((id) => {
-      const data = id === NONE ? undefined : region.value(id).data;
-      return data ? numbersOf(data) : `value ${id}`;
-    });
-    const key = JSON.stringify([op.op, x, op.attrs, region.value(output).dtype, numbers]);
+    const { dtype } = region.value(output);
+    const key = `${op.op} ${x} ${op.attrs.axis} ${dtype} ${scalingOf(scale)} ${scalingOf(zero)}`;
     const twin = first.get(key);
     if (twin === undefined) first.set(key, output);
     else {

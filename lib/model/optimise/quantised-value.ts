@@ -205,8 +205,10 @@ export function foldDequantised(region: Region): void {
     if (op.op !== 'dequantize' || !found || !data || !shape || !dtype) continue;
     const key = `float ${found.axis} ${contentOf(found.scales)} ${contentOf(found.zeros)}`;
     if (isExhausted(data, key)) continue;
+    const bytes = uniformly(region, op.outputs[0]!);
     const floats = derive(data, key, () => {
       recalled(data);
+      if (bytes) return fromBytes(data as Uint8Array | Int8Array, bytes.term.zero, bytes.term.factor);
       const to = new Float32Array(sizeOf(shape));
       const inputs = op.inputs.map((id) => (id === NONE ? undefined : (region.value(id) as never)));
       runStep(op, inputs, [{ dtype: 'float32', shape, data: to }]);

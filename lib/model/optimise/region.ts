@@ -151,7 +151,7 @@ export class Region {
   /** All values that an operation reads, including those that the branches of an `if` capture. */
   reads(op: WorkOp): readonly ValueId[] {
     const reads = op.inputs.includes(NONE) ? op.inputs.filter(isPresent) : op.inputs;
-    return op.op === 'if' ? [...reads, ...op.whenTrue.captured(), ...op.whenFalse.captured()] : reads;
+    return op.op === 'if' ? [...reads, ...this.captures(op)] : reads;
   }
 
   /** Values read in this region but produced outside it. */
@@ -255,12 +255,30 @@ export class Region {
     this.link(op);
   }
 
+  /** Written out, and so is `unlink`: V8 optimises short functions early, with all that they call. */
   private link(op: WorkOp): void {
-    for (const id of this.reads(op)) this.use(id, op, 1);
+    const { inputs } = op;
+    for (let i = 0; i < inputs.length; i++) {
+      const id = inputs[i]!;
+      if (id !== NONE && this.readers.add(id, op, 1)) this.outside = undefined;
+    }
+    if (op.op === 'if') for (const id of this.captures(op)) this.use(id, op, 1);
   }
 
   private unlink(op: WorkOp): void {
-    for (const id of this.reads(op)) this.unuse(id, op);
+    const { inputs } = op;
+    for (let i = 0; i < inputs.length; i++) {
+      const id = inputs[i]!;
+      if (id === NONE || !this.readers.remove(id, op)) continue;
+      this.outside = undefined;
+      const producer = this.producers.get(id);
+      if (producer) this.suspects.add(producer);
+    }
+    if (op.op === 'if') for (const id of this.captures(op)) this.unuse(id, op);
+  }
+
+  private captures({ whenTrue, whenFalse }: WorkIf): readonly ValueId[] {
+    return [...whenTrue.captured(), ...whenFalse.captured()];
   }
 
   private use(id: ValueId, op: WorkOp, times: number): void {

@@ -66,8 +66,9 @@ class Walk {
     let type = 0;
     while (this.at < end) {
       if (this.at + MAX_HEAD_BYTES > this.filled) yield* this.fill(this.at + MAX_HEAD_BYTES);
-      const tag = this.number(end);
-      const [field, wireType] = [Math.floor(tag / 8), tag % 8];
+      const tag = this.bytes[this.at]! < 128 ? this.bytes[this.at++]! : this.number(end);
+      const field = Math.floor(tag / 8);
+      const wireType = tag % 8;
       if (wireType === VARINT) {
         const value = this.number(end);
         if (field === DATA_TYPE) type = value;

@@ -290,6 +290,29 @@ test('GELU that is quantised after each step becomes one table', () => {
   expect(runProgram(program, values).output).toEqual(runProgram(denseProgram(ir), values).output);
 });
 
+test.each(['uint8', 'int8'] as const)(
+  'a table of %s behind a table is one, and a constant in bytes becomes the same floats',
+  (dtype) => {
+    const b = new IrBuilder();
+    const [scale, zero] = dtype === 'uint8' ? [1 / 50, Uint8Array.of(131)] : [1 / 50, Int8Array.of(-9)];
+    const inputs = [b.constant(Float32Array.of(scale), [1]), b.constant(zero, [1])];
+    const through = (x: ValueId) => {
+      const bytes = b.step('quantize', [x, ...inputs], { axis: 0 }, b.shape(x), dtype);
+      return b.step('dequantize', [bytes, ...inputs], { axis: 0 }, b.shape(x));
+    };
+    const swish = (x: ValueId) => through(b.binary('mul', x, through(b.act(x, 'sigmoid'))));
+    const all = Uint8Array.from({ length: 256 }, (_, i) => i);
+    const bytes = b.constant(dtype === 'uint8' ? all : new Int8Array(all.buffer), [1, 256]);
+    const constant = b.step('dequantize', [bytes, ...inputs], { axis: 0 }, [1, 256]);
+    const ir = b.build(b.binary('div', swish(through(b.input([1, 256]))), b.act(constant, 'exp')));
+    const program = buildProgram(ir);
+    expect(opsOf(program).filter((op) => op === 'lookup')).toHaveLength(1);
+    expect(opsOf(program).filter((op) => op === 'dequantize')).toHaveLength(1);
+    const values = [randomFloats(256, 3).map((v) => 2.5 * v)];
+    expect(runProgram(program, values).output).toEqual(runProgram(denseProgram(ir), values).output);
+  },
+);
+
 test('a table that something else reads, too, stays', () => {
   const b = new IrBuilder();
   const x = rounded(b, b.act(rounded(b, b.input([1, 64])), 'erf'));
