@@ -42,6 +42,7 @@ inline void pack_pairs(const float* b, int k, int n, ptrdiff_t row, ptrdiff_t co
 // As ProductsOfAttention.
 template <class Tiles>
 struct PairsOfAttention {
+  static constexpr int kRows = Tiles::kPrecision == Precision::kBfloat16Amx ? kQueryRows16 : kQueryRows;
   const AttentionShape& s;
   float *keys, *values, *queries, *scores, *rows;
   PairsOfAttention(const AttentionShape& shape, float* memory)
@@ -49,8 +50,8 @@ struct PairsOfAttention {
         keys(memory),
         values(keys + static_cast<ptrdiff_t>(whole_blocks(s.keys)) * packed_pairs(s.depth, Tiles::kPrecision)),
         queries(values + static_cast<ptrdiff_t>(whole_blocks(s.value_depth)) * packed_pairs(s.keys, Tiles::kPrecision)),
-        scores(queries + static_cast<ptrdiff_t>(kQueryRows) * s.depth),
-        rows(scores + static_cast<ptrdiff_t>(kQueryRows) * whole_blocks(s.keys)) {}
+        scores(queries + static_cast<ptrdiff_t>(kRows) * s.depth),
+        rows(scores + static_cast<ptrdiff_t>(kRows) * whole_blocks(s.keys)) {}
 
   void pack(const float* k, const float* v) const {
     pack_pairs(k, s.depth, s.keys, s.k.column, s.k.row, Tiles::kPrecision, keys);

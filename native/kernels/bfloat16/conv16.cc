@@ -144,7 +144,7 @@ size_t gemm16_scratch_bytes(int k, int m) {
 int64_t attention16_scratch_bytes(const AttentionShape& s) {
   const int64_t keys = whole_blocks(s.keys), pairs = std::max(pair_blocks(s.depth), pair_blocks(s.keys));
   const int64_t floats = keys * pair_blocks(s.depth) * kLanes + int64_t{whole_blocks(s.value_depth)} * pair_blocks(s.keys) * kLanes +
-                         kQueryRows * (s.depth + keys + pairs * kLanes);
+                         kQueryRows16 * (s.depth + keys + pairs * kLanes);
   return floats * static_cast<int64_t>(sizeof(float));
 }
 

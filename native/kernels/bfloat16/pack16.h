@@ -69,6 +69,8 @@ struct PairWindow {
 int gemm16_rows(int k, int m);
 // Scratch of one worker, in bytes, 64-byte aligned.
 size_t gemm16_scratch_bytes(int k, int m);
+// Queries whose scores exist at a time in the order of AMX, the rows of a tile; kQueryRows in other bfloat16.
+inline constexpr int kQueryRows16 = 32;
 int64_t attention16_scratch_bytes(const AttentionShape& shape);
 
 }  // namespace rskip

@@ -234,13 +234,19 @@ struct Tiles16Amx : FloatTiles {
   static void multiply(const PairsProduct& p, int begin, int end) {
     const Walk walk = p.walk(packed_pairs(p.k, kPrecision));
     const ptrdiff_t w_block = static_cast<ptrdiff_t>(packed_pairs(p.k, kPrecision)) * kLanes;
-    const NeighbouringRows tiles(p.m);
+    const int64_t tiles = (p.m + kMatrixTileRows - 1) / kMatrixTileRows;
     int configured = 0;
     for (int group = begin; group < end; ++group) {
       const int b = group * kTileBlocks, n = std::min(kTileBlocks, channel_blocks(p.n) - b);
       const int lanes = std::min(kLanes, p.n - (b + n - 1) * kLanes);
       const auto tile = [&](int64_t i) {
-        MatrixTile16 t = tiles.tile(i, p.rows, kLanes);
+        const int first = static_cast<int>(i) * kMatrixTileRows, count = std::min(kMatrixTileRows, p.m - first);
+        MatrixTile16 t;
+        t.stride = kLanes;
+        t.x[0] = p.rows + static_cast<ptrdiff_t>(first) * kLanes;
+        t.x[1] = t.x[0] + kMatrixRows * kLanes;
+        t.rows[0] = std::min(count, kMatrixRows);
+        t.rows[1] = count - t.rows[0];
         t.w = p.weights + b * w_block;
         t.w_block = w_block;
         t.bias = p.bias_of(b);
@@ -248,15 +254,15 @@ struct Tiles16Amx : FloatTiles {
       };
       const auto finish = [&](auto count) {
         return [&, count](int64_t i, const Vec* sums) {
-          const int own = tiles.own(i), rows = tiles.size - own;
-          const TileOutput out = p.output(static_cast<int>(tiles.begin(i)) + own, b);
-          const auto whole = [&](const TileOutput& to) { finish_rows16<count()>(sums + own * count(), rows, to, *p.epilogue); };
+          const int first = static_cast<int>(i) * kMatrixTileRows, rows = std::min(kMatrixTileRows, p.m - first);
+          const TileOutput out = p.output(first, b);
+          const auto whole = [&](const TileOutput& to) { finish_rows16<count()>(sums, rows, to, *p.epilogue); };
           lanes == kLanes ? whole(out) : by_whole_blocks<kMatrixTileRows>(out, rows, count(), lanes, whole);
           p.activate(out.y, rows, (count() - 1) * kLanes + lanes);
         };
       };
       const auto each = [&](auto count) {
-        each_tile16<count()>(0, tiles.count, group + 1 < end ? n * w_block : 0, walk, configured, tile, finish(count));
+        each_tile16<count()>(0, tiles, group + 1 < end ? n * w_block : 0, walk, configured, tile, finish(count));
       };
       n == 2 ? each(std::integral_constant<int, 2>()) : each(std::integral_constant<int, 1>());
     }

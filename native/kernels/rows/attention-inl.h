@@ -10,6 +10,7 @@ namespace rskip::RSKIP_ISA {
 
 // The products of one head: pack() its keys and values, score() queries by keys, weigh() values by scores.
 struct ProductsOfAttention {
+  static constexpr int kRows = kQueryRows;
   const AttentionShape& s;
   float *keys, *values, *queries, *scores;
   ProductsOfAttention(const AttentionShape& shape, float* memory)
@@ -79,7 +80,7 @@ void attend(const AttentionArgs& args, const Products& at, int64_t batch, int64_
     }
   }
   at.score(rows, epilogue);
-  float sums[kQueryRows];
+  float sums[Products::kRows];
   for (int r = 0; r < rows; ++r) {
     float* row = at.scores + r * static_cast<ptrdiff_t>(whole_blocks(s.keys));
     if (args.mask != nullptr) mask_row(s, args.mask + s.mask.at(batch, head) + (first + r) * s.mask.row, row);
@@ -95,7 +96,7 @@ template <class Products>
 void attention_by(const AttentionArgs& args, int part, int parts) {
   const AttentionShape& s = *args.shape;
   const Products at(s, args.scratch);
-  const Split blocks(s.queries, kQueryRows);
+  const Split blocks(s.queries, Products::kRows);
   const auto [begin, end] = share_of(int64_t{s.batch} * s.heads * blocks.chunks, part, parts);
   int64_t packed = -1;
   for (int64_t unit = begin; unit < end; ++unit) {
