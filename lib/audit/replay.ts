@@ -1,6 +1,7 @@
 import type { InferenceSession } from '../session/session.js';
 import type { PolicySource } from '../skip/load-policy.js';
 import type { TensorMap } from '../skip/observer.js';
+import type { ItemTrace } from '../skip/trace.js';
 import { hashItem } from './hash.js';
 import { shortFloat } from './line.js';
 import type { AuditEntry } from './read.js';
@@ -11,7 +12,7 @@ export interface ReplayDifference {
   /** Name of the data item. */
   readonly item: string;
   readonly what: 'decision' | 'score' | 'output';
-  /** Block, for decisions and scores. */
+  /** Block, or the block or front of an exit, for decisions and scores. */
   readonly block: string | null;
   readonly recorded: string;
   readonly replayed: string;
@@ -69,7 +70,7 @@ export async function replayAudit(
       const output = hashItem(outputs, 0, 1);
       for (const entry of alike) {
         replayed++;
-        const difference = compare(entry, name, trace.items[0]!.blocks, output);
+        const difference = compare(entry, name, trace.items[0]!, output);
         if (difference) differences.push(difference);
         onItem?.();
       }
@@ -105,15 +106,12 @@ function groupByInput(entries: readonly AuditEntry[]): Map<string, AuditEntry[]>
 function compare(
   { header, record, line }: AuditEntry,
   item: string,
-  blocks: readonly { ran: boolean; score: number | null }[],
+  { blocks, exits }: ItemTrace,
   output: string,
 ): ReplayDifference | undefined {
   for (const [i, { ran, score }] of blocks.entries()) {
     const block = header.blocks[i]?.name ?? `block ${i}`;
     const [before, after] = [record.scores[i] ?? null, shortFloat(score)];
-    // Numbers with different text may be the same float32.
-    const same =
-      before === null || after === null ? before === after : Math.fround(before) === Math.fround(after);
     const verb = (did: boolean) => (did ? 'ran' : 'skipped');
     if ((record.ran[i] === '1') !== ran) {
       return {
@@ -125,14 +123,29 @@ function compare(
         replayed: verb(ran),
       };
     }
-    if (!same) {
-      const said = (value: number | null) => (value === null ? 'not asked' : String(value));
+    if (!isSameScore(before, after)) {
       return { line, item, what: 'score', block, recorded: said(before), replayed: said(after) };
     }
+  }
+  for (let e = 0; e < Math.max(record.exits.length, exits.length); e++) {
+    const [then, now] = [record.exits[e], exits[e]];
+    const [before, after] = [then?.[1] ?? null, shortFloat(now?.score ?? null)];
+    if (then?.[0] === now?.after && isSameScore(before, after)) continue;
+    const block = then?.[0] ?? now!.after;
+    // Another exit in its place means that this one wasn't asked.
+    const replayed = then && now?.after !== then[0] ? null : after;
+    return { line, item, what: 'score', block, recorded: said(before), replayed: said(replayed) };
   }
   if (record.output === output) return undefined;
   return { line, item, what: 'output', block: null, recorded: record.output, replayed: output };
 }
+
+/** Numbers with different text may be the same float32. */
+function isSameScore(before: number | null, after: number | null): boolean {
+  return before === null || after === null ? before === after : Math.fround(before) === Math.fround(after);
+}
+
+const said = (score: number | null) => (score === null ? 'not asked' : String(score));
 
 /** What differs between the log's headers and the session, except what can't matter (ISA, threads). */
 function circumstances(

@@ -276,6 +276,28 @@ test('a log of a ladder is replayed bit for bit on every instruction set', async
   }
 });
 
+test('a replay finds the score of a rung that was changed, and another rung in its place', async () => {
+  const folder = ladder(MODEL, [{ name: 'small', bytes: SMALL, threshold: ALWAYS }]);
+  const path = join(folderOf({}), 'trace.ndjson');
+  await run(folder, picture, { observers: [auditLog({ path })] });
+  const [first] = (await readAudit(path)).entries;
+  const changed = (exits: (readonly [string, number])[]) =>
+    ({ ...first!, record: { ...first!.record, exits } }) as typeof first & object;
+  const feeds = { picture: itemsFrom(picture, 0, 1) };
+  const score = String(first!.record.exits[0]![1]);
+  await withSession(folder, {}, async (session) => {
+    for (const [exits, block, recorded, replayed] of [
+      [[['small', 0.125]], 'small', '0.125', score],
+      [[['other', 0.125]], 'other', '0.125', 'not asked'],
+      [[], 'small', 'not asked', score],
+    ] as const) {
+      const entry = changed(exits.map(([after, own]) => [after, own] as const));
+      const { identical, differences } = await replayAudit([entry], [{ name: '0', feeds }], session);
+      expect([identical, differences]).toMatchObject([0, [{ what: 'score', block, recorded, replayed }]]);
+    }
+  });
+});
+
 describe('what 8 bits make of numbers that are not finite', () => {
   const [float, int8] = ['model', 'model.int8'].map((name) =>
     readFileSync(join('models/cifar10-resnet14', `${name}.onnx`)),
