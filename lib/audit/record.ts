@@ -103,16 +103,17 @@ const itemSchema = late(() =>
     scores: z
       .array(z.number().nullable())
       .meta({ description: 'float32, null where no gate was asked or NaN.' }),
-    exits: z
-      .array(z.tuple([z.string(), z.number()]))
-      .meta({ description: 'Exits that the item reached: the block in front of it, and the score.' }),
+    exits: z.array(z.tuple([z.string(), z.number().nullable()])).meta({
+      description:
+        'Exits that the item reached: the block in front of it, and the score, null where it was no finite number.',
+    }),
     caller: z.string().optional().meta({ description: 'Who sent the request that the item belongs to.' }),
     request: z.string().optional().meta({ description: 'Id of that request.' }),
     clientRequest: z.string().optional().meta({ description: 'The id that the client itself gave it.' }),
     output: SHA256().meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
     top: z
-      .array(z.tuple([z.int(), z.number()]))
-      .meta({ description: 'Best classes with their probability.' }),
+      .array(z.tuple([z.int(), z.number().nullable()]))
+      .meta({ description: 'Best classes with their probability, null where it was NaN.' }),
     milliseconds: z.number().meta({ description: 'Wall-clock time of the run divided by its items.' }),
     multiplyAddsSkipped: z.number().optional().meta({
       description:

@@ -150,11 +150,14 @@ export function examples(
     (a, b) => depthOf(a) - depthOf(b),
   );
   const draw = ({ header, record }: AuditEntry) => {
-    const [index, probability] = record.top[0] ?? [-1, 0];
+    const [index = -1, probability = null] = record.top[0] ?? [];
     return {
       image: thumbnails?.get(record.input ?? ''),
       ran: record.ran,
-      caption: index < 0 ? '' : `${header.labels?.[index] ?? `class ${index}`} ${percent(probability, 0)}`,
+      caption:
+        probability === null
+          ? ''
+          : `${header.labels?.[index] ?? `class ${index}`} ${percent(probability, 0)}`,
     };
   };
   return {

@@ -109,7 +109,7 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
         (record.multiplyAddsSkipped ?? skippedCost(record.ran, 'multiplyAdds')) / header.multiplyAdds,
     ),
     paths: countPaths(entries),
-    classes: [...groupBy(entries, ({ record }) => record.top[0]?.[0])]
+    classes: [...groupBy(entries, classOf)]
       .filter(([index]) => index !== undefined)
       .map(([index, among]) => ({
         label: answerOf(header, index),
@@ -165,12 +165,18 @@ function slice(entries: readonly AuditEntry[], layersSkipped: (entry: AuditEntry
   });
 }
 
+/** The best class; undefined for an answer without one, such as NaN. */
+function classOf({ record }: AuditEntry): number | undefined {
+  const [index, probability] = record.top[0] ?? [];
+  return probability === null ? undefined : index;
+}
+
 const leftEarly = ({ record }: AuditEntry) => record.reasons.includes('x');
 const wasGuarded = ({ record }: AuditEntry) => record.reasons.includes('v');
 
 function exceptionsOf(entries: readonly AuditEntry[]): AuditSummary['exceptions'] {
   const special = entries.filter((entry) => leftEarly(entry) || wasGuarded(entry));
-  return [...groupBy(special, ({ header, record }) => answerOf(header, record.top[0]?.[0]))]
+  return [...groupBy(special, (entry) => answerOf(entry.header, classOf(entry)))]
     .map(([label, among]) => ({
       label,
       guarded: among.filter(wasGuarded).length,

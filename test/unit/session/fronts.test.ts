@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { auditLog } from 'lib/audit/log.js';
 import { readAudit } from 'lib/audit/read.js';
 import { replayAudit } from 'lib/audit/replay.js';
-import { InferenceSession } from 'lib/index.js';
+import { InferenceSession, Tensor } from 'lib/index.js';
 import { encodeFrontExits } from 'lib/skip/head-codec.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
@@ -295,6 +295,23 @@ test('a replay finds the score of a rung that was changed, and another rung in i
       const { identical, differences } = await replayAudit([entry], [{ name: '0', feeds }], session);
       expect([identical, differences]).toMatchObject([0, [{ what: 'score', block, recorded, replayed }]]);
     }
+  });
+});
+
+test('a log of answers that are not numbers is read and replayed', async () => {
+  const folder = ladder(MODEL, [{ name: 'small', bytes: SMALL, threshold: ALWAYS }]);
+  const path = join(folderOf({}), 'trace.ndjson');
+  const broken = new Tensor('float32', new Float32Array(picture.data.length).fill(Number.NaN), picture.dims);
+  await run(folder, broken, { observers: [auditLog({ path })] });
+  const { entries, problems } = await readAudit(path);
+  expect(problems).toEqual([]);
+  expect(entries[0]!.record.top[0]![1]).toBeNull();
+  const items = [{ name: '0', feeds: { picture: itemsFrom(broken, 0, 1) } }];
+  await withSession(folder, {}, async (session) => {
+    expect(await replayAudit(entries.slice(0, 1), items, session)).toMatchObject({
+      identical: 1,
+      differences: [],
+    });
   });
 });
 
