@@ -324,7 +324,7 @@ describe('JSON', () => {
       but('parameters', `{${names().join().replaceAll(':1', ':[]')}}`),
       /^body: its JSON has more than 16384 names/,
     ],
-    ['a parameter that is none', but('parameters', `{"policy":[]}`), /^parameters: expected text/],
+    ['a parameter that is none', but('parameters', `{"policy":[]}`), /^parameters\.policy: expected text/],
     [
       'brackets that nest',
       but('data', '['.repeat(nested) + ']'.repeat(nested)),
@@ -358,13 +358,14 @@ describe('JSON', () => {
   });
 
   test('what is in texts does not count as structure', async () => {
-    const trace = `${'[{:'.repeat(30_000)}\\"${'[{:'.repeat(30_000)}`;
-    expect(await post(request({ parameters: { trace } }))).toMatchObject({ status: 200 });
+    const id = `${'[{:'.repeat(30_000)}\\"${'[{:'.repeat(30_000)}`;
+    expect(await post(request({ id }))).toMatchObject({ status: 400, error: expect.stringMatching(/^id: /) });
   });
 
   test('rows of a tensor may be lists', async () => {
-    const rows = Array.from({ length: 1024 }, () => [0.5, 0.5, 0.5]);
-    expect(await post(but('data', JSON.stringify(rows)))).toMatchObject({ status: 200 });
+    const list = (length: number, each: unknown) => Array<unknown>(length).fill(each);
+    const image = list(1, list(3, list(32, list(32, 0.5))));
+    expect(await post(but('data', JSON.stringify(image)))).toMatchObject({ status: 200 });
   });
 
   test('long JSON is parsed in turns, in which a client with little of it comes before others with much', async () => {
