@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { auditLog, InferenceSession, loadPolicy, Tensor } from '../dist/index.js';
+import { mean } from '../dist/numeric/statistics.js';
 import { feedsOf, inRow, inRowSync, median, ratioOf, table, takeTurns, timed } from './harness.mjs';
 import { operators } from './operators.mjs';
 import { photographs } from './photographs.mjs';
@@ -250,7 +251,7 @@ const results = variants.map((variant) => {
   for (const key of ['ms', 'cpuMs']) {
     const times = variant.turns.map((turn) => turn[key]);
     figures[key] = median(times);
-    figures[`${key}Mean`] = times.reduce((sum, time) => sum + time, 0) / times.length;
+    figures[`${key}Mean`] = mean(times);
     figures[`${key}Ratio`] = ratioOf(variant, base, key);
   }
   return figures;

@@ -107,7 +107,7 @@ export async function calibrate(
       const result = await calibrateItems(backend, programs, loaded.sha256, read.items, prepared, count);
       return await withThumbnails(result, read.byHash);
     } finally {
-      unusable.tellFit(work.note);
+      unusable.noteFit(work.note);
       staged?.tail.release();
       engine.release();
     }

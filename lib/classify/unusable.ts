@@ -37,8 +37,8 @@ export class Unusable {
     throw new ResidualSkipError('INVALID_DATA', `${this.what}s: there is none; give at least one`);
   }
 
-  /** Tells what was left out of those to fit on. */
-  tellFit(note: (message: string) => void): void {
+  /** Notes what was left out of those to fit on. */
+  noteFit(note: (message: string) => void): void {
     const said = this.describe();
     if (said !== undefined) note(`of the ${this.what}s to fit on, ${said}; they are left out`);
     const { size } = this.shared;

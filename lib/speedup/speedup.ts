@@ -71,7 +71,7 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
       minutes: (performance.now() - start) / 60_000,
     };
   } finally {
-    unusable.tellFit(work.note);
+    unusable.noteFit(work.note);
     engine.release();
     await opened.session.release();
   }

@@ -66,18 +66,25 @@ void join_addition(DraftGraph& graph, DraftId id, const Table<NodeId, int>& uses
   first = {.shared_output = add.shared_output};
 }
 
+// The next draft, if it alone reads what this one writes, as its first operand; null otherwise.
+Draft* only_reader(DraftGraph& graph, DraftId id, const Table<NodeId, int>& uses) {
+  if (after(id) >= graph.drafts.next()) return nullptr;
+  Draft &draft = graph.drafts[id], &next = graph.drafts[after(id)];
+  if (draft.shared_output != next.shared_output || next.reads.empty() || next.reads[0] != draft.write) return nullptr;
+  return graph.nodes[draft.write].arena && uses[graph.origin(draft.write)] == 2 ? &next : nullptr;
+}
+
 // A move becomes part of the move behind it, which alone reads its result.
 void join_move(DraftGraph& graph, DraftId id, const Table<NodeId, int>& uses) {
-  if (after(id) >= graph.drafts.next()) return;
-  Draft &first = graph.drafts[id], &next = graph.drafts[after(id)];
-  if (!first.move || !next.move || first.shared_output != next.shared_output) return;
-  if (next.reads[0] != first.write || !graph.nodes[first.write].arena || uses[graph.origin(first.write)] != 2) return;
-  const std::optional<BlockedMove> both = first.move->move.then(next.move->move);
+  Draft& first = graph.drafts[id];
+  Draft* const next = first.move ? only_reader(graph, id, uses) : nullptr;
+  if (next == nullptr || !next->move) return;
+  const std::optional<BlockedMove> both = first.move->move.then(next->move->move);
   if (!both) return;
-  next.reads = std::move(first.reads);
-  next.make = next.move->make(next.reads[0], *both);
-  next.move = std::make_shared<MoveDraft>(*both, next.move->make);
-  first = {.shared_output = next.shared_output};
+  next->reads = std::move(first.reads);
+  next->make = next->move->make(next->reads[0], *both);
+  next->move = std::make_shared<MoveDraft>(*both, next->move->make);
+  first = {.shared_output = next->shared_output};
 }
 
 }  // namespace
@@ -95,12 +102,8 @@ DraftGraph fuse(DraftGraph graph) {
   }
   // The next draft, if it is a convolution that alone reads what this one writes.
   const auto reader = [&](DraftId id) -> const Draft* {
-    if (after(id) >= graph.drafts.next()) return nullptr;
-    const Draft &draft = graph.drafts[id], &next = graph.drafts[after(id)];
-    if (!draft.conv || !next.conv || draft.shared_output != next.shared_output) return nullptr;
-    const bool only = next.reads[0] == draft.write && graph.nodes[draft.write].arena &&
-                      uses[graph.origin(draft.write)] == 2;
-    return only ? &next : nullptr;
+    const Draft* next = graph.drafts[id].conv ? only_reader(graph, id, uses) : nullptr;
+    return next != nullptr && next->conv ? next : nullptr;
   };
   for (DraftId id : graph.drafts.ids()) {
     const Draft* second = reader(id);

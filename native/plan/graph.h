@@ -97,7 +97,7 @@ struct AddDraft8 {
 // A move of pixels, which may join the move behind it.
 struct MoveDraft {
   BlockedMove move;
-  // What writes its result, by another move from another map.
+  // Makes its result from another map, by another move.
   std::function<MakeFn(NodeId from, const BlockedMove& move)> make;
 };
 

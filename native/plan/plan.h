@@ -38,7 +38,7 @@ struct PlanExit {
   std::vector<InstructionPtr> on_taken;  // write its answers to the outputs
   int32_t next = 0;  // code behind it
   std::vector<ArenaSpan> live;  // what that code reads of what was computed before
-  bool rounded = false;  // see rounded.h; so below
+  bool rounded = false;  // see rounded.h
 };
 
 struct Code {
@@ -66,7 +66,7 @@ struct PlanPort {
   size_t item_bytes = 0;
   bool batched = true;
   DType dtype = DType::kFloat32;
-  bool rounded = false;
+  bool rounded = false;  // see rounded.h
 };
 
 struct Plan {

@@ -11,7 +11,7 @@ export interface FitImages {
   load(index: number): Promise<TensorData | undefined>;
   /** As the `sha256` of items; of its content alone when left out. */
   hashOf?(input: TensorData): string;
-  /** Told each time that an image is loaded which is among the items, and therefore left out. */
+  /** Called each time that an image which is among the items is loaded, and therefore left out. */
   onShared?(index: number): void;
 }
 

@@ -167,8 +167,8 @@ export class Stopwatch {
 }
 
 /**
- * Of a run that waited for a processor, the time that it had one. With several threads, waiting can't be told: what they use together hides
- * it, but not that of a network which runs on one of them, which would seem faster than others.
+ * Of a run that waited for a processor, the time that it had one. With several threads, their CPU time hides how long they waited, but not
+ * in a network that runs on one of them, which would seem faster than others. So all time counts there.
  */
 function timed(run: () => void, threads: number): number {
   const before = process.cpuUsage();
