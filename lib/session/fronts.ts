@@ -14,16 +14,19 @@ import type { SkipPolicy } from '../skip/policy.js';
 import { describeTensor } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { frontsOf } from './known-fronts.js';
+import { loadNetwork, type Network, type Reading } from './network.js';
+import { openStored } from './stored/network.js';
 
 /** A front whose file is read. */
 export class LoadedFront {
-  readonly #series: LengthSeries;
+  readonly #network: Pick<Network, 'compiling'>;
 
-  private constructor(
+  /** @param network its own, which reads the inputs of the one behind it */
+  constructor(
     readonly spec: FrontSpec,
-    series: LengthSeries,
+    network: Pick<Network, 'compiling'>,
   ) {
-    this.#series = series;
+    this.#network = network;
   }
 
   /** The same front with exits behind its blocks. */
@@ -31,7 +34,7 @@ export class LoadedFront {
     const { exits: _, ...spec } = this.spec;
     return new LoadedFront(
       { ...spec, ...(exits.length > 0 && { exits: encodeFrontExits(exits) }) },
-      this.#series,
+      this.#network,
     );
   }
 
@@ -41,19 +44,13 @@ export class LoadedFront {
    * @throws ResidualSkipError INVALID_POLICY for inputs that don't fit
    */
   static async of(spec: FrontSpec, front: Model, network: ModelFacts): Promise<LoadedFront> {
-    const graph = readingInput(spec, front, network);
-    try {
-      const batching = await inTurns(analyseBatching(graph, front.opset, true));
-      return new LoadedFront(spec, new LengthSeries({ ...front, graph, ...batching }));
-    } catch (error) {
-      throw unreadable(spec, error);
-    }
+    return new LoadedFront(spec, new LengthSeries(await inTurns(withInputsOf(network, spec, front))));
   }
 
   /** Its program for the inputs of the network. */
   *compiling(binding: Binding): Sliced<Front> {
     try {
-      return { spec: this.spec, program: yield* this.#series.compiling(binding) };
+      return { spec: this.spec, program: yield* this.#network.compiling(binding) };
     } catch (error) {
       throw unreadable(this.spec, error);
     }
@@ -69,10 +66,15 @@ function unreadable({ name }: FrontSpec, error: unknown): unknown {
 
 /**
  * Reads the files of a policy's fronts, which lie beside the model's own.
+ * @param cache a folder for their programs
  * @throws ResidualSkipError INVALID_POLICY, POLICY_MISMATCH (a policy of another model, or a file that changed), and what `loadModel`
  * throws
  */
-export async function loadFronts(policy: SkipPolicy, network: ModelFacts): Promise<LoadedFront[]> {
+export async function loadFronts(
+  policy: SkipPolicy,
+  network: ModelFacts,
+  cache: string | undefined,
+): Promise<LoadedFront[]> {
   checkModel(policy, () => network.sha256);
   const fronts: LoadedFront[] = [];
   for (const spec of frontsOf(policy)) {
@@ -81,20 +83,60 @@ export async function loadFronts(policy: SkipPolicy, network: ModelFacts): Promi
       throw new ResidualSkipError('INVALID_POLICY', message);
     }
     const path = join(dirname(network.location.model), spec.file);
-    const model = await loadModel(path).catch((error: unknown) => {
-      if (!(error instanceof ResidualSkipError)) throw error;
-      const message = `policy: its front '${spec.name}' can't be loaded (${error.message}); restore that file, or make the policy again`;
-      throw new ResidualSkipError(error.code, message, { cause: error });
-    });
-    if (model.sha256 !== spec.sha256) {
-      const message =
-        `policy: its front '${spec.name}' is a file with SHA-256 ${spec.sha256}, but ${path} has ${model.sha256}; ` +
-        'restore that file, or make the policy again';
-      throw new ResidualSkipError('POLICY_MISMATCH', message);
-    }
-    fronts.push(await LoadedFront.of(spec, model, network));
+    const reading = readingFront(spec, network);
+    const identified = () => true;
+    const opened =
+      cache === undefined
+        ? loadNetwork(path, reading, { identified })
+        : openStored(path, cache, reading, identified);
+    const front = await opened.catch((error: unknown) => failing(error, spec, path));
+    checkFile(spec, path, front.model);
+    fronts.push(new LoadedFront(spec, front));
   }
   return fronts;
+}
+
+async function failing(error: unknown, spec: FrontSpec, path: string): Promise<never> {
+  if (!(error instanceof ResidualSkipError)) throw error;
+  if (error.code === 'INVALID_POLICY') {
+    // How another file doesn't fit isn't worth knowing.
+    checkFile(spec, path, await loadModel(path));
+    throw error;
+  }
+  const message = `policy: its front '${spec.name}' can't be loaded (${error.message}); restore that file, or make the policy again`;
+  throw new ResidualSkipError(error.code, message, { cause: error });
+}
+
+function checkFile(spec: FrontSpec, path: string, { sha256 }: ModelFacts): void {
+  if (sha256 === spec.sha256) return;
+  const message =
+    `policy: its front '${spec.name}' is a file with SHA-256 ${spec.sha256}, but ${path} has ${sha256}; ` +
+    'restore that file, or make the policy again';
+  throw new ResidualSkipError('POLICY_MISMATCH', message);
+}
+
+/** How the file of a front becomes a network that reads the inputs of the one behind it. */
+function readingFront(spec: FrontSpec, network: ModelFacts): Reading {
+  const { size, scale, offset } = spec;
+  return {
+    front: {
+      key: { size, scale, offset, inputs: network.inputs },
+      model: (own) => withInputsOf(network, spec, own),
+    },
+  };
+}
+
+/** The front's model, which reads the inputs of the network. */
+function* withInputsOf(network: ModelFacts, spec: FrontSpec, front: Model): Sliced<Model> {
+  const graph = readingInput(spec, front, network);
+  try {
+    const batching = yield* analyseBatching(graph, front.opset, true);
+    const changed = { graph, batchingReason: undefined, loweredItems: undefined, ...batching };
+    // To read the hash may be to compute it.
+    return Object.create(front, Object.getOwnPropertyDescriptors(changed));
+  } catch (error) {
+    throw unreadable(spec, error);
+  }
 }
 
 /** The front's graph with the inputs of the network: an image is resized, scaled and shifted as the front needs it. */

@@ -6,7 +6,7 @@ import type { Program } from '../model/program/program.js';
 import type { ModelLocation } from '../model/read/file.js';
 import type { Binding, Model, ModelFacts } from '../model/read/model.js';
 import { isUnseen, placeOf, type WeightFile } from '../tensor/recall.js';
-import type { Sliced } from '../util/slices.js';
+import { inTurns, type Sliced } from '../util/slices.js';
 import { overrideDimensions } from './feeds.js';
 
 export interface Network {
@@ -30,13 +30,24 @@ export interface OpenNetwork extends Network {
 /** Lengths for symbolic dimensions by name. */
 export type Overrides = { readonly [dimension: string]: number };
 
-/** @throws what `loadModel` throws; INVALID_ARGUMENT for a dimension that no input has */
+/** How a file's graph becomes that of the network. */
+export interface Reading {
+  readonly overrides?: Overrides;
+  readonly front?: {
+    /** What its programs depend on besides its file and their shapes: plain data. */
+    readonly key: unknown;
+    /** The model with the graph that reads the inputs of the network behind it. */
+    model(own: Model): Sliced<Model>;
+  };
+}
+
+/** @throws what `loadModel` and the reading of a front throw; INVALID_ARGUMENT for a dimension that no input has */
 export async function loadNetwork(
   source: string | Uint8Array,
-  overrides: Overrides,
+  reading: Reading,
   options: LoadOptions,
 ): Promise<OpenNetwork> {
-  return networkOf(await loadModel(source, options), overrides);
+  return inTurns(networkOf(await loadModel(source, options), reading));
 }
 
 /**
@@ -46,13 +57,13 @@ export async function loadNetwork(
 export function* reloadNetwork(
   location: ModelLocation,
   file: WeightFile,
-  overrides: Overrides,
+  reading: Reading,
 ): Sliced<OpenNetwork> {
-  return networkOf(yield* reloading(location, file), overrides);
+  return yield* networkOf(yield* reloading(location, file), reading);
 }
 
-function networkOf(own: Model, overrides: Overrides): OpenNetwork {
-  const model = overrideDimensions(own, overrides);
+function* networkOf(own: Model, { overrides = {}, front }: Reading): Sliced<OpenNetwork> {
+  const model = front ? yield* front.model(own) : overrideDimensions(own, overrides);
   const series = new LengthSeries(model);
   return {
     own,

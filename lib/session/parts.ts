@@ -38,9 +38,9 @@ export async function readParts(source: unknown, rest: readonly unknown[]): Prom
   // The caller's bytes are copied before the first await.
   const load = async (from: typeof checked): Promise<Network> => {
     if (typeof from === 'string' && cache !== undefined)
-      return openStored(from, cache, overrides, identified);
+      return openStored(from, cache, { overrides }, identified);
     const source = from instanceof Blob ? new Uint8Array(await from.arrayBuffer()) : from;
-    return loadNetwork(source, overrides, { identified });
+    return loadNetwork(source, { overrides }, { identified });
   };
   const network = await load(checked);
   const { model } = network;
@@ -51,7 +51,7 @@ export async function readParts(source: unknown, rest: readonly unknown[]): Prom
   const hasFronts = fronts !== undefined || settings.some((setting) => setting.fronts);
   const loadedFronts = !hasFronts
     ? []
-    : await loadFronts(own.policy, model).catch((error: unknown) => {
+    : await loadFronts(own.policy, model, cache).catch((error: unknown) => {
         throw namingFiles(error, own.info, model.location?.model);
       });
   return {

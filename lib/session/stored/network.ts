@@ -11,7 +11,7 @@ import { FileIdentity, WeightFile } from '../../tensor/recall.js';
 import { inTurns, type Sliced } from '../../util/slices.js';
 import { packageVersion } from '../../util/version.js';
 import { overrideDimensions } from '../feeds.js';
-import { loadNetwork, type Network, type OpenNetwork, type Overrides, reloadNetwork } from '../network.js';
+import { loadNetwork, type Network, type OpenNetwork, type Reading, reloadNetwork } from '../network.js';
 import { Constants, type StoredProgram, type Weights } from './constants.js';
 import { digesting, digestOf } from './digest.js';
 import { decodeEntry, encodeEntry } from './entry.js';
@@ -55,11 +55,12 @@ interface StoredModel {
 export async function openStored(
   path: string,
   cache: string,
-  overrides: Overrides,
+  reading: Reading,
   identified: (location: ModelLocation) => boolean,
 ): Promise<Network> {
   const location = await requireModel(path);
-  const place = { folder: new Folder(cache), name: nameOf(location.model), location, overrides };
+  const name = nameOf(location.model, reading);
+  const place = { folder: new Folder(cache), name, location, reading };
   // Whatever is wrong with an entry or the file, reading the file finds out.
   const network = (await found(place).catch(() => undefined)) ?? (await made(path, place));
   if (identified(location)) await network.model.identify();
@@ -71,17 +72,17 @@ interface Place {
   /** Of the model's entry; those of its programs begin with it. */
   readonly name: string;
   readonly location: ModelLocation;
-  readonly overrides: Overrides;
+  readonly reading: Reading;
 }
 
-function nameOf(model: string): string {
-  return hexOf([FORMAT, packageVersion(), resolve(model)]);
+function nameOf(model: string, { front }: Reading): string {
+  return hexOf([FORMAT, packageVersion(), resolve(model), ...(front ? [front.key] : [])]);
 }
 
 const hexOf = (data: unknown) => digestOf(JSON.stringify(data)).toString('hex', 0, 16);
 
 async function found(place: Place): Promise<Network | undefined> {
-  const { folder, name, location, overrides } = place;
+  const { folder, name, location, reading } = place;
   const bytes = folder.read(name);
   const entry = bytes && decodeEntry(bytes);
   if (!entry) return undefined;
@@ -99,7 +100,7 @@ async function found(place: Place): Promise<Network | undefined> {
     ...facts,
     firstLayer: firstLayer && firstLayerOf(firstLayer, entry.arrays),
   };
-  const network = { model: overrideDimensions(model, overrides), mayHaveExits };
+  const network = { model: overrideDimensions(model, reading.overrides ?? {}), mayHaveExits };
   return new StoredNetwork(place, network, { file: weights.file, content, weights });
 }
 
@@ -152,7 +153,7 @@ function firstLayerOf(shape: FirstLayer['shape'], arrays: readonly Uint8Array[])
 /** Reads the file as without a cache, and writes entries as programs are made. */
 async function made(path: string, place: Place): Promise<Network> {
   let read: Read | undefined;
-  const open = await loadNetwork(path, place.overrides, {
+  const open = await loadNetwork(path, place.reading, {
     identified: () => false,
     onRead: async ({ file, bytes, unread }) => {
       const kept = await inTurns(keptOf(bytes, [...unread]));
@@ -203,8 +204,8 @@ class StoredNetwork implements Network {
     const name = this.#nameOf(binding);
     const known = name && this.#find(name);
     if (known) return known;
-    const { location, overrides } = this.place;
-    const opened = this.#open ?? (yield* reloadNetwork(location, this.#file, overrides));
+    const { location, reading } = this.place;
+    const opened = this.#open ?? (yield* reloadNetwork(location, this.#file, reading));
     // Two lengths may have been asked for at once.
     this.#open ??= opened;
     const program = this.#constants.adopted(yield* this.#open.compiling(binding));

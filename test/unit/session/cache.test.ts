@@ -10,11 +10,14 @@ import {
 } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { NativeBackend } from 'lib/backends/native.js';
+import { LengthSeries } from 'lib/model/length-series.js';
 import type { SessionOptions } from 'lib/session/options.js';
 import { InferenceSession } from 'lib/session/session.js';
 import { decodeEntry, encodeEntry } from 'lib/session/stored/entry.js';
 import { Tensor } from 'lib/tensor/tensor.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
+import { foreign } from '../../helpers/foreign-network.js';
+import { between, colours, ladder, ladderPolicy, type Rung, run, sureness } from '../../helpers/ladders.js';
 import { GraphBuilder, int64s, modelBytes, tensor } from '../../helpers/onnx-builder.js';
 import { randomFloats } from '../../helpers/random.js';
 
@@ -149,6 +152,76 @@ describe('a session with a cache', () => {
     const [answer] = Object.values(await session.run({ x }));
     expect(answer!.data).toEqual(BigInt64Array.of(2n, 3n));
     expect(() => readdirSync(cache)).toThrow('ENOENT');
+  });
+});
+
+describe('a ladder with a cache', () => {
+  const MODEL = foreign({ side: 32, channels: 16 });
+  const SMALL = foreign({ side: 32, seed: 50, blocks: 2 });
+  const pictures = colours(6, 32);
+  const rungs: Rung[] = [
+    { name: 'half', size: [16, 16], threshold: 0.6, scale: [0.5, 1, 2], offset: [0.1] },
+    { name: 'small', bytes: SMALL, threshold: 0.55 },
+  ];
+  const answersOf = async (folder: string, options: SessionOptions) => {
+    const { rows, trace } = await run(folder, pictures, options);
+    return { rows, trace: { ...trace } };
+  };
+  const programsOf = (cache: string) => readdirSync(cache).filter((entry) => entry.includes('-'));
+
+  it('answers the same, and keeps the programs of its fronts', async () => {
+    const [half, small] = rungs as [Rung, Rung];
+    const ofHalf = await answersOf(ladder(MODEL, [{ ...half, threshold: 0 }]), {});
+    const folder = ladder(MODEL, [{ ...half, threshold: between(sureness(ofHalf.rows)) }, small]);
+    const cache = cacheOf();
+    const expected = await answersOf(folder, {});
+    const taken = expected.trace.items.map(({ exits }) => exits.findIndex((exit) => exit.taken));
+    expect(new Set(taken).size).toBeGreaterThan(1);
+    expect(await answersOf(folder, { cache })).toEqual(expected);
+    const files = readdirSync(cache).sort();
+    expect(programsOf(cache)).toHaveLength(3);
+    const lower = jest.spyOn(LengthSeries.prototype, 'compiling');
+    expect(await answersOf(folder, { cache })).toEqual(expected);
+    expect(lower).not.toHaveBeenCalled();
+    lower.mockRestore();
+    expect(readdirSync(cache).sort()).toEqual(files);
+  });
+
+  it('has other programs for another size or normalisation of the same file', async () => {
+    const folder = ladder(MODEL, rungs);
+    const cache = cacheOf();
+    await answersOf(folder, { cache });
+    for (const other of [{ size: [24, 24] as const }, { scale: [1] }, { offset: [0.3] }]) {
+      const [half, ...others] = ladderPolicy(MODEL, rungs).fronts!;
+      const policy = { ...ladderPolicy(MODEL, rungs), fronts: [{ ...half!, ...other }, ...others] };
+      const expected = await answersOf(folder, { policy });
+      expect(await answersOf(folder, { policy, cache })).toEqual(expected);
+      expect(await answersOf(folder, { policy, cache })).toEqual(expected);
+    }
+    expect(programsOf(cache)).toHaveLength(6);
+  });
+
+  it('refuses a front that was changed, whatever it was before', async () => {
+    const folder = ladder(MODEL, rungs);
+    const cache = cacheOf();
+    await answersOf(folder, { cache });
+    for (const other of [
+      foreign({ side: 32, seed: 51, blocks: 2 }),
+      foreign({ side: 16, seed: 50, blocks: 2 }),
+    ]) {
+      writeFileSync(join(folder, 'small.onnx'), other);
+      for (const options of [{}, { cache }]) {
+        const creating = InferenceSession.create(folder, options);
+        await expect(creating).rejects.toMatchObject({ code: 'POLICY_MISMATCH' });
+        await expect(creating).rejects.toThrow(
+          /its front 'small' is a file with SHA-256 \w+, but .*small\.onnx has/,
+        );
+      }
+    }
+    writeFileSync(join(folder, 'small.onnx'), 'no network');
+    await expect(InferenceSession.create(folder, { cache })).rejects.toThrow(
+      /its front 'small' can't be loaded/,
+    );
   });
 });
 
