@@ -193,13 +193,27 @@ InstructionPtr make_binary_span(const KernelTable& table, BinaryKind kind, Place
   });
 }
 
+namespace {
+
+// Maps narrower than a vector become one row if their rows follow each other without a halo.
+void join_rows(BlockedView& blocked, PlanarView& planar) {
+  const int width = blocked.width;
+  if (width >= kLanes || blocked.row_stride != ptrdiff_t{width} * kLanes || planar.row_stride != width) return;
+  for (int* const side : {&blocked.width, &planar.width}) *side = width * blocked.height;
+  blocked.height = planar.height = 1;
+}
+
+}  // namespace
+
 InstructionPtr make_planar_to_blocked(const KernelTable& table, PlanarOperand x, BlockedOperand y) {
+  join_rows(y.view, x.view);
   return simple(move_work(y.view), [kernel = table.planar_to_blocked, x, y](Frame& frame, int part, int parts) {
     kernel(resolve(frame, x), resolve(frame, y), part, parts);
   });
 }
 
 InstructionPtr make_blocked_to_planar(const KernelTable& table, BlockedOperand x, PlanarOperand y) {
+  join_rows(x.view, y.view);
   return simple(move_work(x.view), [kernel = table.blocked_to_planar, x, y](Frame& frame, int part, int parts) {
     kernel(resolve(frame, x), resolve(frame, y), part, parts);
   });
