@@ -39,6 +39,11 @@ export function loadPolicy(source: PolicySource): SkipPolicy {
   return parseOnce(jsonOf(source), source, 'policy');
 }
 
+/** A policy whose promise names what it is about, which is checked when it is loaded. */
+export function sealed(policy: SkipPolicy & { readonly promise: Promised }): SkipPolicy {
+  return { ...policy, promise: { ...policy.promise, settings: hashPromised(policy) } };
+}
+
 /** What was certified of a loaded policy that was edited since; undefined for others. */
 export function voidedPromise(policy: SkipPolicy): Promised | undefined {
   return voided.get(policy);

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { late } from '../util/late.js';
 import { nearNames } from '../util/suggest.js';
-import { sha256Schema } from './fronts.js';
+import { sha256Schema } from '../util/validation.js';
 import { distributionSchema } from './score-distribution.js';
 
 const fraction = late(() => z.number().min(0).max(1));

@@ -1,5 +1,5 @@
 import { loadPolicy } from 'lib/skip/load-policy.js';
-import { hashPromised, parsePolicy, type SkipPolicy } from 'lib/skip/policy.js';
+import type { SkipPolicy } from 'lib/skip/policy.js';
 import type { Promised } from 'lib/skip/promise.js';
 
 /** A calibrated policy without times, which differ between calibrations. */
@@ -13,11 +13,6 @@ export function promising(limit: number, rest: object): SkipPolicy & { readonly 
   const tested = { limit, items: 3000, events: 0, risk: 0, pValue: 0.01, upperBound: limit };
   const data = { sha256: 'a'.repeat(64), seed: 1, fit: 1000, order: 1000, certify: 1000 };
   return { version: 1, ...rest, promise: { metric: 'disagreement', confidence: 0.95, ...tested, data } };
-}
-
-/** A policy with a promise as `calibrate` writes it. */
-export function sealed(policy: SkipPolicy): SkipPolicy {
-  return { ...policy, promise: { ...policy.promise!, settings: hashPromised(parsePolicy(policy)) } };
 }
 
 /** That a calibrated policy, and each of its settings, names what its promise is about, and keeps the promise when its file is read. */

@@ -8,13 +8,14 @@ import { figuresOf } from 'lib/calibrate/report/report.js';
 import { wordPromise } from 'lib/calibrate/report/wording.js';
 import { type Feeds, InferenceSession, type SkipPolicy, watch } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
+import { sealed } from 'lib/skip/load-policy.js';
 import { policySchema } from 'lib/skip/policy.js';
 import '../../helpers/few-timed.js';
 import { stacked, zip } from '../../helpers/arrays.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
-import { expectSealed, sealed } from '../../helpers/policies.js';
+import { expectSealed } from '../../helpers/policies.js';
 import { uniform } from '../../helpers/random.js';
 import { type FormName, taskItems, taskNetwork } from '../../helpers/task-networks.js';
 

@@ -3,12 +3,13 @@ import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { InferenceSession, loadPolicy, type SkipPolicy, watch } from 'lib/index.js';
+import { sealed } from 'lib/skip/load-policy.js';
 import { hashPromised, parsePolicy } from 'lib/skip/policy.js';
 import { settingsOf } from '../../../server/src/models/settings.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';
-import { promising, sealed } from '../../helpers/policies.js';
+import { promising } from '../../helpers/policies.js';
 
 afterAll(removeFolders);
 
@@ -21,7 +22,8 @@ afterEach(() => warned.mockRestore());
 // biome-ignore lint/suspicious/noExplicitAny: edits reach any place of a policy
 type Json = any;
 
-const certified = (policy: SkipPolicy): Json => structuredClone(sealed(policy));
+const certified = (policy: SkipPolicy): Json =>
+  structuredClone(sealed(parsePolicy(policy) as ReturnType<typeof promising>));
 
 const [A, B, C] = ['a', 'b', 'c'].map((digit) => digit.repeat(64));
 const head = (threshold: number) => ({
