@@ -107,7 +107,7 @@ const ON_CALL = {
       'skip/attach': ['attachExits'],
       'skip/fronts': ['withFronts'],
       'skip/head-codec': ['decodeExits'],
-      'skip/policy': ['hashPolicy', 'parsePolicy'],
+      'skip/policy': ['hashPolicy', 'hashPromised', 'parsePolicy'],
     },
   },
 };

@@ -186,7 +186,7 @@ class Reader {
 export async function readAudit(path: string, { key }: ReadAuditOptions = {}): Promise<AuditTrace> {
   const reader = new Reader(key === undefined ? undefined : verifier(key));
   try {
-    for (const file of await filesAt(path)) {
+    for await (const file of filesAt(path)) {
       reader.begin(basename(file));
       reader.end(await readLines(file, (line) => reader.read(line)));
     }
@@ -209,16 +209,25 @@ export async function readAudit(path: string, { key }: ReadAuditOptions = {}): P
   return { entries, problems, energy, signed, hadEarlier };
 }
 
-/** The file itself, or the files of the one log in a folder, oldest first. */
-async function filesAt(path: string): Promise<string[]> {
-  if (!(await stat(path)).isDirectory()) return [path];
+/** The file itself, or the files of the one log in a folder, oldest first; those too that it is rotated to while it is read. */
+async function* filesAt(path: string): AsyncGenerator<string> {
+  if (!(await stat(path)).isDirectory()) return yield path;
   const names = (await readdir(path)).filter((name) => name.endsWith('.ndjson'));
   const logs = new Set(names.map((name) => name.replace(/(\.[1-9]\d*)?\.ndjson$/, '.ndjson')));
-  if (logs.size === 1) return filesOfLog(join(path, [...logs][0]!));
-  throw new ResidualSkipError(
-    'INVALID_DATA',
-    `folder '${path}': it holds ${logs.size === 0 ? 'no audit log' : `the audit logs ${[...logs].join(', ')}`}; name a folder with one, or a file`,
-  );
+  if (logs.size !== 1) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `folder '${path}': it holds ${logs.size === 0 ? 'no audit log' : `the audit logs ${[...logs].join(', ')}`}; name a folder with one, or a file`,
+    );
+  }
+  const newest = join(path, [...logs][0]!);
+  const read = new Set<string>();
+  while (!read.has(newest)) {
+    const next = filesOfLog(newest).find((file) => !read.has(file));
+    if (next === undefined) return;
+    read.add(next);
+    yield next;
+  }
 }
 
 /** @returns whether the last line ends in a newline */

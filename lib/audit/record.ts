@@ -7,14 +7,11 @@
 import { z } from 'zod';
 import { PRECISIONS } from '../model/program/program.js';
 import { late } from '../util/late.js';
-import { expectation, problemsOf } from '../util/validation.js';
+import { expectation, problemsOf, sha256Schema } from '../util/validation.js';
 import { sha256 } from './hash.js';
 import { LineText } from './line.js';
 
 export const AUDIT_SCHEMA_VERSION = 2;
-const SHA256 = late(() =>
-  z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
-);
 const LINK = late(() =>
   z
     .string()
@@ -34,9 +31,9 @@ const headerSchema = late(() =>
       .datetime()
       .meta({ description: 'UTC time at which the log began or its circumstances changed.' }),
     engine: z.string().meta({ description: 'Version of residual-skip.' }),
-    model: z.strictObject({ sha256: SHA256(), source: z.string().nullable() }),
+    model: z.strictObject({ sha256: sha256Schema(), source: z.string().nullable() }),
     policy: z.strictObject({
-      sha256: SHA256(),
+      sha256: sha256Schema(),
       guards: z.array(z.string()).meta({ description: 'Answers that make an item run in full.' }),
     }),
     continues: LINK().meta({
@@ -89,7 +86,7 @@ const itemSchema = late(() =>
     time: time(),
     run: z.int().meta({ description: 'Number of the run in this process.' }),
     item: z.int().meta({ description: 'Index in the batch of that run.' }),
-    input: SHA256()
+    input: sha256Schema()
       .nullable()
       .meta({ description: "SHA-256 of the item's input bytes, inputs in name order." }),
     ran: z
@@ -110,7 +107,9 @@ const itemSchema = late(() =>
     caller: z.string().optional().meta({ description: 'Who sent the request that the item belongs to.' }),
     request: z.string().optional().meta({ description: 'Id of that request.' }),
     clientRequest: z.string().optional().meta({ description: 'The id that the client itself gave it.' }),
-    output: SHA256().meta({ description: "SHA-256 of the item's output bytes, outputs in name order." }),
+    output: sha256Schema().meta({
+      description: "SHA-256 of the item's output bytes, outputs in name order.",
+    }),
     top: z
       .array(z.tuple([z.int(), z.number().nullable()]))
       .meta({ description: 'Best classes with their probability, null where it was NaN.' }),
@@ -151,7 +150,7 @@ const checkpointSchema = late(() =>
   z.strictObject({
     type: z.literal('checkpoint'),
     time: time(),
-    key: SHA256().meta({ description: 'SHA-256 of the public key, in DER form.' }),
+    key: sha256Schema().meta({ description: 'SHA-256 of the public key, in DER form.' }),
     signature: z.string().meta({
       description:
         'Ed25519, in base64, of the text "residual-skip checkpoint TIME LINK" with the link of the line before.',

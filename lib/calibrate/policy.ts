@@ -3,6 +3,7 @@ import type { Block } from '../model/program/program.js';
 import type { AnyExit } from '../skip/exits.js';
 import { type FrontSpec, isInside } from '../skip/fronts.js';
 import { encodeExits } from '../skip/head-codec.js';
+import { sealed } from '../skip/load-policy.js';
 import type { SkipPolicy } from '../skip/policy.js';
 import type { Expected, Latency, Promised } from '../skip/promise.js';
 import type { Certificate } from './certify/certify.js';
@@ -27,7 +28,7 @@ export function policyOf(
   const { original, guards, labels, choice, preprocessing } = options;
   const { exits, omitted = new Set<number>() } = chosen?.setting ?? {};
   const fronts = choice?.fronts.flatMap((front) => inUse(front, exits ?? [])) ?? [];
-  return {
+  return sealed({
     version: 1,
     model: { sha256 },
     ...(original && { reference: { sha256: original.sha256 } }),
@@ -43,7 +44,7 @@ export function policyOf(
     ...(labels && { labels: [...labels] }),
     promise,
     expected: expectedOf(chosen),
-  };
+  });
 }
 
 /** The front as these exits need it: with exits of its own only if one of them is used. */

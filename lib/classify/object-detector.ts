@@ -201,7 +201,8 @@ function readingOf(
   asked: Boxes['form'] | undefined,
 ): Reading {
   const { outputMetadata, outputNames, policy } = session;
-  const { boxes, outputs } = policy.promise ?? {};
+  // How boxes are read is true of the network, whatever became of the promise.
+  const { boxes, outputs } = policy.promise ?? policy.voided ?? {};
   const given = asked ?? boxes?.form;
   const logits = outputMetadata.find((output) => output.name === 'logits');
   const isDetr = logits !== undefined && outputNames.includes('pred_boxes');

@@ -3,7 +3,7 @@ import type { AuditTrace } from '../audit/read.js';
 import { renderAudit } from '../audit/render.js';
 import { type AuditSummary, summarise } from '../audit/summary.js';
 import { ResidualSkipError } from '../errors.js';
-import { checkWritable, readLog, writeResult } from './files.js';
+import { checkUntouched, checkWritable, readLog, writeResult } from './files.js';
 import { type Io, paint, watchWork } from './io.js';
 import { type Column, formatTable, percent, plural } from './table.js';
 
@@ -42,6 +42,7 @@ async function audit(path: string, options: AuditOptions, io: Io): Promise<void>
   const summary = summarise(log.entries);
   const answer = publicSummary(summary, log);
   io.out(options.json ? `${JSON.stringify(answer, null, 2)}\n` : draw(path, summary, log, output, io));
+  checkUntouched(path, log);
 }
 
 function publicSummary(summary: AuditSummary, { energy, problems, hadEarlier, signed }: AuditTrace) {
@@ -61,6 +62,8 @@ function publicSummary(summary: AuditSummary, { energy, problems, hadEarlier, si
     reasons,
     energy: energy && { items: energy.items, cpuSeconds: energy.cpuSeconds, joules: energy.joules },
     problems: problems.length,
+    // Where lines were changed, removed or inserted.
+    tampered: problems.filter(({ kind }) => kind === 'tampered'),
     // Where the reader says that lines are missing, and why.
     gaps: problems.filter(({ kind }) => kind === 'unfinished' || kind === 'lost'),
     hadEarlier,

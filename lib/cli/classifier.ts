@@ -13,9 +13,10 @@ import type { Io } from './io.js';
 import type { EngineOptions, ReadingOptions } from './options.js';
 
 /** Which policy runs and what it promises, on one line. */
-export function wordPolicy({ source, promise }: PolicyInfo): string {
+export function wordPolicy({ source, promise, voided }: PolicyInfo): string {
   if (source === 'full') return 'policy: full, every block runs';
   if (source === 'model') return "policy: model, the file's own gates and exits decide; it promises nothing";
+  if (voided) return `policy: ${source}; it promises nothing: it was edited after it was certified`;
   return `policy: ${source}; it promises ${promise ? `that ${wordPromise(promise)}` : 'nothing'}`;
 }
 

@@ -68,3 +68,17 @@ export async function readLog(path: string, io: Io, options?: ReadAuditOptions):
   if (first) io.err(`note: ${file}: ${first.message}${others}\n`);
   return trace;
 }
+
+/**
+ * For the end of a command that has read a log. What a crash, a full disk or removed old files leave is a part of any log's life, and no failure.
+ * @throws ResidualSkipError INVALID_DATA for a log that isn't as it was written
+ */
+export function checkUntouched(path: string, { problems }: AuditTrace): void {
+  const [first, ...more] = problems.filter(({ kind }) => kind === 'tampered');
+  if (!first) return;
+  const others = more.length > 0 ? `, and ${plural(more.length, 'place')} more` : '';
+  throw new ResidualSkipError(
+    'INVALID_DATA',
+    `${path} is not as it was written (${first.file}: ${first.message}${others}); take a copy that nobody has changed`,
+  );
+}

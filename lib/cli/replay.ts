@@ -15,7 +15,7 @@ import { loadPolicy, type PolicySource } from '../skip/load-policy.js';
 import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { openClassifier, openUnlabelled } from './classifier.js';
-import { readLog } from './files.js';
+import { checkUntouched, readLog } from './files.js';
 import { type Io, paint, startProgress } from './io.js';
 import { addDataOptions, type EngineOptions, type ReadingOptions } from './options.js';
 import { plural } from './table.js';
@@ -49,7 +49,8 @@ export function addReplayCommand(program: Command, io: Io): void {
 }
 
 async function replay(path: string, options: ReplayOptions, io: Io): Promise<void> {
-  const { entries: all } = await readLog(path, io, options);
+  const log = await readLog(path, io, options);
+  const { entries: all } = log;
   const model = options.model ?? all.at(-1)?.header.model.source;
   if (!model) {
     throw new ResidualSkipError(
@@ -86,6 +87,7 @@ async function replay(path: string, options: ReplayOptions, io: Io): Promise<voi
       const why = report.replayed === 0 ? 'none of its items is among the data' : 'its items differ';
       throw new ResidualSkipError('INVALID_DATA', `${path} does not replay: ${why}`);
     }
+    checkUntouched(path, log);
     check?.();
   } finally {
     await close();

@@ -1,6 +1,6 @@
 /** The policy of a session: the one that was asked for or, without one, that of the model's folder. */
 import { ResidualSkipError } from '../errors.js';
-import { loadPolicy, type PolicySource } from '../skip/load-policy.js';
+import { loadPolicy, type PolicySource, voidedPromise } from '../skip/load-policy.js';
 import { hashPolicy, type SkipPolicy } from '../skip/policy.js';
 import { late } from '../util/late.js';
 
@@ -12,6 +12,8 @@ export interface PolicyInfo {
   readonly sha256: string;
   /** What `calibrate` certified; null if the policy promises nothing. */
   readonly promise: NonNullable<SkipPolicy['promise']> | null;
+  /** What `calibrate` certified before the policy was edited, so that it isn't promised any more. */
+  readonly voided?: NonNullable<SkipPolicy['promise']>;
   /** Hex SHA-256 of the network whose answers are promised, where the policy names one, such as the float form of an 8-bit network. */
   readonly original?: string;
   /** What prepared the images that certified it, where the policy says so. */
@@ -29,12 +31,14 @@ export function ownPolicy(source: PolicySource): OwnPolicy {
   const { promise = null, preprocessing, reference } = policy;
   // Few ask for it.
   const sha256 = late(() => hashPolicy(policy));
+  const voided = voidedPromise(policy);
   const info = {
     source: typeof source === 'string' ? source : null,
     get sha256() {
       return sha256();
     },
     promise,
+    ...(voided && { voided }),
     ...(reference && { original: reference.sha256 }),
     ...(preprocessing && { preprocessing }),
   };

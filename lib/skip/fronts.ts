@@ -17,6 +17,7 @@ import {
 import { sizeOf } from '../numeric/shapes.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { late } from '../util/late.js';
+import { sha256Schema } from '../util/validation.js';
 import { Attachment } from './attach.js';
 import type { AnyExit } from './exits.js';
 import { decodeFrontExits, frontExitsSchema } from './head-codec.js';
@@ -31,10 +32,6 @@ import {
 } from './scores.js';
 
 const finite = late(() => z.number().refine(Number.isFinite, { error: 'expected a finite number' }));
-/** Hex SHA-256 of a file. */
-export const sha256Schema = late(() =>
-  z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
-);
 const length = late(() => z.int({ error: 'expected a whole number of at least 1' }).min(1));
 
 /** Whether each class that isn't null is there once, and one is. */

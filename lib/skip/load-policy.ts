@@ -2,7 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { codeOfReading, ResidualSkipError } from '../errors.js';
 import { LruMap } from '../util/lru-map.js';
-import { parsePolicy, type SkipPolicy } from './policy.js';
+import { emitWarning } from '../util/warnings.js';
+import { hashPromised, parsePolicy, type SkipPolicy } from './policy.js';
+import type { Promised } from './promise.js';
 
 /**
  * `model`: the gates and exits in the file decide. `full`: every block runs. Otherwise a policy, or the path of a policy file.
@@ -13,6 +15,8 @@ export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
 const parsed = new LruMap<SkipPolicy>(16);
 /** Policies that this module returned: they are frozen and needn't be checked again. */
 const loaded = new WeakSet<SkipPolicy>();
+/** The promises that were taken from policies, which had been edited. */
+const voided = new WeakMap<SkipPolicy, Promised>();
 
 const MODEL_POLICY = settled({ blocks: {} });
 /** Every block runs. */
@@ -20,7 +24,8 @@ export const FULL_POLICY = settled({ default: 'run', blocks: {} });
 
 /**
  * The policy that `source` stands for, checked as far as possible without a model. It is frozen, and the same object
- * for the same JSON as long as it is in use.
+ * for the same JSON as long as it is in use. A policy, or one of its settings, that was edited after it was certified loses its promise, and
+ * a process warning says so.
  * @throws ResidualSkipError INVALID_POLICY, READ_FAILED
  */
 export function loadPolicy(source: PolicySource): SkipPolicy {
@@ -28,10 +33,20 @@ export function loadPolicy(source: PolicySource): SkipPolicy {
   if (source === 'full') return FULL_POLICY;
   if (typeof source === 'string') {
     const text = readPolicyFile(source);
-    return parseOnce(text, () => parsePolicy(parseJson(text, source), `policy '${source}'`));
+    return parseOnce(text, parseJson(text, source), `policy '${source}'`);
   }
   if (loaded.has(source)) return source;
-  return parseOnce(jsonOf(source), () => parsePolicy(source));
+  return parseOnce(jsonOf(source), source, 'policy');
+}
+
+/** A policy whose promise names what it is about, which is checked when it is loaded. */
+export function sealed(policy: SkipPolicy & { readonly promise: Promised }): SkipPolicy {
+  return { ...policy, promise: { ...policy.promise, settings: hashPromised(policy) } };
+}
+
+/** What was certified of a loaded policy that was edited since; undefined for others. */
+export function voidedPromise(policy: SkipPolicy): Promised | undefined {
+  return voided.get(policy);
 }
 
 function settled(policy: SkipPolicy): SkipPolicy {
@@ -39,13 +54,29 @@ function settled(policy: SkipPolicy): SkipPolicy {
   return policy;
 }
 
-function parseOnce(json: string | undefined, parse: () => SkipPolicy): SkipPolicy {
-  if (json === undefined) return settled(parse());
-  const known = parsed.get(json);
+function parseOnce(json: string | undefined, value: unknown, subject: string): SkipPolicy {
+  const known = json === undefined ? undefined : parsed.get(json);
   if (known) return known;
-  const policy = settled(parse());
-  parsed.set(json, policy);
+  const policy = settled(withoutVoid(parsePolicy(value, subject), subject));
+  if (json !== undefined) parsed.set(json, policy);
   return policy;
+}
+
+/** The policy without promises that were certified for other settings than its own. */
+function withoutVoid(policy: SkipPolicy, subject: string): SkipPolicy {
+  const { promise, settings, ...rest } = policy;
+  const bolder = settings?.map((setting, i) => withoutVoid(setting, `${subject}, settings.${i}`));
+  const isVoid = promise?.settings !== undefined && promise.settings !== hashPromised(policy);
+  const kept = { ...rest, ...(promise && !isVoid && { promise }), ...(bolder && { settings: bolder }) };
+  if (isVoid) {
+    voided.set(kept, promise);
+    emitWarning(
+      'NOTE',
+      `${subject}: it was edited after it was certified (thresholds, heads, guards, the limit, or whatever else its promise is about), so that ` +
+        "it promises nothing; restore it, calibrate again, or remove its key 'promise'",
+    );
+  }
+  return kept;
 }
 
 /** Undefined for values without JSON, such as cyclic objects; the parser reports what is wrong with them. */

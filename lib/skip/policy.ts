@@ -3,8 +3,8 @@ import { inspect } from 'node:util';
 import { z } from 'zod';
 import { PRECISIONS, type Precision } from '../model/program/program.js';
 import { late } from '../util/late.js';
-import { parseStrict } from '../util/validation.js';
-import { type FrontSpec, frontSchema, sha256Schema } from './fronts.js';
+import { parseStrict, sha256Schema } from '../util/validation.js';
+import { type FrontSpec, frontSchema } from './fronts.js';
 import { type Guard, guardSchema } from './guards.js';
 import { type EncodedHeads, headsSchema } from './head-codec.js';
 import { type Expected, expectedSchema, type Promised, promiseSchema } from './promise.js';
@@ -167,6 +167,27 @@ export function parsePolicy(value: unknown, subject = 'policy'): SkipPolicy {
 
 /** Hex SHA-256 of a policy as canonical JSON: keys sorted, block keys as written. */
 export function hashPolicy(policy: SkipPolicy): string {
+  return hashCanonical(policy);
+}
+
+/**
+ * Hex SHA-256, as canonical JSON, of what a promise is about: all of a parsed policy that decides which answer is given, and the promise
+ * itself but for its data. Names of files don't count, since each file has a hash; nor do bolder settings, which have promises of their own.
+ */
+export function hashPromised({
+  version: _,
+  expected: __,
+  settings: ___,
+  fronts,
+  promise,
+  ...decisive
+}: SkipPolicy): string {
+  const { settings: ____, data: _____, ...promised } = promise ?? {};
+  const networks = fronts?.map(({ file: ______, ...front }) => front);
+  return hashCanonical({ ...decisive, fronts: networks, promise: promised });
+}
+
+function hashCanonical(policy: object): string {
   const sorted = (_: string, value: unknown) =>
     typeof value === 'object' && value !== null && !Array.isArray(value)
       ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))

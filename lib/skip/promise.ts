@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { late } from '../util/late.js';
 import { nearNames } from '../util/suggest.js';
+import { sha256Schema } from '../util/validation.js';
 import { distributionSchema } from './score-distribution.js';
 
 const fraction = late(() => z.number().min(0).max(1));
@@ -282,6 +283,13 @@ export const promiseSchema = late(() =>
             'their tests, so each is tested at the full level.',
         }),
       data: certifiedOn(),
+      settings: sha256Schema()
+        .optional()
+        .meta({
+          description:
+            'Of the policy as it was certified: of all that decides which answer is given, and of this promise but for its data. A policy that ' +
+            'differs promises nothing. Absent in files of older versions, which are believed.',
+        }),
     })
     .meta({
       description: 'The promise, certified by fixed-sequence testing on data that was used for no choice.',

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type ErrorCode, ResidualSkipError } from '../errors.js';
+import { late } from './late.js';
 import { misspelt, nearNames, renamedTo, suggest } from './suggest.js';
 
 type Issue = z.core.$ZodIssue;
@@ -190,3 +191,8 @@ export function refuseMisspelt(
 export function checkOptions(options: unknown): void {
   parseStrict(z.looseObject({}), options);
 }
+
+/** Of a SHA-256 in a file. */
+export const sha256Schema = late(() =>
+  z.string().regex(/^[0-9a-f]{64}$/, { error: 'expected 64 hexadecimal digits in lower case' }),
+);

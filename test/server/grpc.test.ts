@@ -139,6 +139,38 @@ test.each<[string, object, number]>([
     status.INVALID_ARGUMENT,
   ],
   ['no inputs', { model_name: MODEL }, status.INVALID_ARGUMENT],
+  [
+    'an output that is requested twice',
+    {
+      model_name: MODEL,
+      inputs: [{ name: 'input', datatype: 'FP32', shape }],
+      raw_input_contents: [Buffer.alloc(12_288)],
+      outputs: [{ name: 'logits' }, { name: 'logits' }],
+    },
+    status.INVALID_ARGUMENT,
+  ],
+  [
+    'contents beside raw ones',
+    {
+      model_name: MODEL,
+      inputs: [{ name: 'input', datatype: 'FP32', shape, contents: { fp32_contents: [1] } }],
+      raw_input_contents: [Buffer.alloc(12_288)],
+    },
+    status.INVALID_ARGUMENT,
+  ],
+  [
+    'contents of another type beside the right ones',
+    {
+      model_name: MODEL,
+      inputs: [
+        {
+          ...{ name: 'input', datatype: 'FP32', shape },
+          contents: { fp32_contents: new Array(3072).fill(0.5), int_contents: [1] },
+        },
+      ],
+    },
+    status.INVALID_ARGUMENT,
+  ],
 ])('refuses %s', async (_what, request, code) => {
   await expect(call('ModelInfer', request)).rejects.toMatchObject({ code });
 });

@@ -224,6 +224,10 @@ test('the repository: index, unload, load', async () => {
 
 describe('what is wrong with a request', () => {
   const good = { name: 'input', datatype: 'FP32', shape: [1, 3, 32, 32], data: [...input(1)] };
+  const cat = CAT.toString('base64');
+  const files = (shape: readonly number[], data: unknown) => ({
+    inputs: [{ name: 'input', datatype: 'BYTES', shape, data }],
+  });
   test.each<[string, unknown, number, RegExp]>([
     ['no inputs', {}, 400, /inputs/],
     ['an unknown input', { inputs: [{ ...good, name: 'x' }] }, 400, /x/],
@@ -237,6 +241,52 @@ describe('what is wrong with a request', () => {
       { inputs: [{ name: 'input', datatype: 'BYTES', shape: [1], data: ['AAAA'] }] },
       400,
       /image/i,
+    ],
+    [
+      'base64 that was sent as a form, with spaces for its +',
+      files([2], [cat, cat.replaceAll('+', ' ')]),
+      400,
+      /^input 'input': images\[1\]: it isn't base64: character \d+ is " "/,
+    ],
+    [
+      'base64 that was cut',
+      files([1], [cat.slice(0, 1001)]),
+      400,
+      /^input 'input': images\[0\]: .*ends too early/,
+    ],
+    [
+      'a data: URL in place of base64',
+      files([1], [`data:image/jpeg;base64,${cat}`]),
+      400,
+      /images\[0\]: it isn't base64: character 4 is ":"/,
+    ],
+    [
+      'files in lists of another shape',
+      files([1, 2], [[cat], [cat]]),
+      400,
+      /'input': .*axis 0 of the shape \[1, 2\]/,
+    ],
+    [
+      'files in more lists than the shape has',
+      files([1], [[cat]]),
+      400,
+      /'input': element 0 of its data is a list/,
+    ],
+    ['a number among files', files([2], [cat, 7]), 400, /'input': element 1 of its data is no text/],
+    [
+      'an output that is requested twice',
+      {
+        inputs: [good],
+        outputs: [{ name: 'logits' }, { name: 'logits', parameters: { classification: 2 } }],
+      },
+      400,
+      /^output 'logits': it is requested twice/,
+    ],
+    [
+      'data beside binary data',
+      { inputs: [{ ...good, parameters: { binary_data_size: 0 } }] },
+      400,
+      /^input 'input': it has data and binary_data_size/,
     ],
     ['a timeout of nothing', { inputs: [good], parameters: { timeout: 0 } }, 400, /timeout/],
   ])('%s', async (_what, body, status, message) => {

@@ -207,6 +207,15 @@ describe('texts', () => {
     });
   });
 
+  test('are UTF-8', async () => {
+    const bytes = Buffer.concat([Buffer.from('caf'), Buffer.of(0xe9)]);
+    const answer = await post(infer(TEXTS), bytes, { 'Inference-Header-Content-Length': 0 });
+    expect([answer.status, json(answer)]).toMatchObject([
+      400,
+      { code: 'INVALID_ARGUMENT', error: expect.stringMatching(/^texts\[0\]: it isn't UTF-8/) },
+    ]);
+  });
+
   test('have a limit', async () => {
     const input = { name: 'text', datatype: 'BYTES', shape: [1], data: ['so '.repeat(20_000)] };
     const answer = await post(infer(TEXTS), JSON.stringify({ inputs: [input] }));

@@ -1,5 +1,6 @@
 import { constants, type FileHandle, open } from 'node:fs/promises';
 import { ResidualSkipError } from 'residual-skip';
+import { bytesOfBase64 } from '../inference/base64.js';
 import { download } from './download.js';
 import { type BulkJob, type ImageOptions, JobFailure, MAX_BYTES, sha256, TOO_LARGE } from './job.js';
 
@@ -12,9 +13,9 @@ export function bytesOfDataUrl(url: string): Uint8Array {
   const [head] = /^data:[^,]*;base64,/i.exec(url) ?? [];
   const data = url.slice(head?.length);
   if (head && data.length > (4 / 3) * MAX_BYTES) throw invalid(TOO_LARGE);
-  if (!head || data === '' || /[^A-Za-z0-9+/=_-]/.test(data))
+  if (!head || data === '')
     throw invalid('it is no data: URL in base64; begin it with "data:image/png;base64,"');
-  return Buffer.from(data, 'base64');
+  return bytesOfBase64(data, invalid);
 }
 
 /**

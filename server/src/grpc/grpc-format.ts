@@ -87,6 +87,8 @@ function parseInput(
   raw: Uint8Array | undefined,
   aligned: Align,
 ): RequestInput {
+  const field = CONTENTS[datatype];
+  checkContents(name, datatype, contents, field, raw !== undefined);
   if (raw) {
     const content =
       datatype === 'BYTES'
@@ -94,10 +96,28 @@ function parseInput(
         : tensorFromBytes(name, datatype, shape, aligned(raw));
     return { name, shape, content };
   }
-  const data = contents?.[CONTENTS[datatype] ?? ''] ?? [];
+  // Infinity and NaN are numbers of a float's field, which only a client that means them sends; in JSON, infinity is a number too large.
+  const data = contents?.[field ?? ''] ?? [];
   if (datatype !== 'BYTES') return { name, shape, content: tensorFromJson(name, datatype, shape, data) };
   checkFiles(name, shape, data.length);
   return { name, shape, content: data as Uint8Array[] };
+}
+
+/** Throws INVALID_ARGUMENT for contents that nobody would read. */
+function checkContents(
+  name: string,
+  datatype: string,
+  contents: InferInputTensor['contents'],
+  field: string | undefined,
+  isRaw: boolean,
+): void {
+  for (const other in contents) {
+    if (contents[other]!.length === 0 || (other === field && !isRaw)) continue;
+    const way = isRaw
+      ? 'beside its raw contents; send one of them'
+      : `but ${datatype} takes ${field ?? 'raw contents'}; send those`;
+    throw new ServerError('INVALID_ARGUMENT', `input '${name}': it has ${other}, ${way}`);
+  }
 }
 
 function parametersOf(parameters: ParameterMap): Parameters {

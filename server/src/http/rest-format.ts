@@ -5,6 +5,7 @@ import {
   bytesOf,
   checkFiles,
   datatypeOf,
+  elementsOfJson,
   joinBytes,
   jsonOf,
   MAX_AXES,
@@ -181,6 +182,11 @@ function inputFrom(
   checkParameters('input', parameters, name);
   const size = parameters.binary_data_size;
   if (size !== undefined) {
+    if (data !== undefined)
+      throw new ServerError(
+        'INVALID_ARGUMENT',
+        `input '${name}': it has data and binary_data_size; give one of them`,
+      );
     const end = binary.at + Number(size);
     if (!Number.isSafeInteger(size) || (size as number) < 0 || end > binary.bytes.length) {
       throw new ServerError(
@@ -205,10 +211,15 @@ function inputFrom(
     checkRange(name, datatype, content);
     return { name, shape, content };
   }
-  const texts: unknown[] = data.flat(shape.length);
+  const texts = elementsOfJson(name, shape, data);
   checkFiles(name, shape, texts.length);
-  if (!texts.every((text) => typeof text === 'string')) {
-    throw new ServerError('INVALID_ARGUMENT', `input '${name}': its BYTES are not strings; send base64`);
+  const other = texts.findIndex((text) => typeof text !== 'string');
+  if (other >= 0) {
+    const found = Array.isArray(texts[other]) ? 'a list' : 'no text';
+    throw new ServerError(
+      'INVALID_ARGUMENT',
+      `input '${name}': element ${other} of its data is ${found}; send texts, and images in base64`,
+    );
   }
   return { name, shape, content: texts as string[] };
 }

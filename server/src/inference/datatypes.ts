@@ -104,12 +104,20 @@ export function tensorFromJson(
 ): Tensor {
   const { type } = elementType(name, datatype);
   elementsOf(name, shape);
-  const flat = Array.isArray(data[0]) ? flattened(name, shape, data) : data;
+  const flat = elementsOfJson(name, shape, data);
   return guarded(name, () => new Tensor(type, flat as number[], shape));
 }
 
-/** Lists in lists say the shape once more: another one means other elements, such as channels last. */
-function flattened(name: string, shape: readonly number[], data: readonly unknown[]): unknown[] {
+/**
+ * The elements of a JSON array, nested by shape or flat. Lists in lists say the shape once more: another one means other elements, such as
+ * channels last.
+ */
+export function elementsOfJson(
+  name: string,
+  shape: readonly number[],
+  data: readonly unknown[],
+): readonly unknown[] {
+  if (!Array.isArray(data[0])) return data;
   let rows: readonly unknown[] = [data];
   for (const [axis, length] of shape.entries()) {
     for (const row of rows) {
@@ -122,7 +130,7 @@ function flattened(name: string, shape: readonly number[], data: readonly unknow
     }
     rows = rows.flat();
   }
-  return rows as unknown[];
+  return rows;
 }
 
 /** An error that the package finds in a tensor is an error of the request. */

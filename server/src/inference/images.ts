@@ -2,6 +2,7 @@ import type { Tensor } from 'residual-skip';
 import type { Caller } from '../caller.js';
 import { ServerError } from '../errors.js';
 import type { ServedModel } from '../models/model.js';
+import { bytesOfBase64 } from './base64.js';
 import { concat } from './call.js';
 
 /** Counts bytes that a request holds until it has its answer; throws BUSY or TOO_LARGE. */
@@ -28,7 +29,9 @@ export async function imagesAsTensor(
   })();
   const decode = async () => {
     for (const [i, file] of rest) {
-      const bytes = typeof file === 'string' ? Buffer.from(file, 'base64') : file;
+      const invalid = (problem: string) =>
+        new ServerError('INVALID_ARGUMENT', `input '${name}': images[${i}]: ${problem}; send the whole file`);
+      const bytes = typeof file === 'string' ? bytesOfBase64(file, invalid) : file;
       const tensor = await model.decode(bytes, `images[${i}]`, caller);
       if (!first) hold(files.length * tensor.data.byteLength);
       first ??= tensor;

@@ -133,6 +133,12 @@ export function bytesIn(inputs: readonly RequestInput[]): number {
 }
 
 export function checkOutputs(model: ServedModel, fetches: readonly string[]): void {
+  const names = new Set<string>();
+  for (const name of fetches) {
+    if (names.has(name))
+      throw new ServerError('INVALID_ARGUMENT', `output '${name}': it is requested twice; request it once`);
+    names.add(name);
+  }
   const unknown = fetches.find((name) => !model.outputNames.includes(name));
   if (unknown === undefined) return;
   const known = model.outputNames.join(', ');

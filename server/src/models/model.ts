@@ -300,7 +300,7 @@ export class ServedModel {
       );
     const classifier = this.text!;
     return classifier.feeds(
-      classifier.prepare(typeof text === 'string' ? text : Buffer.from(text).toString()),
+      classifier.prepare(typeof text === 'string' ? text : decoded(text, name)),
     );
   }
 
@@ -323,4 +323,15 @@ interface RunBy {
   readonly group?: string;
   readonly requests?: readonly ItemRequest[] | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** A text that was sent as bytes. */
+function decoded(bytes: Uint8Array, name: string): string {
+  try {
+    return utf8.decode(bytes);
+  } catch (cause) {
+    throw new ServerError('INVALID_ARGUMENT', `${name}: it isn't UTF-8; send text in UTF-8`, { cause });
+  }
 }

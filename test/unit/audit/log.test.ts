@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createHash, generateKeyPairSync } from 'node:crypto';
 import fs, {
   appendFileSync,
@@ -421,6 +422,28 @@ test('files are rotated by age and removed by age, and numbers are not used agai
   } finally {
     clock.mockRestore();
   }
+});
+
+test('a log that is rotated while it is read is whole', async () => {
+  await write(3);
+  const older = join(folder, 'trace.1.ndjson');
+  renameSync(path, older);
+  await write(3);
+  // A pipe, which is read for as long as nobody closes it.
+  const text = readFileSync(older);
+  rmSync(older);
+  execFileSync('mkfifo', [older]);
+  const reading = readAudit(folder);
+  const pipe = await fs.promises.open(older, 'w');
+  renameSync(path, join(folder, 'trace.2.ndjson'));
+  await write(3);
+  await pipe.write(text);
+  await pipe.close();
+  const { entries, problems } = await reading;
+  expect([entries.map(({ file }) => file), problems]).toEqual([
+    ['trace.1.ndjson', 'trace.2.ndjson', 'trace.ndjson'].flatMap((file) => [file, file, file]),
+    [],
+  ]);
 });
 
 test('whole rotated files are removed by size, oldest first; the newest stays, and the reader knows of the gap', async () => {

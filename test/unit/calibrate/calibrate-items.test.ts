@@ -13,14 +13,13 @@ import { Growth } from 'lib/model/program/grow.js';
 import type { Program } from 'lib/model/program/program.js';
 import { attachExits } from 'lib/skip/attach.js';
 import { decodeExits, encodeExits } from 'lib/skip/head-codec.js';
-import { loadPolicy } from 'lib/skip/load-policy.js';
 import type { SkipPolicy } from 'lib/skip/policy.js';
 import { distributionOf } from 'lib/skip/score-distribution.js';
 import '../../helpers/few-timed.js';
 import '../../helpers/short-training.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { Network } from '../../helpers/networks.js';
-import { untimed } from '../../helpers/policies.js';
+import { expectSealed, untimed } from '../../helpers/policies.js';
 import { uniform } from '../../helpers/random.js';
 
 const NETWORK = new Network('cifar10-resnet32');
@@ -120,7 +119,7 @@ describe('calibration of the plain network', () => {
     const { program, sha256 } = await programOf();
     const options = { limits: [0.2, 0.03, 0.08], seed: 3, penalties: 12, copies: 0 };
     const { policy, settings, chosen, bolder } = await calibrateItems(backend, program, sha256, all, options);
-    expect(loadPolicy(policy).settings).toHaveLength(policy.settings!.length);
+    expectSealed(policy);
     const each = [policy, ...policy.settings!];
     expect(each.length).toBeGreaterThan(1);
     const values = (of: (one: SkipPolicy) => number) => each.map((one) => of(one as SkipPolicy));

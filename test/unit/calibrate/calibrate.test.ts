@@ -18,7 +18,7 @@ import '../../helpers/few-timed.js';
 import '../../helpers/short-training.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign, pictures } from '../../helpers/foreign-network.js';
-import { untimed } from '../../helpers/policies.js';
+import { expectSealed, untimed } from '../../helpers/policies.js';
 import { taskItems, taskNetwork } from '../../helpers/task-networks.js';
 
 const IMAGES = 160;
@@ -86,14 +86,15 @@ test('tensors and pixels one after another give what the folder gives', async ()
   const pixels = await Promise.all(files.map((file) => decodeImage(file)));
   const byTensors = await calibrate(model, tensors(), QUICK);
   const byPixels = await calibrate(model, pixels, { ...QUICK, onNote });
-  // How tensors were prepared isn't known.
-  const { preprocessing, ...prepared } = byFolder.policy;
+  // How tensors were prepared isn't known, so that their promise is about something else.
+  const { preprocessing } = byFolder.policy;
+  const bare = ({ preprocessing: _, promise, ...rest }: SkipPolicy) =>
+    untimed({ ...rest, promise: { ...promise!, settings: undefined } });
   expect(byTensors.policy).not.toHaveProperty('preprocessing');
   expect(byPixels.policy).toHaveProperty('preprocessing', preprocessing);
   for (const { policy, chosen, certifiedOn } of [byTensors, byPixels]) {
-    expect(untimed({ ...policy, preprocessing: undefined })).toEqual(
-      untimed({ ...prepared, preprocessing: undefined }),
-    );
+    expect(bare(policy)).toEqual(bare(byFolder.policy));
+    expectSealed(policy);
     expect({ chosen, certifiedOn }).toEqual({ chosen: byFolder.chosen, certifiedOn: byFolder.certifiedOn });
   }
   // Pixels can be drawn; a tensor is no picture.
@@ -125,6 +126,7 @@ test('labels of images are those of an accuracy', async () => {
   const labelled = files.map((image, i) => ({ image, label: i % 5, groups: [`part ${i % 2}`] }));
   const options = { ...QUICK, metric: 'accuracy', maxGroupDisagreement: 0.5, onNote } as const;
   const { policy, classes, certifiedOn } = await calibrate(model, labelled, options);
+  expectSealed(policy);
   expect(policy.promise!.metric).toBe('accuracy');
   const promised = new Set(certifiedOn);
   await using classifier = await ImageClassifier.from(model, { policy });

@@ -7,6 +7,7 @@ import { attachExits } from 'lib/skip/attach.js';
 import { decodeExits } from 'lib/skip/head-codec.js';
 import '../../helpers/few-timed.js';
 import { IrBuilder } from '../../helpers/ir-builder.js';
+import { expectSealed } from '../../helpers/policies.js';
 import { randomFloats } from '../../helpers/random.js';
 import { runProgram } from '../../helpers/run-program.js';
 
@@ -65,6 +66,7 @@ test('the promise counts the answers that differ from those of the original, wha
     ...options,
     original,
   });
+  expectSealed(policy);
   expect(policy).toMatchObject({ model: { sha256: SHA256 }, reference: { sha256: ORIGINAL_SHA256 } });
   expect(settings[0]).toMatchObject({ multiplyAddsSkipped: 0, blocksSkipped: 0 });
   expect(settings[0]!.events).toBeGreaterThan(0);

@@ -8,12 +8,14 @@ import { figuresOf } from 'lib/calibrate/report/report.js';
 import { wordPromise } from 'lib/calibrate/report/wording.js';
 import { type Feeds, InferenceSession, type SkipPolicy, watch } from 'lib/index.js';
 import { evaluate } from 'lib/measure/evaluate.js';
+import { sealed } from 'lib/skip/load-policy.js';
 import { policySchema } from 'lib/skip/policy.js';
 import '../../helpers/few-timed.js';
 import { stacked, zip } from '../../helpers/arrays.js';
 import { allowedEvents } from '../../helpers/binomial.js';
 import { cli } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
+import { expectSealed } from '../../helpers/policies.js';
 import { uniform } from '../../helpers/random.js';
 import { type FormName, taskItems, taskNetwork } from '../../helpers/task-networks.js';
 
@@ -29,6 +31,7 @@ describe('misses and false alarms of a network of six labels', () => {
   let figures: ReturnType<typeof figuresOf>;
   beforeAll(async () => {
     const result = await calibrate(path, taskItems('labels', 1200, 3), { ...QUICK, limits: LIMITS });
+    expectSealed(result.policy);
     policy = policySchema().parse(JSON.parse(JSON.stringify(result.policy)));
     const chosen = result.settings[result.chosen]!;
     expect(chosen.also).toHaveLength(1);
@@ -111,7 +114,7 @@ describe('misses and false alarms of a network of six labels', () => {
     expect(kept.also![0]!.disagreements / 400).toBeCloseTo(skip.loss!.also![0]!.mean, 9);
     // Each end of the interval is at half of the error.
     const promise = { ...policy.promise!, also: [{ ...policy.promise!.also![0]!, limit: 0.0005 }] };
-    expect(await stats({ ...policy, promise })).toMatchObject({ tripped: true });
+    expect(await stats(sealed({ ...policy, promise }))).toMatchObject({ tripped: true });
   });
 
   test('each label keeps both limits as well', async () => {

@@ -281,6 +281,50 @@ describe('eval', () => {
     expect(await cliJson('replay', log, '--data', images)).toMatchObject({ recorded: 4, identical: 4 });
   });
 
+  describe('a log of which everything that is left repeats', () => {
+    const log = join(folderOf({}), 'trace.ndjson');
+    let lines: string[];
+    beforeAll(async () => {
+      await cliJson('record', gated, '--data', images, '-o', log, '--limit', '4');
+      lines = readFileSync(log, 'utf8').trimEnd().split('\n');
+      expect(JSON.parse(lines.at(-1)!)).toMatchObject({ type: 'end' });
+    });
+    const items = () => lines.flatMap((line, i) => (JSON.parse(line).type === 'item' ? [i] : []));
+    const run = async (some: readonly string[]) => {
+      const path = join(folderOf({ 'log.ndjson': `${some.join('\n')}\n` }), 'log.ndjson');
+      const replayed = await cli('replay', path, '--data', images, '--json');
+      const report = JSON.parse(replayed.out);
+      expect(report.identical).toBe(report.recorded);
+      const audited = await cli('audit', path, '--json');
+      return { replayed, audited, answer: JSON.parse(audited.out) };
+    };
+
+    test.each<[string, (at: readonly number[]) => readonly string[]]>([
+      ['cut out', ([, at]) => lines.toSpliced(at!, 1)],
+      ['repeated', ([, at]) => lines.toSpliced(at!, 0, lines[at!]!)],
+      ['swapped', ([, one, other]) => lines.with(one!, lines[other!]!).with(other!, lines[one!]!)],
+      ['added', ([, at]) => lines.toSpliced(at!, 0, '{}')],
+    ])('is a failure where lines were %s, by its place', async (_, tamper) => {
+      const { replayed, audited, answer } = await run(tamper(items()));
+      for (const { code, err } of [replayed, audited]) {
+        expect(code).toBe(1);
+        const { error } = JSON.parse(err.trimEnd().split('\n').at(-1)!);
+        expect(error.code).toBe('INVALID_DATA');
+        expect(error.message).toMatch(/is not as it was written \(log\.ndjson: line \d+ /);
+      }
+      expect(answer.tampered.length).toBeGreaterThan(0);
+      expect(answer.tampered[0]).toMatchObject({ file: 'log.ndjson', line: expect.any(Number) });
+    });
+
+    test('is none where a process was killed, or where nothing was done to it', async () => {
+      const { replayed, audited, answer } = await run(lines.slice(0, items()[3]!));
+      expect([replayed.code, audited.code]).toEqual([0, 0]);
+      expect(replayed.err).toMatch(/^note: .*was not closed/);
+      expect(answer).toMatchObject({ items: 3, tampered: [], gaps: [{ kind: 'unfinished' }] });
+      expect((await run(lines)).replayed).toMatchObject({ code: 0, err: '' });
+    });
+  });
+
   test('reads IDX files, resizing and spreading grey over the channels', async () => {
     const data = folderOf({
       'test-images-idx3-ubyte': idx(
