@@ -33,10 +33,10 @@ export function loadPolicy(source: PolicySource): SkipPolicy {
   if (source === 'full') return FULL_POLICY;
   if (typeof source === 'string') {
     const text = readPolicyFile(source);
-    return parseOnce(text, parseJson(text, source), `policy '${source}'`);
+    return parseOnce(text, () => parseJson(text, source), `policy '${source}'`);
   }
   if (loaded.has(source)) return source;
-  return parseOnce(jsonOf(source), source, 'policy');
+  return parseOnce(jsonOf(source), () => source, 'policy');
 }
 
 /** A policy whose promise names what it is about, which is checked when it is loaded. */
@@ -54,10 +54,10 @@ function settled(policy: SkipPolicy): SkipPolicy {
   return policy;
 }
 
-function parseOnce(json: string | undefined, value: unknown, subject: string): SkipPolicy {
+function parseOnce(json: string | undefined, value: () => unknown, subject: string): SkipPolicy {
   const known = json === undefined ? undefined : parsed.get(json);
   if (known) return known;
-  const policy = settled(withoutVoid(parsePolicy(value, subject), subject));
+  const policy = settled(withoutVoid(parsePolicy(value(), subject), subject));
   if (json !== undefined) parsed.set(json, policy);
   return policy;
 }

@@ -174,17 +174,17 @@ export function hashPolicy(policy: SkipPolicy): string {
  * Hex SHA-256, as canonical JSON, of what a promise is about: all of a parsed policy that decides which answer is given, and the promise
  * itself but for its data. Names of files don't count, since each file has a hash; nor do bolder settings, which have promises of their own.
  */
-export function hashPromised({
-  version: _,
-  expected: __,
-  settings: ___,
-  fronts,
-  promise,
-  ...decisive
-}: SkipPolicy): string {
-  const { settings: ____, data: _____, ...promised } = promise ?? {};
-  const networks = fronts?.map(({ file: ______, ...front }) => front);
-  return hashCanonical({ ...decisive, fronts: networks, promise: promised });
+export function hashPromised(policy: SkipPolicy): string {
+  const { fronts, promise, ...own } = policy;
+  return hashCanonical({
+    ...without(own, 'version', 'expected', 'settings'),
+    fronts: fronts?.map((front) => without(front, 'file')),
+    promise: without(promise ?? {}, 'settings', 'data'),
+  });
+}
+
+function without(object: object, ...keys: readonly string[]): object {
+  return Object.fromEntries(Object.entries(object).filter(([key]) => !keys.includes(key)));
 }
 
 function hashCanonical(policy: object): string {

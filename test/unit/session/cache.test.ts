@@ -191,7 +191,7 @@ describe('a ladder with a cache', () => {
     const folder = ladder(MODEL, rungs);
     const cache = cacheOf();
     await answersOf(folder, { cache });
-    for (const other of [{ size: [24, 24] as const }, { scale: [1] }, { offset: [0.3] }]) {
+    for (const other of [{ size: [24, 24] as [number, number] }, { scale: [1] }, { offset: [0.3] }]) {
       const [half, ...others] = ladderPolicy(MODEL, rungs).fronts!;
       const policy = { ...ladderPolicy(MODEL, rungs), fronts: [{ ...half!, ...other }, ...others] };
       const expected = await answersOf(folder, { policy });
