@@ -115,6 +115,7 @@ export function writeItem(
   writeHash(line, ',"input":', digests, input);
   const decisions = event.decisionsOf(item);
   writeDecisions(line, decisions, event.context.blocks.length);
+  writeOutcome(line, decisions, event.context.blocks.length);
   if (event.requests) writeRequest(line, event.requests[item]!);
   writeHash(line, ',"output":', digests, outputHash);
   line.ascii(',"top":[');
@@ -181,6 +182,20 @@ function writeDecisions(line: LineText, decisions: ItemDecisions, blocks: number
   line.ascii('],"exits":[');
   writeExits(line, decisions);
   line.ascii(']');
+}
+
+/** What became of an item, in a field after a comma, where no block's reason tells it. */
+export function writeOutcome(line: LineText, decisions: ItemDecisions, blocks: number): void {
+  const { exits, inFull } = decisions;
+  if (inFull) {
+    const tells = Array.from({ length: blocks }, (_, i) => decisions.reason(i)).includes(inFull);
+    if (!tells) line.ascii(`,"inFull":"${inFull}"`);
+    return;
+  }
+  const last = exits.at(-1);
+  if (!last?.taken || (blocks > 0 && decisions.reason(blocks - 1) === 'exit')) return;
+  line.ascii(',"answeredBy":');
+  line.json(last.after);
 }
 
 /** Longest ids in characters: clients choose them, and each of a request's items has them. */

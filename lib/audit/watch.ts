@@ -247,13 +247,13 @@ export function watch(options?: WatchOptions): Watch {
 }
 
 /** Another monitor made the item run in full, which says nothing about the policy. */
-function isTripped({ blocks }: ItemTrace): boolean {
-  return blocks.some(({ reason }) => reason === 'tripped');
+function isTripped({ inFull }: ItemTrace): boolean {
+  return inFull === 'tripped';
 }
 
 /** Whether a guard has replaced the answer by that of the full network, or of the original. */
-function isGuarded({ blocks }: ItemTrace): boolean {
-  return blocks[0]?.reason === 'guard';
+function isGuarded({ inFull }: ItemTrace): boolean {
+  return inFull === 'guard';
 }
 
 /** Whether the answer is the full network's. An exit's answer isn't, even behind the last block. */
