@@ -92,8 +92,8 @@ test('an item that another monitor had run in full says nothing', async () => {
   monitor.onAttach(new FakeSession());
   const event = runEvent(context, [[1, 1, 1]]);
   const [item] = event.trace.items;
-  const blocks = item!.blocks.map((block) => ({ ...block, reason: 'tripped' as const }));
-  monitor.onRun({ ...event, trace: { ...event.trace, items: [{ ...item!, blocks }] } });
+  const tripped = { ...item!, inFull: 'tripped' as const };
+  monitor.onRun({ ...event, trace: { ...event.trace, items: [tripped] } });
   await monitor.settled();
   expect(monitor.stats().watch.checks).toBe(0);
 });
