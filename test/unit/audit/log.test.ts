@@ -117,6 +117,23 @@ test('latency saved is the ratio of mean times, both taken alike and in turns', 
   expect(order).toEqual([...fullFirst, 'runAgain', 'runFull', ...fullFirst]);
 });
 
+test('an id may have any character, such as a separator of lines', async () => {
+  const log = auditLog({ path });
+  const ids = ['a\u2028b', 'c\u2029d', 'e\rf', 'g\u0085h', '\u{1f600}'.repeat(60_000)];
+  const requests = ids.map((id) => ({ caller: 'someone', id: id.slice(0, 100) }));
+  log.onRun({
+    ...runEvent(
+      runContext(),
+      ids.map(() => [1, 1, 1]),
+    ),
+    requests,
+  });
+  await log.onRelease();
+  const { entries, problems } = await readAudit(path);
+  expect(problems).toEqual([]);
+  expect(entries.map(({ record }) => record.request)).toEqual(requests.map(({ id }) => id));
+});
+
 test('a measurement of energy is read back; one of another policy does not stand for this one', async () => {
   const energy = { items: 500, cpuSeconds: { full: 0.002, skip: 0.001 }, joules: { full: 0.05, skip: 0.03 } };
   const log = auditLog({ path });
