@@ -104,7 +104,7 @@ export async function classAgainstClass({
 }
 
 /** Items whose gates did not decide, or a statement that there were none. */
-export function exceptions({ header, reasons, items, exceptions: classes, exits }: AuditSummary): Section {
+export function exceptions({ guards, reasons, items, exceptions: classes, exits }: AuditSummary): Section {
   const kinds = [
     ['v', 'guarded: the answer made the item run in full'],
     ['x', 'left at an early exit'],
@@ -114,7 +114,6 @@ export function exceptions({ header, reasons, items, exceptions: classes, exits 
     const count = reasons[letter] ?? 0;
     return count > 0 ? [[meaning, whole(count), percent(count / items)]] : [];
   });
-  const { guards } = header.policy;
   const lead = [
     guards.length > 0
       ? `The policy guards the answers ${guards.join(', ')}.`

@@ -191,10 +191,13 @@ async function byClass({ classes, blocks }: AuditSummary): Promise<Section | und
   };
 }
 
-function provenance({ header }: AuditSummary, { problems = [] }: ReportOptions): Section {
+function provenance({ header, policies }: AuditSummary, { problems = [] }: ReportOptions): Section {
   const rows = [
     ['model', `${escapeHtml(header.model.source ?? '')} <code>${header.model.sha256}</code>`],
-    ['policy', `<code>${header.policy.sha256}</code>`],
+    ...policies.map(({ sha256, items }) => [
+      'policy',
+      `<code>${sha256}</code>${policies.length > 1 ? ` of ${whole(items)} items` : ''}`,
+    ]),
     [
       'engine',
       escapeHtml(

@@ -7,6 +7,7 @@ export interface BlockSummary {
   readonly name: string;
   readonly skippable: boolean;
   readonly skipRate: number;
+  /** Null also where it wasn't the same for all items: policies may have differed. */
   readonly threshold: number | null;
   /** All recorded scores. */
   readonly scores: readonly number[];
@@ -24,6 +25,10 @@ export interface AuditSummary {
   readonly otherItems: number;
   readonly from: number;
   readonly to: number;
+  /** Those that ran, by their items. */
+  readonly policies: readonly { readonly sha256: string; readonly items: number }[];
+  /** Answers that any of them guards. */
+  readonly guards: readonly string[];
   readonly blocks: readonly BlockSummary[];
   /** Means over the items, as fractions. */
   readonly blocksSkipped: number;
@@ -88,6 +93,7 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
   const { header } = all.at(-1)!;
   const entries = ofLastNetwork(all);
   const { blocks } = header;
+  const headers = [...new Set(entries.map((entry) => entry.header))];
   const times = entries.map(({ record }) => record.time);
   // Costs depend on the shape of an item, such as the length of a text: its own header has them.
   const skippedCost = ({ header, record }: AuditEntry, cost: 'layers' | 'multiplyAdds') =>
@@ -105,10 +111,15 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
     // A clock may have gone backwards.
     from: times.reduce((a, b) => Math.min(a, b)),
     to: times.reduce((a, b) => Math.max(a, b)),
+    policies: [...groupBy(entries, (entry) => entry.header.policy.sha256)].map(([sha256, among]) => ({
+      sha256,
+      items: among.length,
+    })),
+    guards: [...new Set(headers.flatMap((one) => one.policy.guards))],
     blocks: blocks.map(({ name, skippable, threshold }, i) => ({
       name,
       skippable,
-      threshold,
+      threshold: headers.every((one) => one.blocks[i]!.threshold === threshold) ? threshold : null,
       skipRate: skipRateOf(i, entries),
       scores: entries.flatMap(({ record }) => record.scores[i] ?? []),
     })),

@@ -173,9 +173,11 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     try {
       if (!this.#control) return;
       losses = lossesOf(await this.#control.runFull(feeds, 'low'));
-    } catch {
+    } catch (error) {
       // A session that is being released runs nothing more.
-      if (this.#control) this.#failures++;
+      if (!this.#control) return;
+      this.#failures++;
+      this.#warn(`couldn't check an item, and counts it among the failures: ${(error as Error).message}`);
       return;
     } finally {
       this.#waiting--;

@@ -55,6 +55,7 @@ function publicSummary(summary: AuditSummary, { energy, problems, hadEarlier, si
     blocksSkipped,
     layersSkipped,
     multiplyAddsSkipped,
+    policies: summary.policies,
     distinctPaths: summary.paths.length,
     blocks: summary.blocks.map(({ scores: _, ...block }) => block),
     paths: summary.paths.slice(0, 20),

@@ -39,6 +39,35 @@ function withoutHeads(event: ReturnType<typeof runEvent>): typeof event {
   return { ...event, decisionsOf };
 }
 
+test('of several policies, thresholds that differ are not shown as one', async () => {
+  const path = newLog();
+  const log = auditLog({ path });
+  const context = runContext();
+  log.onRun(runEvent(context, [[-1, 1, 1]]));
+  const event = runEvent({ ...context, policySha256: 'c'.repeat(64), guards: ['cat'] }, [
+    [1, 1, 1],
+    [1, 1, 1],
+  ]);
+  const decisionsOf = (item: number) => ({
+    ...event.decisionsOf(item),
+    threshold: (block: number) => (block === 0 ? 0.5 : 0),
+  });
+  log.onRun({ ...event, decisionsOf });
+  await log.onRelease();
+  const { entries } = await readAudit(path);
+  for (const all of [entries, entries.toReversed()]) {
+    const { blocks, policies, guards } = summarise(all);
+    expect(blocks.map(({ threshold }) => threshold)).toEqual([null, 0, 0]);
+    expect(new Set(policies)).toEqual(
+      new Set([
+        { sha256: 'b'.repeat(64), items: 1 },
+        { sha256: 'c'.repeat(64), items: 2 },
+      ]),
+    );
+    expect(guards).toEqual(['cat']);
+  }
+});
+
 test('times span all items, also where a clock went backwards, and other networks are counted', () => {
   const header = { ...headerOf('a'.repeat(64)) };
   const entries = [
@@ -51,6 +80,7 @@ test('times span all items, also where a clock went backwards, and other network
 const headerOf = (sha256: string) =>
   ({
     model: { sha256, source: null },
+    policy: { sha256, guards: [] },
     labels: null,
     blocks: [],
     layers: 1,
