@@ -45,11 +45,8 @@ export interface ItemTrace {
   /** Convolutions and fully connected layers in the skipped blocks. */
   readonly layersSkipped: number;
   /** Why the item ran in full, whatever its policy had decided: a guard covers the answer, or a monitor had tripped. Left out for others. */
-  readonly inFull?: InFull;
+  readonly inFull?: 'guard' | 'tripped';
 }
-
-/** What makes an item run in full although its policy skips. */
-export type InFull = 'guard' | 'tripped';
 
 /** The block or front whose exit answered an item; null for the network, also where a guard made it run in full. */
 export function answeredBy({ exits, inFull }: Pick<ItemTrace, 'exits' | 'inFull'>): string | null {
@@ -72,7 +69,7 @@ export interface ItemDecisions {
   /** Exits that the item reached; only the last can be taken. */
   readonly exits: readonly ExitDecision[];
   /** As in ItemTrace. */
-  readonly inFull: InFull | undefined;
+  readonly inFull: 'guard' | 'tripped' | undefined;
   ran(block: number): boolean;
   /** The gate's score; null if no gate was evaluated. */
   score(block: number): number | null;
@@ -130,7 +127,7 @@ export class RecordedDecisions implements ItemDecisions {
     this.exits = exits.length === 0 ? NO_EXITS : this.#exits();
   }
 
-  get inFull(): InFull | undefined {
+  get inFull(): 'guard' | 'tripped' | undefined {
     if (this.#guarded) return 'guard';
     const { tripped, policy } = this.#record;
     return tripped && policy.holdsBack(tripped) ? 'tripped' : undefined;
