@@ -13,7 +13,7 @@ import { cli, cliJson } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { foreign } from '../../helpers/foreign-network.js';
 import { best, between, colours, itemsFrom, ladder, run, sureness } from '../../helpers/ladders.js';
-import { runContext, runEvent } from '../../helpers/run-event.js';
+import { runContext, runEvent, withDecisions } from '../../helpers/run-event.js';
 import { withSession } from '../../helpers/sessions.js';
 
 afterAll(removeFolders);
@@ -66,6 +66,24 @@ test('of several policies, thresholds that differ are not shown as one', async (
     );
     expect(guards).toEqual(['cat']);
   }
+});
+
+test('an exit behind the last block counts as an exit, and a guarded item as none', async () => {
+  const path = newLog();
+  const log = auditLog({ path });
+  const all = runEvent(runContext(), [[1, 1, 1]]);
+  const exits = [{ after: 'block2', taken: true, score: 0.9, threshold: 0.5 }];
+  const item = { ...all.trace.items[0]!, exits };
+  const guarded = { ...item, inFull: 'guard' as const };
+  const reasons = item.blocks.map((block) => ({ ...block, reason: 'guard' as const }));
+  for (const one of [item, { ...guarded, blocks: reasons }])
+    log.onRun(withDecisions({ ...all, trace: { ...all.trace, items: [one] } }));
+  await log.onRelease();
+  const { exits: left, reasons: letters, exceptions } = summarise((await readAudit(path)).entries);
+  expect(left).toEqual([{ after: 'block2', items: 1 }]);
+  expect(letters).toMatchObject({ x: 1, v: 1 });
+  const sum = (of: 'guarded' | 'exited') => exceptions.reduce((total, one) => total + one[of], 0);
+  expect([sum('guarded'), sum('exited')]).toEqual([1, 1]);
 });
 
 test('times span all items, also where a clock went backwards, and other networks are counted', () => {
