@@ -6,7 +6,15 @@ import { nativeAuditLines } from '../backends/addon.js';
 import type { AuditLines, RunContext } from '../skip/observer.js';
 import type { TensorData } from '../tensor/tensor.js';
 import { DIGEST_BYTES, hashAll } from './hash.js';
-import { type Recorded, savedBy, scoresOf, writeExits, writeItem, writeRequest } from './items.js';
+import {
+  type Recorded,
+  savedBy,
+  scoresOf,
+  writeExits,
+  writeItem,
+  writeOutcome,
+  writeRequest,
+} from './items.js';
 import { LineText } from './line.js';
 import { type AuditHeader, sealLine } from './record.js';
 
@@ -208,6 +216,10 @@ class Columns {
       writeExits(this.#texts, decisions);
     }
     const between = this.#texts?.length ?? 0;
+    if (decisions.exits.length > 0 || decisions.inFull) {
+      this.#texts ??= new LineText();
+      writeOutcome(this.#texts, decisions, this.blocks.length);
+    }
     if (event.requests) {
       this.#texts ??= new LineText();
       writeRequest(this.#texts, event.requests[item]!);

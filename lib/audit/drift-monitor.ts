@@ -78,7 +78,7 @@ export class DriftMonitor {
   }
 
   /** @returns the result of the window if this item closes one that can be compared */
-  see({ blocks, exits }: ItemTrace): ClosedWindow | undefined {
+  see({ blocks, exits, inFull }: ItemTrace): ClosedWindow | undefined {
     let scored = exits.length > 0;
     for (const { block, score, ran } of blocks) {
       if (score === null) continue;
@@ -86,7 +86,7 @@ export class DriftMonitor {
       this.#count('gate', block, score, !ran);
     }
     // A guarded item ran in full, so in the end it skipped nothing.
-    const guarded = blocks[0]?.reason === 'guard';
+    const guarded = inFull === 'guard';
     for (const { after, score, taken } of exits) this.#count('exit', after, score, taken && !guarded);
     if (!scored || ++this.#items < this.#window) return undefined;
     return this.#close();

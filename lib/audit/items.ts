@@ -1,6 +1,7 @@
 /** Converts the results of a run into records of the audit log. */
 import { isReduced } from '../model/program/program.js';
 import { widenFloat16 } from '../numeric/float16.js';
+import { sizeOf } from '../numeric/shapes.js';
 import type { ItemRequest, RunContext, RunEvent } from '../skip/observer.js';
 import { type Meaning, topClasses } from '../skip/scores.js';
 import type { ItemDecisions, SkipReason } from '../skip/trace.js';
@@ -115,6 +116,7 @@ export function writeItem(
   writeHash(line, ',"input":', digests, input);
   const decisions = event.decisionsOf(item);
   writeDecisions(line, decisions, event.context.blocks.length);
+  writeOutcome(line, decisions, event.context.blocks.length);
   if (event.requests) writeRequest(line, event.requests[item]!);
   writeHash(line, ',"output":', digests, outputHash);
   line.ascii(',"top":[');
@@ -183,6 +185,20 @@ function writeDecisions(line: LineText, decisions: ItemDecisions, blocks: number
   line.ascii(']');
 }
 
+/** What became of an item, in a field after a comma, where no block's reason tells it. */
+export function writeOutcome(line: LineText, decisions: ItemDecisions, blocks: number): void {
+  const { exits, inFull } = decisions;
+  if (inFull) {
+    const tells = Array.from({ length: blocks }, (_, i) => decisions.reason(i)).includes(inFull);
+    if (!tells) line.ascii(`,"inFull":"${inFull}"`);
+    return;
+  }
+  const last = exits.at(-1);
+  if (!last?.taken || (blocks > 0 && decisions.reason(blocks - 1) === 'exit')) return;
+  line.ascii(',"answeredBy":');
+  line.json(last.after);
+}
+
 /** Longest ids in characters: clients choose them, and each of a request's items has them. */
 const MAX_ID = 128;
 
@@ -209,7 +225,7 @@ export function writeExits(line: LineText, { exits }: ItemDecisions): void {
 }
 
 /**
- * An item's class scores; undefined if the model has none.
+ * An item's class scores; undefined if the model has none, or a row of them for each of what an item holds.
  * @param output the item's parts of the outputs, in name order
  */
 export function scoresOf(
@@ -218,8 +234,10 @@ export function scoresOf(
 ): { readonly data: Float32Array; readonly meaning: Meaning } | undefined {
   if (!classScores) return undefined;
   const index = Object.keys(outputs).sort().indexOf(classScores.name);
-  const { type } = outputs[classScores.name]!;
+  const { type, dims } = outputs[classScores.name]!;
   const scores = output[index]!;
+  // A batch that runs as one item has several rows of scores, and none of them is its answer.
+  if (scores.length !== sizeOf(dims.slice(1))) return undefined;
   const data = type === 'float16' ? widenFloat16(scores as Uint16Array) : (scores as Float32Array);
   return { data, meaning: classScores.meaning };
 }

@@ -136,7 +136,8 @@ export class AuditLog implements RunObserver {
   recordEnergy({ items, cpuSeconds, joules }: Omit<AuditEnergy, 'type' | 'time'>): void {
     this.#drain();
     // Without a header the record would belong to no model.
-    if (!this.#file.fresh) this.#add({ type: 'energy', time: Date.now(), items, cpuSeconds, joules });
+    if (!this.#hasHeader()) return;
+    this.#add({ type: 'energy', time: Date.now(), items, cpuSeconds, joules });
   }
 
   stats(): { auditLog: AuditLogStats } {
@@ -159,12 +160,17 @@ export class AuditLog implements RunObserver {
     this.#inputs?.saveNow();
   }
 
+  /** Whether there is a header for what comes now; a file that was begun by rotation gets that of the file before. */
+  #hasHeader(): boolean {
+    if (!this.#header || !this.#file.isOpen) return false;
+    if (this.#file.fresh) this.#add({ ...this.#header, continues: this.#file.link });
+    return true;
+  }
+
   /** Writes what waits, and that this is all. */
   #end(): void {
     this.#drain();
-    if (!this.#header || !this.#file.isOpen) return;
-    // A file that was begun by rotation has no header yet.
-    if (this.#file.fresh) this.#add({ ...this.#header, continues: this.#file.link });
+    if (!this.#hasHeader()) return;
     const { written, lost } = this.#stats;
     this.#add({ type: 'end', time: Date.now(), written: written + this.#file.waiting, lost });
     this.#checkpoint();

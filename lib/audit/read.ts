@@ -1,7 +1,6 @@
 import { createReadStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { ResidualSkipError } from '../errors.js';
 import { verifier } from './checkpoint.js';
 import {
@@ -232,14 +231,15 @@ async function* filesAt(path: string): AsyncGenerator<string> {
 
 /** @returns whether the last line ends in a newline */
 async function readLines(path: string, read: (line: string) => void): Promise<boolean> {
-  const stream = createReadStream(path, 'utf8');
-  let whole = true;
-  stream.on('data', (chunk) => {
-    whole = chunk.at(-1) === '\n';
-  });
-  for await (const text of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY }))
-    read(text);
-  return whole;
+  // Not by `readline`, which also ends lines at U+2028, as an id of a client may have it.
+  let rest = '';
+  for await (const chunk of createReadStream(path, 'utf8')) {
+    const lines = (rest + chunk).split('\n');
+    rest = lines.pop()!;
+    for (const line of lines) read(line);
+  }
+  if (rest !== '') read(rest);
+  return rest === '';
 }
 
 function isSameNetwork(before: AuditHeader | undefined, { model, policy }: AuditHeader): boolean {

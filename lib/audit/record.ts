@@ -104,6 +104,13 @@ const itemSchema = late(() =>
       description:
         'Exits that the item reached: the block in front of it, and the score, null where it was no finite number.',
     }),
+    answeredBy: z.string().optional().meta({
+      description:
+        'The block or front whose exit answered, where no block is behind it, so that `reasons` do not tell.',
+    }),
+    inFull: z.enum(['guard', 'tripped']).optional().meta({
+      description: 'Why the item ran in full, where `reasons` do not tell.',
+    }),
     caller: z.string().optional().meta({ description: 'Who sent the request that the item belongs to.' }),
     request: z.string().optional().meta({ description: 'Id of that request.' }),
     clientRequest: z.string().optional().meta({ description: 'The id that the client itself gave it.' }),
@@ -208,6 +215,15 @@ export type AuditItem = z.infer<ReturnType<typeof itemSchema>>;
  * @interface
  */
 export type AuditEnergy = z.infer<ReturnType<typeof energySchema>>;
+
+/** The letters that say why blocks of an item ran or not, and those of what happened to it where no block shows it. */
+export function lettersOf({ reasons, answeredBy, inFull }: AuditItem): Set<string> {
+  const letters = new Set(reasons);
+  if (answeredBy !== undefined) letters.add('x');
+  if (inFull !== undefined) letters.add(inFull === 'guard' ? 'v' : 't');
+  return letters;
+}
+
 /** A signature over everything before it. */
 export type AuditCheckpoint = z.infer<ReturnType<typeof checkpointSchema>>;
 export type AuditRecord = z.infer<ReturnType<typeof auditRecordSchema>>;

@@ -19,7 +19,7 @@ import { parseStrict } from '../util/validation.js';
 import { hashItem } from './hash.js';
 import { type AuditEntry, type AuditTrace, readAudit } from './read.js';
 import { renderAuditReport } from './report.js';
-import { depthOf } from './summary.js';
+import { depthOf, ofLastNetwork } from './summary.js';
 
 /** Options of `renderAudit`. */
 export interface RenderAuditOptions
@@ -64,7 +64,8 @@ export async function renderAudit(
     throw new ResidualSkipError('INVALID_DATA', `${name}: it holds no item yet`);
   }
   const { images } = options;
-  const thumbnails = images === undefined ? undefined : await thumbnailsOf(entries, images, options, work);
+  const shown = images === undefined ? [] : ofLastNetwork(entries);
+  const thumbnails = images === undefined ? undefined : await thumbnailsOf(shown, images, options, work);
   return renderAuditReport(entries, { problems, thumbnails, energy });
 }
 

@@ -5,6 +5,7 @@ import type { ItemTrace } from '../skip/trace.js';
 import { hashItem } from './hash.js';
 import { shortFloat } from './line.js';
 import type { AuditEntry } from './read.js';
+import { lettersOf } from './record.js';
 
 /** The first difference between a recorded item and its replay. */
 export interface ReplayDifference {
@@ -88,7 +89,7 @@ export async function replayAudit(
 }
 
 /** The monitor made the item run in full, whatever the policy. */
-const isTripped = ({ record }: AuditEntry) => record.reasons.includes('t');
+const isTripped = ({ record }: AuditEntry) => lettersOf(record).has('t');
 
 /** Items without the hash of their input can't be found. */
 function groupByInput(entries: readonly AuditEntry[]): Map<string, AuditEntry[]> {

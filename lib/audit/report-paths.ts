@@ -16,7 +16,8 @@ import { type AuditSummary, depthOf, MAX_CLASSES } from './summary.js';
 const EXAMPLES = 5;
 const PATHS = 12;
 
-export async function depth({ depths }: AuditSummary): Promise<Section> {
+export async function depth({ depths, blocks }: AuditSummary): Promise<Section | undefined> {
+  if (blocks.length === 0) return undefined;
   const x = {
     field: 'depth',
     type: 'ordinal',
@@ -61,7 +62,8 @@ export async function depth({ depths }: AuditSummary): Promise<Section> {
   };
 }
 
-export function paths({ paths: all, items }: AuditSummary): Section {
+export function paths({ paths: all, items, blocks }: AuditSummary): Section | undefined {
+  if (blocks.length === 0) return undefined;
   const rows = all
     .slice(0, PATHS)
     .map(({ ran, count }) => [renderPath(ran), whole(count), percent(count / items)]);
@@ -86,7 +88,7 @@ export async function classAgainstClass({
         (sum, _, i) => sum + Math.abs(often[a]!.skipRates[i]! - often[b]!.skipRates[i]!),
         0,
       );
-      if (!best || distance > best.distance) best = { a, b, distance };
+      if (distance > (best?.distance ?? 0)) best = { a, b, distance };
     }
   }
   if (!best) return undefined;
@@ -102,7 +104,7 @@ export async function classAgainstClass({
 }
 
 /** Items whose gates did not decide, or a statement that there were none. */
-export function exceptions({ header, reasons, items, exceptions: classes, exits }: AuditSummary): Section {
+export function exceptions({ guards, reasons, items, exceptions: classes, exits }: AuditSummary): Section {
   const kinds = [
     ['v', 'guarded: the answer made the item run in full'],
     ['x', 'left at an early exit'],
@@ -112,7 +114,6 @@ export function exceptions({ header, reasons, items, exceptions: classes, exits 
     const count = reasons[letter] ?? 0;
     return count > 0 ? [[meaning, whole(count), percent(count / items)]] : [];
   });
-  const { guards } = header.policy;
   const lead = [
     guards.length > 0
       ? `The policy guards the answers ${guards.join(', ')}.`

@@ -13,7 +13,7 @@ import {
 import type { AuditEntry, AuditProblem } from './read.js';
 import type { AuditEnergy } from './record.js';
 import { classAgainstClass, depth, examples, exceptions, paths } from './report-paths.js';
-import { type AuditSummary, MAX_CLASSES, summarise } from './summary.js';
+import { type AuditSummary, MAX_CLASSES, ofLastNetwork, summarise } from './summary.js';
 
 export interface ReportOptions {
   /** Lines of the log that are not valid records. */
@@ -46,14 +46,14 @@ export async function renderAuditReport(
     paths(summary),
     classAgainstClass(summary),
     exceptions(summary),
-    examples(entries, options.thumbnails),
+    examples(ofLastNetwork(entries), options.thumbnails),
     provenance(summary, options),
   ]);
   return renderPage({
     title: 'What was skipped',
     subtitle:
       `${whole(summary.items)} items from ${utc(summary.from)} to ${utc(summary.to)} UTC, ` +
-      `model ${header.model.source ?? ''} ${header.model.sha256.slice(0, 12)}`,
+      `model ${header.model.source ?? ''} ${header.model.sha256.slice(0, 12)}${wordOthers(summary)}`,
     summary: inWords(summary),
     figures: figures(summary),
     sections: sections.filter((section) => section !== undefined),
@@ -63,7 +63,13 @@ export async function renderAuditReport(
 /** "2026-01-31 23:59:59" */
 const utc = (time: number) => new Date(time).toISOString().slice(0, 19).replace('T', ' ');
 
-function inWords({ blocks, blocksSkipped }: AuditSummary): string {
+/** That a log holds items of other networks, too. */
+export const wordOthers = ({ otherItems }: AuditSummary) =>
+  otherItems > 0 ? `; ${whole(otherItems)} items of other networks are left out` : '';
+
+function inWords({ blocks, blocksSkipped, items, reasons }: AuditSummary): string {
+  const left = `${percent((reasons.x ?? 0) / items)} of the items left at an early exit.`;
+  if (blocks.length === 0) return `The network has no residual blocks. ${left}`;
   const ran = `Of the ${whole(blocks.length)} residual blocks an item ran ${(blocks.length * (1 - blocksSkipped)).toFixed(1)} on average.`;
   const [most] = [...blocks].sort((a, b) => b.skipRate - a.skipRate);
   if (!most || most.skipRate === 0) return `${ran} No item skipped any.`;
@@ -154,7 +160,8 @@ function energyOf({ energy }: ReportOptions): Section | undefined {
   };
 }
 
-async function byBlock({ blocks }: AuditSummary): Promise<Section> {
+async function byBlock({ blocks }: AuditSummary): Promise<Section | undefined> {
+  if (blocks.length === 0) return undefined;
   return {
     title: 'Skip rate by block',
     lead: 'Share of the items that skipped each block; "runs" where no gate decides and nothing skipped it.',
@@ -175,7 +182,7 @@ async function gateScores({ blocks }: AuditSummary): Promise<Section | undefined
 }
 
 async function byClass({ classes, blocks }: AuditSummary): Promise<Section | undefined> {
-  if (classes.length < 2) return undefined;
+  if (classes.length < 2 || blocks.length === 0) return undefined;
   const names = blocks.map(({ name }) => name);
   return {
     title: 'By class and block',
@@ -184,10 +191,13 @@ async function byClass({ classes, blocks }: AuditSummary): Promise<Section | und
   };
 }
 
-function provenance({ header }: AuditSummary, { problems = [] }: ReportOptions): Section {
+function provenance({ header, policies }: AuditSummary, { problems = [] }: ReportOptions): Section {
   const rows = [
     ['model', `${escapeHtml(header.model.source ?? '')} <code>${header.model.sha256}</code>`],
-    ['policy', `<code>${header.policy.sha256}</code>`],
+    ...policies.map(({ sha256, items }) => [
+      'policy',
+      `<code>${sha256}</code>${policies.length > 1 ? ` of ${whole(items)} items` : ''}`,
+    ]),
     [
       'engine',
       escapeHtml(

@@ -1,12 +1,13 @@
 /** Statistics over the items of a trace. Pure: entries in, numbers out. */
 import { mean, median } from '../numeric/statistics.js';
 import type { AuditEntry } from './read.js';
-import type { AuditHeader } from './record.js';
+import { type AuditHeader, lettersOf } from './record.js';
 
 export interface BlockSummary {
   readonly name: string;
   readonly skippable: boolean;
   readonly skipRate: number;
+  /** Null also where it wasn't the same for all items: policies may have differed. */
   readonly threshold: number | null;
   /** All recorded scores. */
   readonly scores: readonly number[];
@@ -20,8 +21,14 @@ export interface PathSummary {
 export interface AuditSummary {
   readonly header: AuditHeader;
   readonly items: number;
+  /** Items of other networks, which are left out. */
+  readonly otherItems: number;
   readonly from: number;
   readonly to: number;
+  /** Those that ran, by their items. */
+  readonly policies: readonly { readonly sha256: string; readonly items: number }[];
+  /** Answers that any of them guards. */
+  readonly guards: readonly string[];
   readonly blocks: readonly BlockSummary[];
   /** Means over the items, as fractions. */
   readonly blocksSkipped: number;
@@ -75,38 +82,56 @@ const NEIGHBOURS = 3;
 /** Number of blocks that an item ran. */
 export const depthOf = ({ record }: AuditEntry) => [...record.ran].filter((digit) => digit === '1').length;
 
-/** @param entries not empty; those of networks other than the last one's are left out */
+/** Items of the network that ran last. @param entries not empty */
+export function ofLastNetwork(entries: readonly AuditEntry[]): AuditEntry[] {
+  const { sha256 } = entries.at(-1)!.header.model;
+  return entries.filter(({ header }) => header.model.sha256 === sha256);
+}
+
+/** @param all not empty; items of networks other than the last one's are left out */
 export function summarise(all: readonly AuditEntry[]): AuditSummary {
   const { header } = all.at(-1)!;
-  const entries = all.filter((entry) => entry.header.model.sha256 === header.model.sha256);
+  const entries = ofLastNetwork(all);
   const { blocks } = header;
-  const skippedCost = (ran: string, cost: 'layers' | 'multiplyAdds') =>
-    blocks.reduce((sum, block, i) => sum + (ran[i] === '0' ? block[cost] : 0), 0);
+  const headers = [...new Set(entries.map((entry) => entry.header))];
+  const times = entries.map(({ record }) => record.time);
+  // Costs depend on the shape of an item, such as the length of a text: its own header has them.
+  const skippedCost = ({ header, record }: AuditEntry, cost: 'layers' | 'multiplyAdds') =>
+    header.blocks.reduce((sum, block, i) => sum + (record.ran[i] === '0' ? block[cost] : 0), 0);
   const meanOf = (value: (entry: AuditEntry) => number) => mean(entries.map(value));
   const skipRateOf = (block: number, among: readonly AuditEntry[]) =>
     among.filter(({ record }) => record.ran[block] === '0').length / among.length;
-  const layersSkippedOf = ({ record }: AuditEntry) =>
-    skippedCost(record.ran, 'layers') / Math.max(1, header.layers);
+  const layersSkippedOf = (entry: AuditEntry) =>
+    skippedCost(entry, 'layers') / Math.max(1, entry.header.layers);
 
   return {
     header,
     items: entries.length,
-    from: entries[0]!.record.time,
-    to: entries.at(-1)!.record.time,
+    otherItems: all.length - entries.length,
+    // A clock may have gone backwards.
+    from: times.reduce((a, b) => Math.min(a, b)),
+    to: times.reduce((a, b) => Math.max(a, b)),
+    policies: [...groupBy(entries, (entry) => entry.header.policy.sha256)].map(([sha256, among]) => ({
+      sha256,
+      items: among.length,
+    })),
+    guards: [...new Set(headers.flatMap((one) => one.policy.guards))],
     blocks: blocks.map(({ name, skippable, threshold }, i) => ({
       name,
       skippable,
-      threshold,
+      threshold: headers.every((one) => one.blocks[i]!.threshold === threshold) ? threshold : null,
       skipRate: skipRateOf(i, entries),
       scores: entries.flatMap(({ record }) => record.scores[i] ?? []),
     })),
     blocksSkipped: meanOf(
-      ({ record }) => [...record.ran].filter((digit) => digit === '0').length / blocks.length,
+      ({ record }) =>
+        [...record.ran].filter((digit) => digit === '0').length / Math.max(1, record.ran.length),
     ),
     layersSkipped: meanOf(layersSkippedOf),
     multiplyAddsSkipped: meanOf(
-      ({ record }) =>
-        (record.multiplyAddsSkipped ?? skippedCost(record.ran, 'multiplyAdds')) / header.multiplyAdds,
+      (entry) =>
+        (entry.record.multiplyAddsSkipped ?? skippedCost(entry, 'multiplyAdds')) /
+        Math.max(1, entry.header.multiplyAdds),
     ),
     paths: countPaths(entries),
     classes: [...groupBy(entries, classOf)]
@@ -125,9 +150,10 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
     latencySaved: latencySavedOf(entries),
     timedBothWays: entries.filter(({ timed }) => timed !== null).length,
     exceptions: exceptionsOf(entries),
-    exits: [...groupBy(entries.filter(leftEarly), ({ record }) => record.exits.at(-1)?.[0] ?? '')].map(
-      ([after, among]) => ({ after, items: among.length }),
-    ),
+    exits: [...groupBy(entries.filter(leftEarly), exitOf)].map(([after, among]) => ({
+      after,
+      items: among.length,
+    })),
     reasons: countReasons(entries),
   };
 }
@@ -141,7 +167,7 @@ function countPaths(entries: readonly AuditEntry[]): PathSummary[] {
 function countReasons(entries: readonly AuditEntry[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const { record } of entries) {
-    for (const reason of new Set(record.reasons)) counts[reason] = (counts[reason] ?? 0) + 1;
+    for (const reason of lettersOf(record)) counts[reason] = (counts[reason] ?? 0) + 1;
   }
   return counts;
 }
@@ -171,8 +197,9 @@ function classOf({ record }: AuditEntry): number | undefined {
   return probability === null ? undefined : index;
 }
 
-const leftEarly = ({ record }: AuditEntry) => record.reasons.includes('x');
-const wasGuarded = ({ record }: AuditEntry) => record.reasons.includes('v');
+const leftEarly = ({ record }: AuditEntry) => lettersOf(record).has('x');
+const exitOf = ({ record }: AuditEntry) => record.answeredBy ?? record.exits.at(-1)?.[0] ?? '';
+const wasGuarded = ({ record }: AuditEntry) => lettersOf(record).has('v');
 
 function exceptionsOf(entries: readonly AuditEntry[]): AuditSummary['exceptions'] {
   const special = entries.filter((entry) => leftEarly(entry) || wasGuarded(entry));

@@ -173,9 +173,11 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
     try {
       if (!this.#control) return;
       losses = lossesOf(await this.#control.runFull(feeds, 'low'));
-    } catch {
+    } catch (error) {
       // A session that is being released runs nothing more.
-      if (this.#control) this.#failures++;
+      if (!this.#control) return;
+      this.#failures++;
+      this.#warn(`couldn't check an item, and counts it among the failures: ${(error as Error).message}`);
       return;
     } finally {
       this.#waiting--;
@@ -247,13 +249,13 @@ export function watch(options?: WatchOptions): Watch {
 }
 
 /** Another monitor made the item run in full, which says nothing about the policy. */
-function isTripped({ blocks }: ItemTrace): boolean {
-  return blocks.some(({ reason }) => reason === 'tripped');
+function isTripped({ inFull }: ItemTrace): boolean {
+  return inFull === 'tripped';
 }
 
 /** Whether a guard has replaced the answer by that of the full network, or of the original. */
-function isGuarded({ blocks }: ItemTrace): boolean {
-  return blocks[0]?.reason === 'guard';
+function isGuarded({ inFull }: ItemTrace): boolean {
+  return inFull === 'guard';
 }
 
 /** Whether the answer is the full network's. An exit's answer isn't, even behind the last block. */

@@ -257,7 +257,9 @@ export class VectorStrategy implements Strategy<VectorSetting> {
     return {
       vectors: outcomes.map((outcome, i) => vectorOf(outcome, inputs[i]!)),
       multiplyAddsSkipped: mean(outcomes.map(({ ran }, i) => savedBy(programs.at(inputs[i]!), ran))),
-      blocksSkipped: mean(outcomes.map(({ ran }) => ran.filter((digit) => digit === 0).length / ran.length)),
+      blocksSkipped: mean(
+        outcomes.map(({ ran }) => ran.filter((digit) => digit === 0).length / Math.max(1, ran.length)),
+      ),
     };
   }
 }

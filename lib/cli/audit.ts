@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
 import type { AuditTrace } from '../audit/read.js';
 import { renderAudit } from '../audit/render.js';
+import { wordOthers } from '../audit/report.js';
 import { type AuditSummary, summarise } from '../audit/summary.js';
 import { ResidualSkipError } from '../errors.js';
 import { checkUntouched, checkWritable, readLog, writeResult } from './files.js';
 import { type Io, paint, watchWork } from './io.js';
-import { type Column, formatTable, percent, plural } from './table.js';
+import { type Column, formatTable, numbers, percent, plural } from './table.js';
 
 interface AuditOptions {
   readonly output?: string;
@@ -46,19 +47,22 @@ async function audit(path: string, options: AuditOptions, io: Io): Promise<void>
 }
 
 function publicSummary(summary: AuditSummary, { energy, problems, hadEarlier, signed }: AuditTrace) {
-  const { items, from, to, blocksSkipped, layersSkipped, multiplyAddsSkipped, reasons } = summary;
+  const { items, otherItems, from, to, blocksSkipped, layersSkipped, multiplyAddsSkipped, reasons } = summary;
   return {
     items,
+    otherItems,
     from: new Date(from).toISOString(),
     to: new Date(to).toISOString(),
     blocksSkipped,
     layersSkipped,
     multiplyAddsSkipped,
+    policies: summary.policies,
     distinctPaths: summary.paths.length,
     blocks: summary.blocks.map(({ scores: _, ...block }) => block),
     paths: summary.paths.slice(0, 20),
     classes: summary.classes,
     depths: summary.depths,
+    exits: summary.exits,
     reasons,
     energy: energy && { items: energy.items, cpuSeconds: energy.cpuSeconds, joules: energy.joules },
     problems: problems.length,
@@ -78,6 +82,7 @@ const COLUMNS: readonly Column[] = [
   { title: 'threshold', align: 'right' },
 ];
 const BAR = 30;
+const EXIT_COLUMNS: readonly Column[] = [{ title: 'exit behind' }, ...numbers('items', 'share')];
 
 function draw(
   path: string,
@@ -86,7 +91,7 @@ function draw(
   output: string | undefined,
   io: Io,
 ): string {
-  const { items, layersSkipped, multiplyAddsSkipped, paths, blocks } = summary;
+  const { items, layersSkipped, multiplyAddsSkipped, paths, blocks, exits } = summary;
   const rows = blocks.map(({ name, skipRate, threshold }) => [
     name,
     percent(skipRate),
@@ -95,9 +100,18 @@ function draw(
   ]);
   const head =
     `${paint(io, 'bold', path)}: ${plural(items, 'item')}, ${percent(layersSkipped)} of the layers and ` +
-    `${percent(multiplyAddsSkipped)} of the multiply-adds bypassed, ${plural(paths.length, 'distinct path')}`;
+    `${percent(multiplyAddsSkipped)} of the multiply-adds bypassed, ${plural(paths.length, 'distinct path')}${wordOthers(summary)}`;
   const until =
     signed &&
     `signed on ${new Date(signed.time).toISOString()}, ${plural(signed.itemsAfter, 'item')} since then\n`;
-  return `${head}\n${until ?? ''}\n${formatTable(io, COLUMNS, rows)}${output ? `\nreport: ${output}\n` : ''}`;
+  const left = exits.map(({ after, items: some }) => [
+    after,
+    some.toLocaleString('en'),
+    percent(some / items),
+  ]);
+  const tables = [
+    ...(rows.length > 0 ? [formatTable(io, COLUMNS, rows)] : []),
+    ...(left.length > 0 ? [formatTable(io, EXIT_COLUMNS, left)] : []),
+  ];
+  return `${head}\n${until ?? ''}\n${tables.join('\n')}${output ? `\nreport: ${output}\n` : ''}`;
 }

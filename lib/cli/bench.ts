@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { nativeInfo } from '../backends/addon.js';
 import { findModel } from '../data/model-files.js';
+import { ResidualSkipError } from '../errors.js';
 import { bindingOf, inputShapes } from '../inspect/shapes.js';
 import { type BenchReport, runBench } from '../measure/bench.js';
 import { PEERS } from '../measure/peers.js';
@@ -77,13 +78,18 @@ async function bench(path: string, options: BenchCommandOptions, io: Io): Promis
   const files = await findModel(path);
   const model = await loadModel(files.model);
   const { batch, rounds, peers = [] } = options;
-  const inputs = [...(await inputShapes(model, files, shapesOf(options.shape)))].map(
-    ([name, { dtype, dims, batched }]) => ({
-      name,
-      type: dtype,
-      dims: batched ? [batch, ...dims.slice(1)] : dims,
-    }),
-  );
+  const shapes = [...(await inputShapes(model, files, shapesOf(options.shape)))];
+  if (batch > 1 && !shapes.some(([, { batched }]) => batched)) {
+    throw new ResidualSkipError(
+      'INVALID_ARGUMENT',
+      `batch: ${files.name} runs a batch as one item (${model.batchingReason ?? 'the graph mixes it'}); give the whole shape with --shape`,
+    );
+  }
+  const inputs = shapes.map(([name, { dtype, dims, batched }]) => ({
+    name,
+    type: dtype,
+    dims: batched ? [batch, ...dims.slice(1)] : dims,
+  }));
   const { best, peakGflops } = nativeInfo();
   const isa = options.isa ?? (best as Isa);
   const progress = startProgress(io, rounds, 'Alternating', options.json !== true);

@@ -105,21 +105,23 @@ interface Total {
 
 function reportOf(model: string, policy: PolicyInfo, { traceEvents, otherData }: Profile): ProfileReport {
   const totals = { item: new Map<string, Total>(), block: new Map(), gate: new Map(), step: new Map() };
-  let items = 0;
+  let item = 0;
   for (const event of traceEvents) {
-    // An item's own event precedes those of its steps and blocks.
-    if (event.cat === 'item') items++;
+    // An item's own event precedes those of its steps and blocks. What a guard runs again counts as the same item.
+    item = event.args.item ?? item;
     const known: Map<string, Total> = totals[event.cat];
-    const name = event.cat === 'item' ? 'all' : event.name;
+    // An original that verifies calls its steps alike.
+    const name = event.cat === 'item' ? 'all' : `${event.name} ${event.args.op ?? ''}`;
     const total = known.get(name) ?? { first: event, items: new Set(), microseconds: 0 };
     known.set(name, total);
-    total.items.add(items);
+    total.items.add(item);
     total.microseconds += event.dur;
   }
-  const whole = totals.item.get('all')!.microseconds;
+  const { microseconds: whole, items: all } = totals.item.get('all')!;
+  const items = all.size;
   const rows = (known: ReadonlyMap<string, Total>) =>
-    [...known].map(([name, { first, items: ran, microseconds }]) => ({
-      name,
+    [...known.values()].map(({ first, items: ran, microseconds }) => ({
+      name: first.name,
       op: first.args.op ?? null,
       block: first.args.block ?? null,
       ran: ran.size / items,

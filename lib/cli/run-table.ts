@@ -118,7 +118,9 @@ function summary(
   const skipped = meanOf(({ blocks }) => blocks.skipped);
   if (full) return `${items}, every block run: ${milliseconds(fullTime)} ms each`;
   const skipTime = meanOf((result) => result.milliseconds.skip);
-  if (skipped === 0 && !hasOriginal) return `${items}: no block skipped, ${milliseconds(skipTime)} ms each`;
+  const leftEarly = rows.some(({ result }) => result.answeredBy !== null);
+  if (skipped === 0 && !leftEarly && !hasOriginal)
+    return `${items}: no block skipped, ${milliseconds(skipTime)} ms each`;
   const saving = 1 - skipTime / fullTime;
   const saved = paint(
     io,

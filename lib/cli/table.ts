@@ -65,11 +65,13 @@ export function milliseconds(value: number): string {
 /** 69124608 -> "69.1 M". */
 export function count(value: number): string {
   for (const [unit, size] of [
+    ['T', 1e12],
     ['G', 1e9],
     ['M', 1e6],
     ['k', 1e3],
   ] as const) {
-    if (value >= size) return `${(value / size).toPrecision(3)} ${unit}`;
+    // Rounded before it is divided: 999,600 is 1.00 M.
+    if (Number(value.toPrecision(3)) >= size) return `${(value / size).toPrecision(3)} ${unit}`;
   }
   return String(value);
 }

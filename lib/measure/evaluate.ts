@@ -8,10 +8,10 @@ import { Work, type WorkOptions, workShape } from '../classify/work.js';
 import { takeEvenly } from '../data/dataset.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
-import { argMax } from '../numeric/softmax.js';
 import { mean } from '../numeric/statistics.js';
 import { cosineDistance, relativeError } from '../numeric/vectors.js';
 import type { PolicyInfo } from '../session/own-policy.js';
+import { answerOf } from '../skip/losses.js';
 import { isVectorMetric, type Limit } from '../skip/promise.js';
 import type { CustomLoss } from '../skip/run-loss.js';
 import { answeredBy, type ItemTrace } from '../skip/trace.js';
@@ -292,14 +292,15 @@ class Tally {
     skipped: { blocks: number; layers: number; multiplyAdds: number },
   ) {
     this.items++;
-    const answers = { full: argMax(full.scores), skip: argMax(skip.scores) };
+    // NaN scores name no class: they agree with nothing, and are never right.
+    const answers = { full: answerOf(full.scores), skip: answerOf(skip.scores) };
     const right = { full: answers.full === label, skip: answers.skip === label };
     if (label !== undefined) this.#labelled++;
     if (right.full) this.#right.full++;
     if (right.skip) this.#right.skip++;
     if (right.skip && !right.full) this.#gained++;
     if (right.full && !right.skip) this.#lost++;
-    const agreed = answers.full === answers.skip;
+    const agreed = answers.full >= 0 && answers.full === answers.skip;
     if (agreed) this.#agreed++;
     for (const { after } of trace.exits) if (!this.#rungs.has(after)) this.#rungs.set(after, []);
     append(this.#rungs, answeredBy(trace), {

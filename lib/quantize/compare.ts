@@ -2,9 +2,9 @@
 import type { ImageClassifier } from '../classify/image-classifier.js';
 import type { Work } from '../classify/work.js';
 import { prefetch } from '../data/prefetch.js';
-import { argMax } from '../numeric/softmax.js';
 import { median } from '../numeric/statistics.js';
 import type { InferenceSession } from '../session/session.js';
+import { answerOf } from '../skip/losses.js';
 import { probabilities } from '../skip/scores.js';
 import type { Tensor } from '../tensor/tensor.js';
 
@@ -78,7 +78,7 @@ export class Comparing {
     const both = { float: classifier.session, int8: this.session };
     const answered = (name: 'float' | 'int8') => {
       const { outputs, trace } = both[name].runTracedSync(feeds, [classifier.output]);
-      return { answer: argMax(classifier.scoresOf(outputs, 1)[0]!), blocks: trace.items[0]!.blocks };
+      return { answer: answerOf(classifier.scoresOf(outputs, 1)[0]!), blocks: trace.items[0]!.blocks };
     };
     // A run finds its weights in the caches if the run before was of the same network. Both take turns at being first, which gives them that.
     const order = this.#images % 2 === 0 ? (['float', 'int8'] as const) : (['int8', 'float'] as const);
@@ -86,7 +86,8 @@ export class Comparing {
     const first = answered(order[0]);
     const [float, int8] = order[0] === 'float' ? [first, second] : [second, first];
     this.#images++;
-    if (float.answer !== int8.answer) this.#answers++;
+    // NaN scores name no class.
+    if (float.answer < 0 || float.answer !== int8.answer) this.#answers++;
     for (const [i, { score, ran }] of float.blocks.entries()) {
       if (score === null) continue;
       this.#decisions.items++;

@@ -1,5 +1,6 @@
 /** A float network as its ONNX file holds it, to be rewritten: all data inline, without nodes that do nothing. */
-import { dirname } from 'node:path';
+import { stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
 import { readExternalData, tensorsOf } from '../model/read/external.js';
 import { readModelFile } from '../model/read/file.js';
@@ -190,14 +191,17 @@ export function rename(node: NodeProto, from: string, to: string): void {
 
 /**
  * Reads the network of a file.
+ * @returns also the bytes of the file, and of those that its weights lie in
  * @throws ResidualSkipError MODEL_NOT_FOUND, MODEL_CORRUPT, EXTERNAL_DATA, UNSUPPORTED_MODEL (an opset below 13, or a network
  * that is quantised already)
  */
-export async function readNetwork(path: string): Promise<Network> {
+export async function readNetwork(path: string): Promise<{ network: Network; bytes: number }> {
   // With its hash, the whole file is read; otherwise its large weights would be left out.
   const file = await readModelFile(path, () => true);
   const proto = decodeModelProto(file.bytes);
-  const { data: external } = await readExternalData(proto, dirname(file.location.model));
+  const folder = dirname(file.location.model);
+  const { data: external, files } = await readExternalData(proto, folder);
+  const sizes = [...files.keys()].map(async (path) => (await stat(join(folder, path))).size);
   for (const tensor of tensorsOf(proto.graph)) {
     const data = external.get(tensor);
     if (!data) continue;
@@ -221,5 +225,6 @@ export async function readNetwork(path: string): Promise<Network> {
       `model ${path}: it is quantised already (node '${quantised.name ?? ''}', ${quantised.opType}); give the float network`,
     );
   }
-  return new Network(proto);
+  const bytes = (await Promise.all(sizes)).reduce((sum, size) => sum + size, file.bytes.length);
+  return { network: new Network(proto), bytes };
 }

@@ -1,6 +1,5 @@
 /** 8-bit networks: `residual-skip quantize` as a function. See docs/quantization.md. */
 import { createHash } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { z } from 'zod';
 import { ImageClassifier } from '../classify/image-classifier.js';
 import type { ImageClassifierOptions } from '../classify/image-options.js';
@@ -115,7 +114,7 @@ async function quantizeWith(
   work: Work,
 ): Promise<Quantization> {
   const engine = { backend, isa, threads };
-  const network = await readNetwork(classifier.file);
+  const { network, bytes } = await readNetwork(classifier.file);
   simplify(network);
   const parts = await partsOf(classifier, images, own, work);
   const [first] = parts.ranges;
@@ -145,7 +144,7 @@ async function quantizeWith(
     model,
     sha256: createHash('sha256').update(model).digest('hex'),
     floatSha256: await classifier.session.sha256(),
-    bytes: { float: (await stat(classifier.file)).size, int8: model.byteLength },
+    bytes: { float: bytes, int8: model.byteLength },
     layers: {
       int8: layers.length,
       float: layersOf(network).flatMap(({ node }) =>

@@ -23,6 +23,8 @@ export interface ProfileEvent {
     readonly op?: string;
     /** Of a step or gate: the block that contains it. */
     readonly block?: string;
+    /** Of an item: its number among all of the profile. One that a guard had run again in full has a second event, with the same number. */
+    readonly item?: number;
   };
 }
 
@@ -46,6 +48,15 @@ interface ProfiledRun {
   readonly work: Int32Array;
   readonly items: number;
   readonly times: Float64Array;
+  readonly again: Again | undefined;
+}
+
+/** Items of an earlier run that a guard has run again. */
+interface Again {
+  /** What `begin` returned for that run. */
+  readonly of: Float64Array;
+  /** Their indices in it. */
+  readonly items: readonly number[];
 }
 
 /** Numbers that a profile holds; further runs are left out. 64 MB. */
@@ -58,7 +69,12 @@ export class Profiler {
   #leftOut = 0;
 
   /** Where a run of `items` records its times; undefined if there is no room left or the backend can't measure. */
-  begin(program: Program, { profiled }: CompiledProgram, items: number): Float64Array | undefined {
+  begin(
+    program: Program,
+    { profiled }: CompiledProgram,
+    items: number,
+    again?: Again,
+  ): Float64Array | undefined {
     const size = 2 * items * (profiled?.length ?? 0);
     if (!profiled || this.#size + size > MAX_TIMES) {
       this.#leftOut++;
@@ -66,14 +82,27 @@ export class Profiler {
     }
     this.#size += size;
     const times = new Float64Array(size);
-    this.#runs.push({ program, work: profiled, items, times });
+    this.#runs.push({ program, work: profiled, items, times, again });
     return times;
   }
 
   end({ name, isa }: { readonly name: string; readonly isa: string }): Profile {
-    const items = this.#runs.flatMap((run) =>
-      Array.from({ length: run.items }, (_, item) => eventsOf(run, item)),
-    );
+    const first = new Map<Float64Array, number>();
+    let count = 0;
+    const items = this.#runs.flatMap((run) => {
+      const { again, times } = run;
+      if (!again) {
+        first.set(times, count);
+        count += run.items;
+      }
+      return Array.from({ length: run.items }, (_, item) => {
+        const index = again?.items[item] ?? item;
+        return eventsOf(run, item, {
+          name: again ? `item ${index}, verified` : `item ${index}`,
+          args: { item: first.get(again?.of ?? times)! + index },
+        });
+      });
+    });
     const ran = items.filter((events) => events.length > 0).sort((a, b) => a[0]!.ts - b[0]!.ts);
     const start = ran[0]?.[0]?.ts ?? 0;
     const lanes = lanesOf(ran.map(([whole]) => whole!));
@@ -86,7 +115,7 @@ export class Profiler {
         producer: `residual-skip ${packageVersion()}`,
         backend: name,
         isa,
-        runs: this.#runs.length,
+        runs: first.size,
         runsLeftOut: this.#leftOut,
       },
     };
@@ -96,7 +125,11 @@ export class Profiler {
 type Timed = Omit<ProfileEvent, 'pid' | 'tid'>;
 
 /** The item as a whole, its blocks and gates, and their steps; without those that did not run. */
-function eventsOf({ program, work, times }: ProfiledRun, item: number): Timed[] {
+function eventsOf(
+  { program, work, times }: ProfiledRun,
+  item: number,
+  whole: Pick<Timed, 'name' | 'args'>,
+): Timed[] {
   const places = placesOf(program);
   const steps: Timed[] = [];
   const groups = new Map<Group, Timed[]>();
@@ -111,14 +144,16 @@ function eventsOf({ program, work, times }: ProfiledRun, item: number): Timed[] 
     if (group) append(groups, group, step);
   }
   if (steps.length === 0) return [];
-  const around = [...groups].map(([{ cat, block }, inner]) => spanning(inner, { name: block, cat }));
-  return [spanning(steps, { name: `item ${item}`, cat: 'item' }), ...around, ...steps];
+  const around = [...groups].map(([{ cat, block }, inner]) =>
+    spanning(inner, { name: block, cat, args: {} }),
+  );
+  return [spanning(steps, { ...whole, cat: 'item' }), ...around, ...steps];
 }
 
-function spanning(inner: readonly Timed[], what: Pick<Timed, 'name' | 'cat'>): Timed {
+function spanning(inner: readonly Timed[], what: Pick<Timed, 'name' | 'cat' | 'args'>): Timed {
   const ts = Math.min(...inner.map((each) => each.ts));
   const end = Math.max(...inner.map((each) => each.ts + each.dur));
-  return { ...what, ph: 'X', ts, dur: end - ts, args: {} };
+  return { ...what, ph: 'X', ts, dur: end - ts };
 }
 
 /** The body of a block, or its gate. */

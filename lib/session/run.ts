@@ -151,7 +151,8 @@ function verification(
   { program, compiled, resolve }: CachedProgram,
   guarded: readonly number[],
 ) {
-  const times = profiler?.begin(program, compiled, guarded.length);
+  const { times: of } = request;
+  const times = of && profiler?.begin(program, compiled, guarded.length, { of, items: guarded });
   const { request: again, apply } = verificationOf(resolve(FULL_POLICY), request, guarded);
   return { request: { ...again, signal: request.signal, times }, apply };
 }

@@ -1,6 +1,7 @@
 /** Guarded answers: which items of a run have one, and the full run that replaces it. */
 import type { RunRequest } from '../backends/backend.js';
 import { ResidualSkipError } from '../errors.js';
+import { sizeOf } from '../numeric/shapes.js';
 import { type CompiledPolicy, decisionsIn } from '../skip/compiled-policy.js';
 import { isGuarded } from '../skip/guards.js';
 import { allocate, type TensorData } from '../tensor/tensor.js';
@@ -23,7 +24,13 @@ export function guardedItems(
     );
   }
   const scores = outputs[answer.index] as Float32Array;
-  const [classes, decisions, blocks] = [scores.length / items, decisionsIn(program), program.blocks.length];
+  const [decisions, blocks] = [decisionsIn(program), program.blocks.length];
+  const [, ...classes] = program.values[program.outputs[answer.index]!.value]!.shape;
+  const width = sizeOf(classes);
+  // A batch that runs as one item has a row of scores for each of what it holds.
+  const rows = scores.length / items / width;
+  const touches = (row: number) =>
+    isGuarded(scores.subarray(row * width, (row + 1) * width), answer.meaning, parts.guards);
   const skipped = (item: number) => {
     const row = outcomes.subarray(item * decisions, (item + 1) * decisions);
     // Behind the last block an exit skips no block, and yet the answer isn't the network's.
@@ -31,8 +38,7 @@ export function guardedItems(
   };
   return Array.from({ length: items }, (_, item) => item).filter(
     (item) =>
-      (all || skipped(item)) &&
-      isGuarded(scores.subarray(item * classes, (item + 1) * classes), answer.meaning, parts.guards),
+      (all || skipped(item)) && Array.from({ length: rows }, (_, row) => item * rows + row).some(touches),
   );
 }
 
@@ -58,7 +64,7 @@ export function verificationOf(
   const { items } = original;
   const { program } = policy;
   const cells = chosen.length * decisionsIn(program);
-  const sizeOf = (i: number) => original.outputs[i]!.length / (program.outputs[i]!.batched ? items : 1);
+  const sizeOfOutput = (i: number) => original.outputs[i]!.length / (program.outputs[i]!.batched ? items : 1);
   const request: RunRequest = {
     items: chosen.length,
     inputs: program.inputs.map(({ batched }, i) => {
@@ -66,7 +72,7 @@ export function verificationOf(
       return batched ? gather(data, items, chosen) : data;
     }),
     outputs: program.outputs.map(({ value, batched }, i) =>
-      allocate(program.values[value]!.dtype, sizeOf(i) * (batched ? chosen.length : 1)),
+      allocate(program.values[value]!.dtype, sizeOfOutput(i) * (batched ? chosen.length : 1)),
     ),
     policy,
     outcomes: new Uint8Array(cells),
@@ -75,7 +81,7 @@ export function verificationOf(
   const apply = () => {
     program.outputs.forEach(({ batched }, i) => {
       const [from, to] = [request.outputs[i] as Float32Array, original.outputs[i] as Float32Array];
-      const size = sizeOf(i);
+      const size = sizeOfOutput(i);
       if (!batched) to.set(from);
       else
         for (const [k, item] of chosen.entries())

@@ -161,6 +161,12 @@ export class CompiledPolicy implements Decisions {
     const reachable = Math.min(...places) + 1;
     return this.reasons.map((reason, i) => (reason !== FIXED || i >= reachable ? TRIPPED : reason));
   }
+
+  /** Whether `asked`, in whose place it runs, would let items skip or leave. */
+  holdsBack(asked: SkipPolicy): boolean {
+    const exits = resolveExits(this.program, partsOf(asked).exits);
+    return exits.length > 0 || this.reasonsWhenTripped(asked).includes(TRIPPED);
+  }
 }
 
 const FIXED = SKIP_REASONS.indexOf('fixed');

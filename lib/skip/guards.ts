@@ -64,6 +64,8 @@ export function isGuarded(scores: Float32Array, meaning: Meaning, guards: readon
   if (guards.length === 0) return false;
   const likely = probabilities(scores, meaning);
   const best = likely[argMax(likely)]!;
+  // Scores that are NaN or infinite tell no classes apart.
+  if (likely.some(Number.isNaN)) return true;
   return guards.some(({ classes, margin }) =>
     classes.some((index) => index < scores.length && best - likely[index]! <= margin),
   );

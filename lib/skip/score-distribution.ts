@@ -33,7 +33,8 @@ export type ScoreDistributions = { readonly [block: string]: ScoreDistribution }
 
 /** @param scores of the items whose gate was evaluated @param skipRate fraction of them that skipped the block */
 export function distributionOf(scores: readonly number[], skipRate: number): ScoreDistribution {
-  const sorted = [...scores].sort((a, b) => a - b);
+  // NaN comes last.
+  const sorted = Float64Array.from(scores).sort();
   const cuts = Array.from(
     { length: BINS - 1 },
     (_, i) => sorted[Math.floor(((i + 1) * sorted.length) / BINS)]!,

@@ -44,11 +44,13 @@ export interface ItemTrace {
   readonly multiplyAddsSkipped: number;
   /** Convolutions and fully connected layers in the skipped blocks. */
   readonly layersSkipped: number;
+  /** Why the item ran in full, whatever its policy had decided: a guard covers the answer, or a monitor had tripped. Left out for others. */
+  readonly inFull?: 'guard' | 'tripped';
 }
 
 /** The block or front whose exit answered an item; null for the network, also where a guard made it run in full. */
-export function answeredBy({ exits, blocks }: Pick<ItemTrace, 'exits' | 'blocks'>): string | null {
-  if (blocks[0]?.reason === 'guard') return null;
+export function answeredBy({ exits, inFull }: Pick<ItemTrace, 'exits' | 'inFull'>): string | null {
+  if (inFull === 'guard') return null;
   return exits.find(({ taken }) => taken)?.after ?? null;
 }
 
@@ -66,6 +68,8 @@ export interface SkipTrace {
 export interface ItemDecisions {
   /** Exits that the item reached; only the last can be taken. */
   readonly exits: readonly ExitDecision[];
+  /** As in ItemTrace. */
+  readonly inFull: 'guard' | 'tripped' | undefined;
   ran(block: number): boolean;
   /** The gate's score; null if no gate was evaluated. */
   score(block: number): number | null;
@@ -121,6 +125,12 @@ export class RecordedDecisions implements ItemDecisions {
     this.#taken = exits.findIndex((_, e) => record.outcomes[this.#first + blocks.length + e] === 1);
     this.#reached = exits[this.#taken]?.blocks ?? blocks.length;
     this.exits = exits.length === 0 ? NO_EXITS : this.#exits();
+  }
+
+  get inFull(): 'guard' | 'tripped' | undefined {
+    if (this.#guarded) return 'guard';
+    const { tripped, policy } = this.#record;
+    return tripped && policy.holdsBack(tripped) ? 'tripped' : undefined;
   }
 
   ran(block: number): boolean {
@@ -200,6 +210,7 @@ export function buildTrace(record: RunRecord): SkipTrace {
   const { program, layers } = record.policy;
   const traceItem = (item: number): ItemTrace => {
     const decisions = new RecordedDecisions(record, item);
+    const { inFull } = decisions;
     let layersSkipped = 0;
     const blocks = program.blocks.map(({ name, cost }, index): BlockDecision => {
       const ran = decisions.ran(index);
@@ -219,6 +230,7 @@ export function buildTrace(record: RunRecord): SkipTrace {
       exits: decisions.exits,
       multiplyAddsSkipped: decisions.multiplyAddsSkipped(),
       layersSkipped,
+      ...(inFull && { inFull }),
     };
   };
   return {

@@ -34,9 +34,10 @@ export function runContext(blocks = 3): RunContext {
 /** Adds `decisionsOf` to `event`, based on its trace. */
 export function withDecisions(event: Omit<RunEvent, 'decisionsOf'>): RunEvent {
   const decisionsOf = (item: number): ItemDecisions => {
-    const { blocks, exits, multiplyAddsSkipped } = event.trace.items[item]!;
+    const { blocks, exits, inFull, multiplyAddsSkipped } = event.trace.items[item]!;
     return {
       exits,
+      inFull,
       ran: (block) => blocks[block]!.ran,
       score: (block) => blocks[block]!.score,
       threshold: (block) => blocks[block]!.threshold,

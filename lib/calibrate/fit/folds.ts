@@ -3,6 +3,7 @@ import { ResidualSkipError } from '../../errors.js';
 import { decodeExits, type EncodedHeads, encodeExits } from '../../skip/head-codec.js';
 import { isVectorMetric } from '../../skip/promise.js';
 import { className } from '../losses.js';
+import { Evaluator, runAll } from '../run/evaluator.js';
 import type { CalibrationItem, FitImages } from '../run/items.js';
 import { ResumableBackend } from '../run/resume.js';
 import { contentHash, MIN_FIT, type Split } from '../split.js';
@@ -88,11 +89,25 @@ export class Fitter {
     });
   }
 
+  /** A hash of what is read of an item's outputs: files beside the model, such as its pooling, decide that. */
+  async #reading(backend: ResumableBackend): Promise<string | undefined> {
+    const { programs, options } = this.task;
+    if (!options.vectorOf) return undefined;
+    const { input } = this.#items[0]!;
+    const evaluator = new Evaluator(backend, programs);
+    try {
+      const [outcome] = await evaluator.run([input], evaluator.policy(runAll));
+      return contentHash(options.vectorOf(outcome!, input));
+    } finally {
+      evaluator.release();
+    }
+  }
+
   /** Taken from the state of an earlier calibration where it fitted the same. */
   async #remembered(backend: ResumableBackend, behind?: ReadonlySet<string>): Promise<FittedExit[][]> {
     const { seed, copies, metric, promises } = this.task.options;
     const some = behind && { behind: [...behind].sort() };
-    const vectors = isVectorMetric(metric) && { promises };
+    const vectors = isVectorMetric(metric) && { promises, reading: await this.#reading(backend) };
     const asked = { seed, copies, ...some, ...vectors };
     const inputs = JSON.stringify([this.#items.map(({ sha256 }) => sha256), asked]);
     const encoded = await backend.remember(this.task.programs.main, inputs, async (engine) => {

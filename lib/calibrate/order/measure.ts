@@ -95,7 +95,7 @@ export function measure(table: Table, thresholds: Thresholds): Measured {
     },
     risk: mean(worst),
     multiplyAddsSkipped: Math.max(0, mean(saved)),
-    blocksSkipped: mean(ran.map((row) => row.filter((digit) => digit === 0).length / blocks)),
+    blocksSkipped: mean(ran.map((row) => row.filter((digit) => digit === 0).length / Math.max(1, blocks))),
     ...measureExits(table, path, thresholds, taken, guarded),
   };
 }

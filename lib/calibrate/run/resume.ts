@@ -130,7 +130,13 @@ export class ResumableBackend implements Backend {
 
   #digestOf({ values, ...rest }: Program): string {
     const hash = createHash('sha256').update(`${packageVersion()} ${this.name}`);
-    const described = values.map(({ dtype, shape, data }) => [dtype, shape, data && this.#dataDigest(data)]);
+    const described = values.map(({ dtype, shape, data, term }) => [
+      dtype,
+      shape,
+      data && this.#dataDigest(data),
+      // Heads read what bytes stand for.
+      term,
+    ]);
     // JSON has no infinities, but the bounds of an activation may be infinite.
     const exact = (_: string, value: unknown) =>
       typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;

@@ -11,6 +11,7 @@ import {
 /** Of a run in which there is nothing to skip. */
 const NOTHING_DECIDED: ItemDecisions = {
   exits: [],
+  inFull: undefined,
   ran: () => true,
   score: () => null,
   threshold: () => null,

@@ -25,6 +25,8 @@ const exit = fc.record({
 const item = fc.record({
   blocks: fc.array(block, { minLength: 3, maxLength: 3 }),
   exits: fc.array(exit, { maxLength: 2 }),
+  leaves: fc.boolean(),
+  inFull: fc.option(fc.constantFrom('guard', 'tripped'), { nil: undefined }),
   logits: fc.array(fc.float({ min: -20, max: 20, noNaN: true }), { minLength: 4, maxLength: 4 }),
   input: fc.option(fc.uint8Array({ maxLength: 200 })),
   time: fc.integer({ min: 0, max: 2 ** 41 }),
@@ -49,7 +51,7 @@ const contexts = (['logits', 'probabilities'] as const).map((meaning) => ({
 const context = contexts[0]!;
 
 function recorded(
-  { blocks, exits, logits, input, time, run, milliseconds, saved, request }: Item,
+  { blocks, exits, leaves, inFull, logits, input, time, run, milliseconds, saved, request }: Item,
   context: RunContext,
 ): Recorded {
   const base = runEvent(context, [[0, 0, 0]]);
@@ -67,7 +69,12 @@ function recorded(
             threshold: 0,
             ...decision,
           })),
-          exits: exits.map((reached) => ({ ...reached, taken: false, threshold: 2 })),
+          exits: exits.map((reached, e) => ({
+            ...reached,
+            taken: leaves && e === exits.length - 1,
+            threshold: 2,
+          })),
+          ...(inFull && { inFull }),
           multiplyAddsSkipped: saved,
           layersSkipped: 0,
         },
@@ -113,6 +120,8 @@ testNative('every float32 is written alike', () => {
       {
         blocks,
         exits: [],
+        leaves: false,
+        inFull: undefined,
         logits: [0, 0, 0, 0],
         input: null,
         time: 0,

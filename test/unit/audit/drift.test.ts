@@ -22,6 +22,16 @@ test('the same distribution is stable, a shifted one is drift', () => {
   ).toBeGreaterThan(PSI_DRIFT);
 });
 
+test('scores that are NaN leave the deciles of the others in order', () => {
+  // In an order in which sorting by differences, which NaN spoils, doesn't sort.
+  const scores = grid(200, (u) => (u * 7919) % 1).flatMap((score, i) =>
+    i % 20 === 0 ? [score, Number.NaN] : [score],
+  );
+  const { edges } = distributionOf(scores, 0.5);
+  const sorted = scores.filter((score) => !Number.isNaN(score)).sort((a, b) => a - b);
+  expect(edges).toEqual([21, 42, 63, 84, 105, 126, 147, 168, 189].map((place) => sorted[place]));
+});
+
 test('agrees with the formula on two bins', () => {
   const distribution = { edges: [0], shares: [0.5, 0.5], skipRate: 0.5 };
   const scores = [...new Array(80).fill(-1), ...new Array(20).fill(1)];

@@ -21,6 +21,7 @@ import { auditLog } from 'lib/audit/log.js';
 import type { AuditLogOptions } from 'lib/audit/log-options.js';
 import { readAudit } from 'lib/audit/read.js';
 import { auditLineSchema, encodeRecord, FIRST_LINK, linkAtEnd } from 'lib/audit/record.js';
+import { filesOfLog } from 'lib/audit/rotated.js';
 import { summarise } from 'lib/audit/summary.js';
 import { runContext, runEvent } from '../../helpers/run-event.js';
 
@@ -116,6 +117,48 @@ test('latency saved is the ratio of mean times, both taken alike and in turns', 
   expect(latencySaved).toBeCloseTo(1 / 3, 9);
   const fullFirst = ['runFull', 'runFull', 'runAgain'];
   expect(order).toEqual([...fullFirst, 'runAgain', 'runFull', ...fullFirst]);
+});
+
+test('no measurement is lost where a file is rotated', async () => {
+  const energy = { cpuSeconds: { full: 0.002, skip: 0.001 }, joules: null };
+  const log = auditLog({ path, maxBytes: 65_536 });
+  const runs = 60;
+  const id = 'x'.repeat(128);
+  const requests = Array.from({ length: 8 }, () => ({ caller: id, id, clientId: id }));
+  for (let run = 0; run < runs; run++) {
+    log.onRun({
+      ...runEvent(
+        runContext(),
+        requests.map(() => [1, 1, 1]),
+      ),
+      requests,
+    });
+    log.recordEnergy({ ...energy, items: run + 1 });
+  }
+  await log.onRelease();
+  const files = filesOfLog(path);
+  expect(files.length).toBeGreaterThan(3);
+  const lines = files.flatMap((file) => readFileSync(file, 'utf8').trim().split('\n'));
+  const measured = lines.map((line) => JSON.parse(line)).filter(({ type }) => type === 'energy');
+  expect(measured.map(({ items }) => items)).toEqual(Array.from({ length: runs }, (_, i) => i + 1));
+  expect((await readAudit(folder)).problems).toEqual([]);
+});
+
+test('an id may have any character, such as a separator of lines', async () => {
+  const log = auditLog({ path });
+  const ids = ['a\u2028b', 'c\u2029d', 'e\rf', 'g\u0085h', '\u{1f600}'.repeat(60_000)];
+  const requests = ids.map((id) => ({ caller: 'someone', id: id.slice(0, 100) }));
+  log.onRun({
+    ...runEvent(
+      runContext(),
+      ids.map(() => [1, 1, 1]),
+    ),
+    requests,
+  });
+  await log.onRelease();
+  const { entries, problems } = await readAudit(path);
+  expect(problems).toEqual([]);
+  expect(entries.map(({ record }) => record.request)).toEqual(requests.map(({ id }) => id));
 });
 
 test('a measurement of energy is read back; one of another policy does not stand for this one', async () => {

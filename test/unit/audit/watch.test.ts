@@ -92,8 +92,8 @@ test('an item that another monitor had run in full says nothing', async () => {
   monitor.onAttach(new FakeSession());
   const event = runEvent(context, [[1, 1, 1]]);
   const [item] = event.trace.items;
-  const blocks = item!.blocks.map((block) => ({ ...block, reason: 'tripped' as const }));
-  monitor.onRun({ ...event, trace: { ...event.trace, items: [{ ...item!, blocks }] } });
+  const tripped = { ...item!, inFull: 'tripped' as const };
+  monitor.onRun({ ...event, trace: { ...event.trace, items: [tripped] } });
   await monitor.settled();
   expect(monitor.stats().watch.checks).toBe(0);
 });
@@ -222,7 +222,8 @@ test('few scores in a window are no drift by chance', () => {
   expect(drifts).toEqual([]);
 });
 
-test('a shadow run that fails is counted', async () => {
+test('a shadow run that fails is counted, and said once', async () => {
+  const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {});
   const monitor = watch({ shadow: 1 });
   monitor.onAttach({
     runAgain: async () => ({}),
@@ -231,9 +232,12 @@ test('a shadow run that fails is counted', async () => {
     },
     setFullDepth: () => {},
   });
-  monitor.onRun(skipped(0));
+  for (let i = 0; i < 2; i++) monitor.onRun(skipped(0));
   await monitor.settled();
-  expect(monitor.stats().watch).toMatchObject({ failures: 1, checks: 0 });
+  expect(monitor.stats().watch).toMatchObject({ failures: 2, checks: 0 });
+  const texts = warned.mock.calls.map(([text]) => text);
+  warned.mockRestore();
+  expect(texts).toEqual(["watch() couldn't check an item, and counts it among the failures: no"]);
 });
 
 test('misspelt options are refused', () => {

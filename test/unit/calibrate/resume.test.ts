@@ -73,12 +73,17 @@ test('what a run of the same backend has done is no earlier work', async () => {
   expect(backend.counts).toEqual({ taken: 0, computed: 2 });
 });
 
+const bytesOf = (factor: number): Program => ({
+  ...program,
+  values: [...program.values, { name: 'b', dtype: 'int8', shape: [1], term: { zero: 0, factor } }],
+});
 const weighted = (value: number): Program => ({ ...program, values: [...program.values, constant(value)] });
 
 test.each<[string, Program, RunRequest, Program]>([
   ['inputs', program, request([3, 4, -5, 7]), program],
   ['threshold', program, request(undefined, 3.5), program],
   ['weights', weighted(1), request(), weighted(2)],
+  ['numbers that bytes stand for', bytesOf(1), request(), bytesOf(2)],
   ['blocks', program, request(), { ...program, blocks: [...program.blocks].reverse() }],
 ])('a run with other %s is done anew', async (_, before, other, after) => {
   const folder = state();

@@ -1,9 +1,10 @@
 /** Calibration of networks of texts: with classes by exits, without by blocks that are left out. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import { lossesOf, type Pairs } from 'lib/calibrate/losses.js';
 import type { CalibrateOptions } from 'lib/calibrate/options.js';
+import { ResumableBackend } from 'lib/calibrate/run/resume.js';
 import { contentHash, partOf } from 'lib/calibrate/split.js';
 import { Embedder, TextClassifier } from 'lib/index.js';
 import { mean } from 'lib/numeric/statistics.js';
@@ -101,6 +102,26 @@ test.each<[VectorMetric, number]>([
   expect(losses).toHaveLength(promise!.items);
   expect(mean(losses)).toBeCloseTo(promise!.risk, 12);
   expect(mean(losses)).toBeGreaterThan(0);
+});
+
+test('heads of a state are taken for the same pooling only', async () => {
+  const model = textNetwork('tokens', { layers: 6, scale: 0.03 });
+  const state = join(folderOf({}), 'state');
+  const remember = jest.spyOn(ResumableBackend.prototype, 'remember');
+  /** What names the heads in the state. */
+  const keyOf = async (pooling: string) => {
+    const config = JSON.stringify({ [`pooling_mode_${pooling}_tokens`]: true });
+    mkdirSync(join(model, '1_Pooling'), { recursive: true });
+    writeFileSync(join(model, '1_Pooling/config.json'), config);
+    remember.mockClear();
+    await calibrate(model, TEXTS, { ...QUICK, metric: 'cosine', maxDisagreement: 0.1, state });
+    return remember.mock.calls.map(([, inputs]) => inputs);
+  };
+  const mean = await keyOf('mean');
+  expect(mean).toHaveLength(1);
+  expect(await keyOf('max')).not.toEqual(mean);
+  expect(await keyOf('mean')).toEqual(mean);
+  remember.mockRestore();
 });
 
 test('the command takes files of texts, groups by a column, and repeats itself from its state', async () => {

@@ -65,6 +65,7 @@ describe('table', () => {
   test('numbers are short and never exponential', () => {
     expect([0.12345, 12.345, 1234.5].map(milliseconds)).toEqual(['0.123', '12.3', '1235']);
     expect([0, 999, 69_124_608, 4.1e9].map(count)).toEqual(['0', '999', '69.1 M', '4.10 G']);
+    expect([999_499, 999_600, 2.5e12].map(count)).toEqual(['999 k', '1.00 M', '2.50 T']);
     expect(percent(0.8573, 2)).toBe('85.73 %');
     expect([plural(1, 'block'), plural(10_000, 'image')]).toEqual(['1 block', '10,000 images']);
   });

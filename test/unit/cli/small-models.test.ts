@@ -81,6 +81,17 @@ describe('inspect', () => {
   });
 });
 
+test('bench refuses a batch of a graph that runs it as one item', async () => {
+  const graph = new GraphBuilder();
+  const rows = graph.node('Reshape', [graph.input('x', ['n', 4]), graph.constant(int64s(1, -1))]);
+  const model = fileOf(graph.output(rows, [1, 'all']));
+  const { code, out, err } = await cli('bench', model, '--batch', '8');
+  expect({ code, out }).toEqual({ code: 1, out: '' });
+  expect(err).toMatch(
+    /batch: net\.onnx runs a batch as one item \(.*Reshape.*\); give the whole shape with --shape/,
+  );
+});
+
 describe('run', () => {
   const image = async () => join(folderOf({ 'red.png': await png(5, 3, [255, 51, 0]) }), 'red.png');
   const reference = ['--backend', 'reference'];

@@ -188,6 +188,22 @@ test('images above maxPixels are refused, from a folder and from code', async ()
   }
 });
 
+test('scores that are NaN agree with nothing, and are never right', async () => {
+  const folder = folderOf({ 'model.onnx': foreign() });
+  const pictures = [
+    colours(2),
+    new Tensor('float32', new Float32Array(3 * 256).fill(Number.NaN), [1, 3, 16, 16]),
+  ];
+  const items = [itemsFrom(pictures[0]!, 0, 1), itemsFrom(pictures[0]!, 1, 2), pictures[1]!];
+  const { rows } = await run(foreign(), pictures[0]!);
+  const labelled = items.map((image, i) => ({ image, label: rows[i] ? best(rows[i]!) : 0 }));
+  const { full, skip, accuracyChange } = await evaluate(folder, labelled, { task: 'single-label' });
+  expect({ full: full.accuracy, skip: skip.accuracy, agreement: skip.agreement }).toEqual({
+    ...{ full: 2 / 3, skip: 2 / 3, agreement: 2 / 3 },
+  });
+  expect(accuracyChange).toMatchObject({ points: 0 });
+});
+
 test('of a ladder it says what each rung answered', async () => {
   const [network, front] = [foreign(), foreign({ blocks: 1 })];
   const pictures = colours(24);

@@ -3,6 +3,39 @@ import { Comparing } from 'lib/quantize/compare.js';
 import type { InferenceSession } from 'lib/session/session.js';
 import type { Tensor } from 'lib/tensor/tensor.js';
 
+test('a network that answers NaN has changed its answer, whichever it is', () => {
+  const changed = [
+    [
+      [1, 0],
+      [1, 0],
+    ],
+    [
+      [0, 1],
+      [1, 0],
+    ],
+    [
+      [1, 0],
+      [Number.NaN, 0],
+    ],
+    [
+      [Number.NaN, 0],
+      [Number.NaN, 0],
+    ],
+  ].map(([float, int8]) => {
+    const session = (outputs: unknown) =>
+      ({
+        runSync: () => {},
+        runTracedSync: () => ({ outputs, trace: { items: [{ blocks: [] }] } }),
+      }) as unknown as InferenceSession;
+    const scoresOf = (outputs: number[]) => [Float32Array.from(outputs)];
+    const classifier = { session: session(float), feeds: () => ({}), scoresOf };
+    const comparing = new Comparing(classifier as unknown as ImageClassifier, session(int8));
+    comparing.add({} as Tensor);
+    return comparing.result().answers.changed;
+  });
+  expect(changed).toEqual([0, 1, 1, 1]);
+});
+
 test('in two images, each network is timed as often after itself as after the other', () => {
   const ran: { readonly name: string; readonly timed: boolean }[] = [];
   const session = (name: string) =>
@@ -13,7 +46,11 @@ test('in two images, each network is timed as often after itself as after the ot
         return { outputs: {}, trace: { items: [{ blocks: [] }] } };
       },
     }) as unknown as InferenceSession;
-  const classifier = { session: session('float'), feeds: () => ({}), scoresOf: () => [[1, 0]] };
+  const classifier = {
+    session: session('float'),
+    feeds: () => ({}),
+    scoresOf: () => [Float32Array.of(1, 0)],
+  };
   const comparing = new Comparing(classifier as unknown as ImageClassifier, session('int8'));
   for (let image = 0; image < 4; image++) comparing.add({} as Tensor);
   const after = { float: 0, int8: 0 };

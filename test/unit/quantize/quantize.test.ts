@@ -5,6 +5,7 @@ import { calibrate } from 'lib/calibrate/calibrate.js';
 import { contentHash } from 'lib/calibrate/split.js';
 import { compileModel } from 'lib/model/compile.js';
 import { loadModel } from 'lib/model/load.js';
+import { decodeModelProto, encodeModelProto } from 'lib/model/read/proto.js';
 import { argMax } from 'lib/numeric/softmax.js';
 import { quantize } from 'lib/quantize/quantize.js';
 import { InferenceSession } from 'lib/session/session.js';
@@ -50,6 +51,24 @@ test('a quarter of the weights, answers that hardly change, and blocks that can 
   expect(int8.blocks.map(({ skippable }) => skippable)).toEqual(
     float.blocks.map(({ skippable }) => skippable),
   );
+});
+
+test('the size of the float network counts the files of its weights', async () => {
+  const proto = decodeModelProto(seededNetwork());
+  const weights: Uint8Array[] = [];
+  for (const tensor of proto.graph!.initializer!) {
+    const name = `w${weights.length}.bin`;
+    weights.push(tensor.rawData as Uint8Array);
+    delete tensor.rawData;
+    Object.assign(tensor, { dataLocation: 1, externalData: [{ key: 'location', value: name }] });
+  }
+  const model = encodeModelProto(proto);
+  const files = weights.map((data, i) => [`w${i}.bin`, data] as const);
+  const folder = folderOf({ 'model.onnx': model, ...Object.fromEntries(files) });
+  const { bytes, sha256 } = await quantize(folder, IMAGES, { threads: 1 });
+  const original = await made;
+  expect(bytes.float).toBe(weights.reduce((sum, { length }) => sum + length, model.length));
+  expect({ int8: bytes.int8, sha256 }).toEqual({ int8: original.bytes.int8, sha256: original.sha256 });
 });
 
 test('the same images and seed give the same file, whatever policy the folder has', async () => {

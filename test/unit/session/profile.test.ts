@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { type ProfileEvent, Tensor } from 'lib/index.js';
+import type { ProfileReport } from 'lib/cli/profile.js';
+import { type ProfileEvent, type SkipPolicy, Tensor } from 'lib/index.js';
 import { cli, cliJson } from '../../helpers/cli.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { randomFloats } from '../../helpers/random.js';
@@ -66,7 +68,41 @@ describe.each(['native', 'reference'] as const)('a profile of %s', (backend) => 
   });
 });
 
+const GUARDING: SkipPolicy = { default: 'skip', guards: [{ labels: [...Array(10).keys()] }] };
+
+test('an item that a guard runs again has two events of one number', async () => {
+  await withSession(MODEL, { policy: GUARDING, enableProfiling: true }, async (session) => {
+    await session.run({ input: images(2) });
+    session.runSync({ input: images(1) });
+    const { traceEvents, otherData } = session.endProfiling();
+    expect(otherData.runs).toBe(2);
+    const items = traceEvents.filter(({ cat }) => cat === 'item').map(({ name, args }) => [args.item, name]);
+    expect(items.sort()).toEqual([
+      [0, 'item 0'],
+      [0, 'item 0, verified'],
+      [1, 'item 1'],
+      [1, 'item 1, verified'],
+      [2, 'item 0'],
+      [2, 'item 0, verified'],
+    ]);
+  });
+});
+
 describe('residual-skip profile', () => {
+  it('counts the run in full of a guard as a part of its item', async () => {
+    const folder = folderOf({ 'policy.json': JSON.stringify({ version: 1, blocks: {}, ...GUARDING }) });
+    const output = join(folder, 'events.json');
+    const args = ['--runs', '4', '--policy', join(folder, 'policy.json'), '--threads', '1', '-o', output];
+    const report = (await cliJson('profile', DEMO, ...args)) as ProfileReport;
+    const { traceEvents } = JSON.parse(readFileSync(output, 'utf8')) as { traceEvents: ProfileEvent[] };
+    const spent = traceEvents.filter(({ cat }) => cat === 'item').reduce((sum, { dur }) => sum + dur, 0);
+    expect(report.runs).toBe(4);
+    expect(report.milliseconds).toBeCloseTo(spent / 4 / 1000, 9);
+    // Every block ran once for each item, in its run in full.
+    expect(report.blocks.map(({ ran }) => ran)).toEqual(report.blocks.map(() => 1));
+    expect(report.blocks).toHaveLength(9);
+  });
+
   it('prints a table of steps and blocks, and writes the events', async () => {
     const output = join(folderOf({}), 'events.json');
     const { code, out, err } = await cli('profile', DEMO, '--runs', '4', '-o', output, '--threads', '1');

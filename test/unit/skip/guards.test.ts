@@ -30,6 +30,19 @@ test('the answers of a network that ends in a softmax are probabilities already'
   expect(isGuarded(answer, 'probabilities', guard(0.21, 'dog'))).toBe(true);
 });
 
+test('scores that tell no classes apart are guarded, whatever they may hide', () => {
+  for (const scores of [
+    [Number.POSITIVE_INFINITY, 1, 2],
+    [1, Number.NaN, 2],
+  ]) {
+    expect(isGuarded(Float32Array.from(scores), 'logits', guard(undefined, 'cat'))).toBe(true);
+    expect(isGuarded(Float32Array.from(scores), 'logits', [])).toBe(false);
+  }
+  // A class that can't be is no such thing.
+  const impossible = Float32Array.of(2, Number.NEGATIVE_INFINITY, 1);
+  expect(isGuarded(impossible, 'logits', guard(undefined, 'dog'))).toBe(false);
+});
+
 test('a label that the policy does not have is refused', () => {
   expect(() => guard(0, 'unicorn')).toThrow(
     /'unicorn', which is not one of its labels; expected one of cat, dog, bird/,

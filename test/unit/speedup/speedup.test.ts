@@ -223,6 +223,34 @@ test('where nothing pays, there is no ladder and a note says so', async () => {
   });
 });
 
+/** Classes of a convolution, and as many more as do nothing: a network without blocks. */
+function plain(more: number, channels = 16): Uint8Array {
+  const graph = new GraphBuilder();
+  const conv = (x: string, data: Float32Array, from: number) =>
+    graph.node('Conv', [x, graph.constant(tensor(data, [channels, from, 3, 3]))], { pads: [1, 1, 1, 1] });
+  const same = Float32Array.from({ length: channels * channels * 9 }, (_, i) =>
+    Number(Math.floor(i / 9) % (channels + 1) === 0 && i % 9 === 4),
+  );
+  let map = conv(graph.input('picture', ['n', 3, 16, 16]), randomFloats(channels * 27, 1), 3);
+  for (let i = 0; i < more; i++) map = conv(map, same, channels);
+  const pooled = graph.node('Flatten', [graph.node('GlobalAveragePool', [map])]);
+  const classes = graph.constant(tensor(randomFloats(5 * channels, 2), [5, channels]));
+  graph.nodes('Gemm', [pooled, classes], { transB: 1 }, { outputs: ['votes'] });
+  return modelBytes(graph.output('votes', ['n', 5]));
+}
+
+test('a network without blocks gets a ladder that loads', async () => {
+  const files = folderOf({ 'network.onnx': plain(12), 'front.onnx': plain(0) });
+  const [network, before] = [join(files, 'network.onnx'), join(files, 'front.onnx')];
+  const result = await speedup(network, items, { ...QUICK, int8: false, front: [before] });
+  const folder = join(folderOf({}), 'ladder');
+  await writeLadder(result, network, folder);
+  expect(result.calibration!.policy.expected).toMatchObject({ blocksSkipped: 0 });
+  expect(await changedIn(folder, result.calibration!, network)).toBe(
+    result.calibration!.policy.promise!.events,
+  );
+});
+
 test('exits are fitted unless the caller wants none', async () => {
   const names = async (exits: boolean) => {
     const options = { ...OPTIONS, int8: false, bfloat16: false, front: [front], exits };
