@@ -185,12 +185,12 @@ function writeDecisions(line: LineText, decisions: ItemDecisions, blocks: number
   line.ascii(']');
 }
 
-/** What became of an item, in a field after a comma, where no block's reason tells it. */
+/** What became of an item, in a field after a comma, where no block's reason shows it. */
 export function writeOutcome(line: LineText, decisions: ItemDecisions, blocks: number): void {
   const { exits, inFull } = decisions;
   if (inFull) {
-    const tells = Array.from({ length: blocks }, (_, i) => decisions.reason(i)).includes(inFull);
-    if (!tells) line.ascii(`,"inFull":"${inFull}"`);
+    const isShown = Array.from({ length: blocks }, (_, i) => decisions.reason(i)).includes(inFull);
+    if (!isShown) line.ascii(`,"inFull":"${inFull}"`);
     return;
   }
   const last = exits.at(-1);
@@ -225,7 +225,7 @@ export function writeExits(line: LineText, { exits }: ItemDecisions): void {
 }
 
 /**
- * An item's class scores; undefined if the model has none, or a row of them for each of what an item holds.
+ * An item's class scores; undefined if the model has none, or if an item has several rows of them.
  * @param output the item's parts of the outputs, in name order
  */
 export function scoresOf(

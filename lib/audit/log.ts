@@ -136,7 +136,7 @@ export class AuditLog implements RunObserver {
   recordEnergy({ items, cpuSeconds, joules }: Omit<AuditEnergy, 'type' | 'time'>): void {
     this.#drain();
     // Without a header the record would belong to no model.
-    if (!this.#hasHeader()) return;
+    if (!this.#ensureHeader()) return;
     this.#add({ type: 'energy', time: Date.now(), items, cpuSeconds, joules });
   }
 
@@ -160,8 +160,8 @@ export class AuditLog implements RunObserver {
     this.#inputs?.saveNow();
   }
 
-  /** Whether there is a header for what comes now; a file that was begun by rotation gets that of the file before. */
-  #hasHeader(): boolean {
+  /** Gives a file that was begun by rotation the header of the file before. False if there is none. */
+  #ensureHeader(): boolean {
     if (!this.#header || !this.#file.isOpen) return false;
     if (this.#file.fresh) this.#add({ ...this.#header, continues: this.#file.link });
     return true;
@@ -170,7 +170,7 @@ export class AuditLog implements RunObserver {
   /** Writes what waits, and that this is all. */
   #end(): void {
     this.#drain();
-    if (!this.#hasHeader()) return;
+    if (!this.#ensureHeader()) return;
     const { written, lost } = this.#stats;
     this.#add({ type: 'end', time: Date.now(), written: written + this.#file.waiting, lost });
     this.#checkpoint();

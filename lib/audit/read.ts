@@ -208,7 +208,7 @@ export async function readAudit(path: string, { key }: ReadAuditOptions = {}): P
   return { entries, problems, energy, signed, hadEarlier };
 }
 
-/** The file itself, or the files of the one log in a folder, oldest first; those too that it is rotated to while it is read. */
+/** The file itself, or the files of the one log in a folder, oldest first, with those that a rotation adds while it is read. */
 async function* filesAt(path: string): AsyncGenerator<string> {
   if (!(await stat(path)).isDirectory()) return yield path;
   const names = (await readdir(path)).filter((name) => name.endsWith('.ndjson'));
@@ -231,16 +231,23 @@ async function* filesAt(path: string): AsyncGenerator<string> {
 
 /** @returns whether the last line ends in a newline */
 async function readLines(path: string, read: (line: string) => void): Promise<boolean> {
-  // Not by `readline`, which also ends lines at U+2028, as an id of a client may have it.
+  // Not by `readline`, which also ends lines at U+2028, and an id of a client may contain that.
   let rest = '';
   for await (const chunk of createReadStream(path, 'utf8')) {
-    const lines = (rest + chunk).split('\n');
-    rest = lines.pop()!;
-    for (const line of lines) read(line);
+    // A line may be very long: what is left of it isn't searched again.
+    const [first, ...others] = (chunk as string).split('\n') as [string, ...string[]];
+    rest += first;
+    for (const next of others) {
+      read(withoutReturn(rest));
+      rest = next;
+    }
   }
-  if (rest !== '') read(rest);
+  if (rest !== '') read(withoutReturn(rest));
   return rest === '';
 }
+
+/** As a tool on Windows may have ended the line. */
+const withoutReturn = (line: string) => (line.endsWith('\r') ? line.slice(0, -1) : line);
 
 function isSameNetwork(before: AuditHeader | undefined, { model, policy }: AuditHeader): boolean {
   return before?.model.sha256 === model.sha256 && before.policy.sha256 === policy.sha256;

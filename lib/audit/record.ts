@@ -106,10 +106,10 @@ const itemSchema = late(() =>
     }),
     answeredBy: z.string().optional().meta({
       description:
-        'The block or front whose exit answered, where no block is behind it, so that `reasons` do not tell.',
+        'The block or front whose exit answered, if `reasons` do not show it because no block is behind it.',
     }),
     inFull: z.enum(['guard', 'tripped']).optional().meta({
-      description: 'Why the item ran in full, where `reasons` do not tell.',
+      description: 'Why the item ran in full, if `reasons` do not show it.',
     }),
     caller: z.string().optional().meta({ description: 'Who sent the request that the item belongs to.' }),
     request: z.string().optional().meta({ description: 'Id of that request.' }),

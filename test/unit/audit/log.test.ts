@@ -161,6 +161,17 @@ test('an id may have any character, such as a separator of lines', async () => {
   expect(entries.map(({ record }) => record.request)).toEqual(requests.map(({ id }) => id));
 });
 
+test('lines that a tool has ended as on Windows are read as they were written', async () => {
+  const log = auditLog({ path });
+  log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+  await log.onRelease();
+  const written = readFileSync(path, 'utf8');
+  writeFileSync(path, written.replaceAll('\n', '\r\n'));
+  const { entries, problems } = await readAudit(path);
+  expect(problems).toEqual([]);
+  expect(entries).toHaveLength(1);
+});
+
 test('a measurement of energy is read back; one of another policy does not stand for this one', async () => {
   const energy = { items: 500, cpuSeconds: { full: 0.002, skip: 0.001 }, joules: { full: 0.05, skip: 0.03 } };
   const log = auditLog({ path });
