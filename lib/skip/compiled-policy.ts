@@ -104,6 +104,14 @@ export function decisionsFor(program: Program, mode: (block: Block, index: numbe
   };
 }
 
+/** What the full policy means to items that asked for another one. */
+interface Tripped {
+  /** As those of the full policy. */
+  readonly reasons: Uint8Array;
+  /** Whether the other policy would let items skip or leave. */
+  readonly holdsBack: boolean;
+}
+
 /** A policy applied to a program that has the policy's exits. */
 export class CompiledPolicy implements Decisions {
   readonly modes: Uint8Array;
@@ -116,6 +124,7 @@ export class CompiledPolicy implements Decisions {
   /** Of the network, as in a trace. */
   readonly layers: number;
   readonly classScores: ClassScores | null;
+  readonly #tripped = new WeakMap<SkipPolicy, Tripped>();
 
   /**
    * @param sha256 of the model file that the program was made from
@@ -152,20 +161,18 @@ export class CompiledPolicy implements Decisions {
     this.classScores = classScoresOf(program);
   }
 
-  /** `reasons` where this is the full policy, and an observer has put it in the place of `asked`. */
-  reasonsWhenTripped(asked: SkipPolicy): Uint8Array {
+  /** What holds where this is the full policy, and an observer has put it in the place of `asked`. */
+  whenTripped(asked: SkipPolicy): Tripped {
+    const known = this.#tripped.get(asked);
+    if (known) return known;
     const { blocks } = this.program;
-    const places = resolveExits(this.program, partsOf(asked).exits).map(({ after }) =>
-      blocks.findIndex(({ name }) => name === after),
-    );
-    const reachable = Math.min(...places) + 1;
-    return this.reasons.map((reason, i) => (reason !== FIXED || i >= reachable ? TRIPPED : reason));
-  }
-
-  /** Whether `asked`, in whose place it runs, would let items skip or leave. */
-  holdsBack(asked: SkipPolicy): boolean {
     const exits = resolveExits(this.program, partsOf(asked).exits);
-    return exits.length > 0 || this.reasonsWhenTripped(asked).includes(TRIPPED);
+    const places = exits.map(({ after }) => blocks.findIndex(({ name }) => name === after));
+    const reachable = Math.min(...places) + 1;
+    const reasons = this.reasons.map((reason, i) => (reason !== FIXED || i >= reachable ? TRIPPED : reason));
+    const tripped = { reasons, holdsBack: exits.length > 0 || reasons.includes(TRIPPED) };
+    this.#tripped.set(asked, tripped);
+    return tripped;
   }
 }
 

@@ -15,7 +15,7 @@ export type PolicySource = 'model' | 'full' | SkipPolicy | (string & {});
 const parsed = new LruMap<SkipPolicy>(16);
 /** Policies that this module returned: they are frozen and needn't be checked again. */
 const loaded = new WeakSet<SkipPolicy>();
-/** The promises that were taken from policies, which had been edited. */
+/** What was certified of policies that were edited since. */
 const voided = new WeakMap<SkipPolicy, Promised>();
 
 const MODEL_POLICY = settled({ blocks: {} });

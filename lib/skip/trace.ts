@@ -130,7 +130,7 @@ export class RecordedDecisions implements ItemDecisions {
   get inFull(): 'guard' | 'tripped' | undefined {
     if (this.#guarded) return 'guard';
     const { tripped, policy } = this.#record;
-    return tripped && policy.holdsBack(tripped) ? 'tripped' : undefined;
+    return tripped && policy.whenTripped(tripped).holdsBack ? 'tripped' : undefined;
   }
 
   ran(block: number): boolean {
@@ -185,7 +185,7 @@ export class RecordedDecisions implements ItemDecisions {
 
   #reasons(): Uint8Array {
     const { policy, tripped } = this.#record;
-    return tripped ? policy.reasonsWhenTripped(tripped) : policy.reasons;
+    return tripped ? policy.whenTripped(tripped).reasons : policy.reasons;
   }
 
   #gated(block: number): boolean {
