@@ -14,8 +14,8 @@ import type { SkipPolicy } from '../skip/policy.js';
 import { describeTensor } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { frontsOf } from './known-fronts.js';
-import { loadNetwork, type Network, type Reading } from './network.js';
-import { openStored } from './stored/network.js';
+import type { Network, Reading } from './network.js';
+import { openNetwork } from './stored/network.js';
 
 /** A front whose file is read. */
 export class LoadedFront {
@@ -83,12 +83,7 @@ export async function loadFronts(
       throw new ResidualSkipError('INVALID_POLICY', message);
     }
     const path = join(dirname(network.location.model), spec.file);
-    const reading = readingFront(spec, network);
-    const identified = () => true;
-    const opened =
-      cache === undefined
-        ? loadNetwork(path, reading, { identified })
-        : openStored(path, cache, reading, identified);
+    const opened = openNetwork(path, cache, readingFront(spec, network), () => true);
     const front = await opened.catch((error: unknown) => failing(error, spec, path));
     checkFile(spec, path, front.model);
     fronts.push(new LoadedFront(spec, front));

@@ -5,12 +5,12 @@ import { createReference } from '../backends/reference.js';
 import type { Precision } from '../model/program/program.js';
 import type { ModelLocation } from '../model/read/file.js';
 import { type LoadedFront, loadFronts } from './fronts.js';
-import { loadNetwork, type Network } from './network.js';
+import type { Network } from './network.js';
 import { parseSessionOptions, type SessionOptions } from './options.js';
 import { checkSamePorts } from './original.js';
 import { namingFiles, type OwnPolicy, ownPolicy } from './own-policy.js';
 import { checkSource, parseSourceArguments } from './source.js';
-import { openStored } from './stored/network.js';
+import { openNetwork } from './stored/network.js';
 
 export interface SessionParts {
   readonly network: Network;
@@ -37,10 +37,8 @@ export async function readParts(source: unknown, rest: readonly unknown[]): Prom
   const { cache, freeDimensionOverrides: overrides = {} } = options;
   // The caller's bytes are copied before the first await.
   const load = async (from: typeof checked): Promise<Network> => {
-    if (typeof from === 'string' && cache !== undefined)
-      return openStored(from, cache, { overrides }, identified);
     const source = from instanceof Blob ? new Uint8Array(await from.arrayBuffer()) : from;
-    return loadNetwork(source, { overrides }, { identified });
+    return openNetwork(source, cache, { overrides }, identified);
   };
   const network = await load(checked);
   const { model } = network;

@@ -23,7 +23,7 @@ export interface ProfileEvent {
     readonly op?: string;
     /** Of a step or gate: the block that contains it. */
     readonly block?: string;
-    /** Of an item: its number among all of the profile. One that a guard had run again in full has a second event, with the same number. */
+    /** Of an item: its number in the profile. If a guard ran it again in full, it has a second event with the same number. */
     readonly item?: number;
   };
 }

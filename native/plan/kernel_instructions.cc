@@ -199,7 +199,7 @@ namespace {
 void join_rows(BlockedView& blocked, PlanarView& planar) {
   const int width = blocked.width;
   if (width >= kLanes || blocked.row_stride != ptrdiff_t{width} * kLanes || planar.row_stride != width) return;
-  for (int* const side : {&blocked.width, &planar.width}) *side = width * blocked.height;
+  blocked.width = planar.width = width * blocked.height;
   blocked.height = planar.height = 1;
 }
 
