@@ -3,7 +3,7 @@
 // Each FOLDER holds a package, such as the published one; without any, it is this checkout, whose modules aren't bundled.
 // With --cache, the last package also runs with what an earlier process has kept in a folder. Processes take turns, each on one thread; prints lower quartiles. RESIDUAL_SKIP_ONNXRUNTIME names a folder with onnxruntime-node.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -70,8 +70,8 @@ if (values.child !== undefined) {
 
 const lowerQuartile = (numbers) => numbers.toSorted((a, b) => a - b)[(numbers.length - 1) >> 2];
 const kept = values.cache ? mkdtempSync(join(tmpdir(), 'cache-')) : undefined;
-const contenders = [...values.package.map((folder) => ({ folder, args: [] })), { folder: PEER, args: [] }];
-if (kept) contenders.push({ folder: values.package.at(-1), args: ['--kept', kept] });
+const packages = values.package.map((folder) => ({ folder, args: [] }));
+const cached = kept ? [{ folder: values.package.at(-1), args: ['--kept', kept] }] : [];
 const nameOf = ({ folder, args }) => (args.length > 0 ? `${folder} with a cache` : folder);
 const answer = (model, { folder, args }) => {
   const given = [
@@ -86,6 +86,9 @@ const answer = (model, { folder, args }) => {
   return JSON.parse(execFileSync(process.execPath, given, { encoding: 'utf8' }));
 };
 for (const model of positionals) {
+  // onnxruntime-node opens no folders, such as those of ladders.
+  const peers = statSync(model).isDirectory() ? [] : [{ folder: PEER, args: [] }];
+  const contenders = [...packages, ...peers, ...cached];
   const found = contenders.map(() => []);
   if (kept) answer(model, contenders.at(-1));
   for (let round = 0; round < Number(values.rounds); round++) {

@@ -70,7 +70,7 @@ export async function readLog(path: string, io: Io, options?: ReadAuditOptions):
 }
 
 /**
- * For the end of a command that has read a log. What a crash, a full disk or removed old files leave is a part of any log's life, and no failure.
+ * For the end of a command that has read a log. Crashes, full disks and removed old files are part of a log's normal life: what they leave is no failure.
  * @throws ResidualSkipError INVALID_DATA for a log that isn't as it was written
  */
 export function checkUntouched(path: string, { problems }: AuditTrace): void {

@@ -110,7 +110,7 @@ function reportOf(model: string, policy: PolicyInfo, { traceEvents, otherData }:
     // An item's own event precedes those of its steps and blocks. What a guard runs again counts as the same item.
     item = event.args.item ?? item;
     const known: Map<string, Total> = totals[event.cat];
-    // An original that verifies calls its steps alike.
+    // The steps of an original that verifies have the same names.
     const name = event.cat === 'item' ? 'all' : `${event.name} ${event.args.op ?? ''}`;
     const total = known.get(name) ?? { first: event, items: new Set(), microseconds: 0 };
     known.set(name, total);
