@@ -112,6 +112,7 @@ describe('with a front', () => {
     await using session = await InferenceSession.create(folder);
     expect(session.policy.sha256).toBe(hashPolicy(policy));
     expectSealed(policy);
+    expect(session.policy.promise).toMatchObject({ limit: LIMIT });
     expect(session.policy.promise).toEqual(policy.promise);
   });
 
