@@ -13,7 +13,7 @@ const LIB = join(ROOT, 'lib');
 /** Asynchronous functions by the file that exports them: for these importers, a file loads when one of its functions is called. */
 const IMPORTERS = [
   ...['index', 'session/session', 'session/parts', 'session/fronts', 'session/open'],
-  'session/stored/network',
+  ...['session/open-network', 'session/stored/network'],
 ].map((name) => join(LIB, `${name}.ts`));
 const LATE = {
   'audit/render': ['renderAudit'],

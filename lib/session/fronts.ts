@@ -15,7 +15,7 @@ import { describeTensor } from '../tensor/tensor.js';
 import { inTurns, type Sliced } from '../util/slices.js';
 import { frontsOf } from './known-fronts.js';
 import type { Network, Reading } from './network.js';
-import { openNetwork } from './stored/network.js';
+import { openNetwork } from './open-network.js';
 
 /** A front whose file is read. */
 export class LoadedFront {

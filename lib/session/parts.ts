@@ -6,11 +6,11 @@ import type { Precision } from '../model/program/program.js';
 import type { ModelLocation } from '../model/read/file.js';
 import { type LoadedFront, loadFronts } from './fronts.js';
 import type { Network } from './network.js';
+import { openNetwork } from './open-network.js';
 import { parseSessionOptions, type SessionOptions } from './options.js';
 import { checkSamePorts } from './original.js';
 import { namingFiles, type OwnPolicy, ownPolicy } from './own-policy.js';
 import { checkSource, parseSourceArguments } from './source.js';
-import { openNetwork } from './stored/network.js';
 
 export interface SessionParts {
   readonly network: Network;

@@ -48,24 +48,11 @@ interface StoredModel {
 }
 
 /**
- * The network of a model's file, or of the bytes of one.
- * @param cache the folder of entries, if there is one; bytes have none
+ * The network of a model's file, from the folder if it has an entry for the file.
  * @param identified whether the file's hash is needed for certain
  * @throws what `loadNetwork` throws
  */
-export function openNetwork(
-  source: string | Uint8Array,
-  cache: string | undefined,
-  reading: Reading,
-  identified: (location: ModelLocation) => boolean,
-): Promise<Network> {
-  if (typeof source === 'string' && cache !== undefined)
-    return openStored(source, cache, reading, identified);
-  return loadNetwork(source, reading, { identified });
-}
-
-/** From the folder if it has an entry for the file. */
-async function openStored(
+export async function openStored(
   path: string,
   cache: string,
   reading: Reading,
