@@ -1,4 +1,4 @@
-"""A trained network, images of its domain without labels, and what tells that PyTorch computes what the engine does."""
+"""A trained network, images of its domain without labels, and what shows that PyTorch computes what the engine does."""
 
 import hashlib
 from pathlib import Path

@@ -231,7 +231,7 @@ function checkLoss(
   throw new ResidualSkipError(
     'INVALID_ARGUMENT',
     why
-      ? `loss: ${why}, and only a function tells how far an answer is off; give evaluate() the one that \`calibrate\` had, ` +
+      ? `loss: ${why}, and only a function knows how far an answer is off; give evaluate() the one that \`calibrate\` had, ` +
           "or take the policy 'full' and another task"
       : `loss: it is for the metric 'custom', and the policy promises ${metric ? `'${metric}'` : 'nothing'}; omit it`,
   );

@@ -206,7 +206,7 @@ export class GivenFront {
 export async function noteOwnPolicy(what: string, path: string, work: Work): Promise<void> {
   const { policy } = await findModel(path);
   if (policy === undefined) return;
-  work.note(`${what}: its own policy isn't used, only its network; exits and fronts are chosen anew`);
+  work.note(`${what}: its own policy isn't used, only its network; exits and fronts are chosen again`);
 }
 
 /** A name whose 8-bit form is called like no other network either. */

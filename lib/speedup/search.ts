@@ -15,6 +15,7 @@ import {
   expectedTime,
   finalists,
   type Goal,
+  isFaster,
   type Ladder,
   ladderOf,
   laddersOf,
@@ -84,10 +85,7 @@ export class Search {
     const refitted = await maker.refitted(ranked(ladders.filter(paying), shortest));
     if (refitted) ladders.push(ladderOf(refitted, this.#proves(refitted)));
     const measured = this.#timed(ranked(ladders.filter(paying), shortest), shortest);
-    const chosen = contenders(
-      measured.filter(({ mean }) => mean < 1),
-      ({ pool }, share) => this.#proves(pool, share),
-    );
+    const chosen = contenders(measured.filter(isFaster), ({ pool }, share) => this.#proves(pool, share));
     if (chosen.length === 0) work.note('no ladder is faster than the network within the limit');
     const found = await this.#certify(chosen.map(({ ladder }) => ladder));
     const passed = found.filter(({ calibration }) => calibration);

@@ -3,6 +3,7 @@
  * given fronts and their combinations on the items that order, and certifies the fastest, with and without exits, on items that were used for
  * nothing else.
  */
+import { dirname } from 'node:path';
 import { NativeBackend } from '../backends/native.js';
 import { withThumbnails } from '../calibrate/calibrate.js';
 import { type Promisable, promisable } from '../calibrate/checks.js';
@@ -17,6 +18,7 @@ import { Work, workShape } from '../classify/work.js';
 import { ResidualSkipError } from '../errors.js';
 import { isVectorMetric, type Metric } from '../skip/promise.js';
 import { parsePart } from '../util/validation.js';
+import { filesOf } from './folder.js';
 import { floatNetwork, GivenFront, noteOwnPolicy } from './networks.js';
 import { type SpeedupOptions, speedupShape } from './options.js';
 import { type Found, Search } from './search.js';
@@ -67,6 +69,7 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     const { calibration } = result;
     return {
       ...result,
+      files: new Map([...result.files, ...(calibration ? await filesOf(rest, dirname(opened.file)) : [])]),
       calibration: calibration && (await withThumbnails(calibration, read.byHash)),
       minutes: (performance.now() - start) / 60_000,
     };

@@ -2,7 +2,7 @@
 import type { Thresholds } from '../calibrate/order/measure.js';
 import type { Rung } from '../calibrate/report/result.js';
 import { NEVER } from '../skip/scores.js';
-import type { Ladder, Proves, TimedLadder } from './choose.js';
+import { isFaster, type Ladder, type Proves, type TimedLadder } from './choose.js';
 import type { Pool, Prediction } from './pool.js';
 
 /** A ladder that was tried, with predictions for the items that order; times as fractions of the full network's mean. */
@@ -74,7 +74,7 @@ export function describe(
 
 function lostBy({ state }: Ladder, timed: TimedLadder | undefined): Tried['outcome'] {
   if (state !== 'pays') return state;
-  return timed && timed.mean >= 1 ? 'slow' : 'beaten';
+  return timed && !isFaster(timed) ? 'slow' : 'beaten';
 }
 
 const isLost = ({ outcome }: Tried) => outcome === 'slow' || outcome === 'unsafe';

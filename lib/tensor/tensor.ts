@@ -66,7 +66,7 @@ export interface TypedTensor<T extends DataType> extends TensorLike {
   dispose(): void;
 }
 
-/** A tensor of one of the types `T`: `type` tells which, and so what `data` is. */
+/** A tensor of one of the types `T`: `type` says which, and so what `data` is. */
 export type Tensor<T extends DataType = DataType> = { [K in T]: TypedTensor<K> }[T];
 
 /** The class of tensors: `new Tensor(type, data, dims)`. */

@@ -22,7 +22,7 @@ class PathTime {
   double longest() const { return longest_; }
 
  private:
-  // What less work tells doesn't count while there is better to go by. A run of half the path counts after 700 of its kind.
+  // What less work says doesn't count while there is better to go by. A run of half the path counts after 700 of its kind.
   static constexpr double kAging = 0.999;
   static constexpr double kHeldUp = 0.0625;
   double longest_ = std::numeric_limits<double>::infinity();

@@ -124,7 +124,7 @@ function settings({ settings: tested, chosen, bolder, policy }: Calibration): Se
   ];
   return {
     title: 'Settings in the order of testing',
-    lead: 'From careful to bold; each is tested only when all before it have passed, so what stands below the first failure is no claim. The limit is certified; a bound alone would hold for a setting that was not selected on these items.',
+    lead: 'From careful to bold; each is tested only when all before it have passed, so what is below the first failure is no claim. The limit is certified; a bound alone would hold for a setting that was not selected on these items.',
     body: renderTable(columns, rows),
   };
 }

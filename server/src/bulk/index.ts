@@ -26,7 +26,7 @@ export async function openQueue(url: string, name: string): Promise<BulkQueue> {
   return RedisQueue.open(url, name);
 }
 
-/** What stands before the host may be a password. */
+/** What is before the host may be a password. */
 function withoutPassword(url: string): string {
   return url.replace(/\/\/.*@/s, '//***@');
 }

@@ -310,6 +310,14 @@ test('beside the fastest ladder, the fastest without exits is certified, at half
   expect(half!({ risk: less, changed: less })).toBe(true);
 });
 
+test('a ladder that saves mean time alone is slow where another time is to be short', () => {
+  const pool = poolOf();
+  const [ladder] = ranked(laddersOf(pool, provable(pool, 900)), 'p95');
+  const outcome = (mean: number, time: number) =>
+    told([ladder!], [{ ladder: ladder!, mean, time }], new Map())[0]!.outcome;
+  expect([outcome(0.6, 0.9), outcome(0.6, 1.4), outcome(1.1, 0.9)]).toEqual(['beaten', 'slow', 'slow']);
+});
+
 test('of many fronts, few sets are searched, and none is faster than those that are found', () => {
   const times: ExitTime[] = Array.from({ length: 6 }, (_, network) => ({
     ...{ network, reach: 0.05 + 0.07 * network, head: 0 },

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { contentHash } from 'lib/calibrate/split.js';
 import { openDataModel } from 'lib/classify/data-model.js';
 import { Work } from 'lib/classify/work.js';
-import { InferenceSession, type Progress, type Tensor } from 'lib/index.js';
+import { ImageClassifier, InferenceSession, type Progress, type Tensor } from 'lib/index.js';
 import { decodeModelProto, encodeModelProto } from 'lib/model/read/proto.js';
 import { hashPolicy } from 'lib/skip/policy.js';
 import { checkFolder, writeLadder } from 'lib/speedup/folder.js';
@@ -114,6 +114,18 @@ describe('with a front', () => {
     expectSealed(policy);
     expect(session.policy.promise).toMatchObject({ limit: LIMIT });
     expect(session.policy.promise).toEqual(policy.promise);
+  });
+
+  test('how pixels are prepared and what classes are called is kept, if the caller said so', async () => {
+    const folder = join(folderOf({}), 'ladder');
+    const labels = ['a', 'b', 'c', 'd', 'e'];
+    const given = { preprocessor: { preset: 'imagenet', image_mean: 0.4 }, labels } as const;
+    const named = await speedup(model, items, { ...QUICK, ...given, int8: false, front: [front] });
+    await writeLadder(named, model, folder);
+    await using own = await ImageClassifier.from(folder);
+    await using asked = await ImageClassifier.from(model, given);
+    expect(own.preprocessor.id).toBe(asked.preprocessor.id);
+    expect(own.labels).toEqual(labels);
   });
 
   test('its progress says which network is calibrated, and reaches the end of each stage', () => {
@@ -345,7 +357,7 @@ describe('fronts that are refused, or left out with a note', () => {
     expect(notes).toEqual(
       expect.arrayContaining([
         expect.stringMatching(/^model: its own policy isn't used, only its network/),
-        `front ${small}: its own policy isn't used, only its network; exits and fronts are chosen anew`,
+        `front ${small}: its own policy isn't used, only its network; exits and fronts are chosen again`,
       ]),
     );
   });
