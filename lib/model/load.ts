@@ -7,7 +7,7 @@ import { inTurns, type Sliced } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
 import { type SplitGraph, splitGraph } from './lower/split.js';
 import { isSupported, requireSupported } from './lower/unsupported.js';
-import { type External, readExternalData } from './read/external.js';
+import { type External, noteParts, readExternalData } from './read/external.js';
 import {
   alignInPlace,
   hashed,
@@ -71,6 +71,8 @@ async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOpti
   return inTurns(modelOf(decoded, identity, file, options.allowUnsupported));
 }
 
+const NO_DATA: External = { data: new Map(), parts: new Map(), files: new Map() };
+
 /**
  * The model of a file that was loaded before, without data in other files; what must be read is read on the calling thread.
  * @throws ResidualSkipError READ_FAILED when the file has changed since
@@ -78,7 +80,7 @@ async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOpti
 export function* reloading(location: ModelLocation, file: WeightFile): Sliced<Model> {
   const again = readAgain(location, file);
   const proto = yield* decodingProto(again.bytes);
-  const decoded = yield* decoding(proto, { data: new Map(), files: new Map() }, again);
+  const decoded = yield* decoding(proto, NO_DATA, again);
   return yield* modelOf(decoded, new FileIdentity([file]), again);
 }
 
@@ -155,7 +157,7 @@ async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<D
   const beginning = Uint8Array.from(bytes.subarray(0, BEGINNING_BYTES));
   try {
     const proto = await inTurns(decodingProto(bytes));
-    const external = await readExternalData(proto, file && dirname(file.location.model));
+    const external = await readExternalData(proto, file && dirname(file.location.model), true);
     return await inTurns(decoding(proto, external, file));
   } catch (error) {
     if (!(error instanceof ResidualSkipError) || error.code !== 'MODEL_CORRUPT') throw error;
@@ -173,12 +175,13 @@ function* decodingProto(bytes: Uint8Array): Sliced<ModelProto> {
 
 function* decoding(
   proto: ModelProto,
-  { data, files }: External,
+  { data, parts, files }: External,
   file: ModelFile | undefined,
 ): Sliced<Decoded> {
   const aligned = yield* alignInPlace(proto, file);
   const decoded = yield* decodeModel(proto, new Map([...aligned, ...data]));
   if (file) noteOffsets(decoded.graph.constants.values(), aligned, file);
+  noteParts(decoded.graph.constants.values(), parts);
   return { proto, ...decoded, external: files };
 }
 

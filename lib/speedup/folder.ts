@@ -6,7 +6,7 @@ import { readJson } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
 import { codeOfWriting, ResidualSkipError } from '../errors.js';
 import type { SpeedupOptions } from './options.js';
-import type { Speedup } from './speedup.js';
+import type { Found } from './search.js';
 
 /** Files that belong to a network: preprocessing, labels, tokenizer and licence. */
 const BESIDE = /^(preprocessor_config|config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^LICENSE/;
@@ -42,7 +42,7 @@ const encode = (data: unknown) => Buffer.from(`${JSON.stringify(data, null, 2)}\
  * @throws ResidualSkipError INVALID_ARGUMENT for a folder that holds something else already, or when no ladder was chosen; WRITE_FAILED
  */
 export async function writeLadder(
-  { calibration, files }: Speedup,
+  { calibration, files }: Pick<Found, 'calibration' | 'files'>,
   model: string,
   folder: string,
 ): Promise<void> {

@@ -41,6 +41,10 @@ export class WeightFile {
     return Number(this.stamp.size);
   }
 
+  get isOpen(): boolean {
+    return this.#fd !== undefined;
+  }
+
   /** Whether it is still what was read. */
   isSame(): boolean {
     try {
@@ -151,8 +155,9 @@ function* hashing([own, ...others]: readonly WeightFile[]): Sliced<string> {
   yield* own!.addTo(hash);
   // There may be one for each weight, more than a process may have open.
   for (const file of others) {
+    const stays = file.isOpen;
     yield* file.addTo(hash);
-    file.close();
+    if (!stays) file.close();
   }
   return hash.digest('hex');
 }

@@ -2,10 +2,12 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { isAbsolute, resolve, sep } from 'node:path';
 import { codeOfReading, ResidualSkipError } from '../../errors.js';
-import { isSameStamp, type Stamp, WeightFile } from '../../tensor/recall.js';
+import { isSameStamp, rereadable, type Source, type Stamp, WeightFile } from '../../tensor/recall.js';
 import { allocate } from '../../tensor/tensor.js';
+import type { Constant } from './graph.js';
 import type { GraphProto, ModelProto, TensorProto } from './proto.js';
 import { byteLengthOf } from './tensor-proto.js';
+import { FLOAT, INT8, LARGE, UINT8 } from './without-weights.js';
 
 const EXTERNAL = 1;
 
@@ -15,27 +17,58 @@ export type ExternalData = ReadonlyMap<TensorProto, Uint8Array>;
 /** What is stored in files beside the model. */
 export interface External {
   readonly data: ExternalData;
+  /** Parts that hold elements as they are used, by their memory. */
+  readonly parts: ReadonlyMap<ArrayBufferLike, Part>;
   /** By their paths in the model's folder, in the order in which the model first names them. */
   readonly files: ReadonlyMap<string, WeightFile>;
 }
+
+/** A part of a file that a tensor is. */
+export interface Part extends Source {
+  readonly bytes: Uint8Array;
+  /** False if `bytes` is room for them. */
+  isRead: boolean;
+}
+
+/** Types of elements that are used as they are in a file. */
+const IN_PLACE: readonly (number | undefined)[] = [FLOAT, UINT8, INT8];
+
+/** Parts of so many files may be left out: each stays open, and there may be one for each weight. */
+const MOST_OPEN = 8;
 
 /**
  * Reads the external tensor data of `model`. Files must lie in `folder`, the model's own; so must the targets of
  * symbolic links.
  * @param folder undefined when the model was given as bytes
+ * @param leavesOut whether large weights of the graph are left in their files, as in the model's own
  * @throws ResidualSkipError EXTERNAL_DATA or READ_FAILED, naming tensor and file
  */
-export async function readExternalData(model: ModelProto, folder: string | undefined): Promise<External> {
+export async function readExternalData(
+  model: ModelProto,
+  folder: string | undefined,
+  leavesOut = false,
+): Promise<External> {
   const data = new Map<TensorProto, Uint8Array>();
   const files = new Map<string, OpenFile>();
+  const weights = new Set(leavesOut ? model.graph?.initializer : []);
+  const parts = new Map<ArrayBufferLike, Part>();
   try {
     for (const tensor of tensorsOf(model.graph)) {
       if (tensor.dataLocation !== EXTERNAL) continue;
       const length = data.has(tensor) ? undefined : byteLengthOf(tensor);
-      if (length !== undefined) data.set(tensor, await readTensor(tensor, length, folder, files));
+      if (length === undefined) continue;
+      const { file, part } = await partOf(tensor, length, folder, files);
+      data.set(tensor, part.bytes);
+      const inPlace = IN_PLACE.includes(tensor.dataType);
+      if (inPlace) parts.set(part.bytes.buffer, part);
+      const stays = inPlace && length >= LARGE && weights.has(tensor) && file.number < MOST_OPEN;
+      if (!stays && !part.isRead) await readPart(tensor, file, part);
     }
     for (const [location, file] of files) await requireWhole(location, file);
-    return { data, files: new Map([...files].map(([location, { file }]) => [location, file])) };
+    // They may be moved or replaced from now on.
+    const left = new Set([...parts.values()].flatMap(({ file, isRead }) => (isRead ? [] : [file])));
+    for (const file of left) file.requireSame();
+    return { data, parts, files: new Map([...files].map(([location, { file }]) => [location, file])) };
   } finally {
     await Promise.all([...files.values()].map(({ handle }) => handle.close()));
   }
@@ -53,14 +86,17 @@ interface OpenFile {
   readonly file: WeightFile;
   readonly stamp: Stamp;
   readonly size: number;
-  /** What was read of it, by offset and length: several tensors may be the same part. */
-  readonly parts: Map<string, Uint8Array>;
+  /** How many were opened before. */
+  readonly number: number;
+  readonly location: string;
+  /** By offset, length and type: several tensors may be the same part. */
+  readonly parts: Map<string, Part>;
   /** Bytes of all parts. */
-  read: number;
+  taken: number;
 }
 
-/** Parts that overlap could take far more memory than the file has bytes: a file is read this often at most. */
-const MAX_READS = 2;
+/** Parts that overlap could take far more memory than the file has bytes: its bytes are taken this often at most. */
+const MAX_TAKEN = 2;
 
 export function tensorsOf({ initializer = [], node = [] }: GraphProto = {}): TensorProto[] {
   const found = [...initializer];
@@ -81,12 +117,12 @@ function fail(tensor: TensorProto, problem: string, cause?: unknown): never {
   throw new ResidualSkipError(codeOfReading(cause, 'EXTERNAL_DATA'), message, options);
 }
 
-async function readTensor(
+async function partOf(
   tensor: TensorProto,
   needed: number,
   folder: string | undefined,
   files: Map<string, OpenFile>,
-): Promise<Uint8Array> {
+): Promise<{ readonly file: OpenFile; readonly part: Part }> {
   const entries = new Map(tensor.externalData?.map(({ key = '', value = '' }) => [key, value]));
   const location = entries.get('location');
   if (!location) fail(tensor, 'its external data names no file (location)');
@@ -108,26 +144,32 @@ async function readTensor(
       `'${location}' has ${file.size} bytes; the tensor needs bytes ${offset} to ${offset + length}`,
     );
   }
-  const part = `${offset} ${length}`;
-  const known = file.parts.get(part);
-  if (known) return known;
-  file.read += length;
-  if (file.read > MAX_READS * file.size) {
+  const key = `${offset} ${length} ${tensor.dataType}`;
+  const known = file.parts.get(key);
+  if (known) return { file, part: known };
+  file.taken += length;
+  if (file.taken > MAX_TAKEN * file.size) {
     fail(
       tensor,
       `tensors overlap in '${location}': together they have more than twice its ${file.size} bytes`,
     );
   }
   const bytes = allocate('uint8', length) as Uint8Array;
-  file.parts.set(part, bytes);
-  for (let done = 0; done < length; ) {
-    const { bytesRead } = await file.handle
-      .read(bytes, done, length - done, offset + done)
+  const part: Part = { file: file.file, offset, bytes, isRead: false };
+  file.parts.set(key, part);
+  return { file, part };
+}
+
+async function readPart(tensor: TensorProto, { handle, location }: OpenFile, part: Part): Promise<void> {
+  const { bytes, offset } = part;
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesRead } = await handle
+      .read(bytes, done, bytes.length - done, offset + done)
       .catch((error) => unreadable(tensor, location, error));
     if (bytesRead === 0) fail(tensor, `'${location}' became shorter while it was read`);
     done += bytesRead;
   }
-  return bytes;
+  part.isRead = true;
 }
 
 function integer(tensor: TensorProto, key: string, text: string): number {
@@ -159,7 +201,8 @@ async function openInside(
     const stamp = await handle.stat({ bigint: true });
     if (!stamp.isFile()) fail(tensor, `'${location}' is not a regular file`);
     const opened = { handle, stamp, file: new WeightFile(path, stamp) };
-    const file = { ...opened, size: Number(stamp.size), parts: new Map(), read: 0 };
+    const about = { location, number: files.size, size: Number(stamp.size) };
+    const file = { ...opened, ...about, parts: new Map<string, Part>(), taken: 0 };
     files.set(location, file);
     return file;
   } catch (error) {
@@ -171,4 +214,23 @@ async function openInside(
 
 function unreadable(tensor: TensorProto, location: string, cause: unknown): never {
   fail(tensor, `'${location}' can't be read from the model's folder: ${(cause as Error).message}`, cause);
+}
+
+/**
+ * Notes where the constants are whose memory is that of parts, and reads what was left out and is none of them.
+ * @throws ResidualSkipError READ_FAILED when a file has changed
+ */
+export function noteParts(constants: Iterable<Constant>, parts: External['parts']): void {
+  const noted = new Set<Part>();
+  for (const { data } of constants) {
+    const part = parts.get(data.buffer);
+    if (!part || data.byteLength !== part.bytes.byteLength) continue;
+    rereadable(data, part, !part.isRead);
+    noted.add(part);
+  }
+  for (const part of parts.values()) {
+    if (part.isRead || noted.has(part)) continue;
+    part.file.read(part.bytes, part.offset);
+    part.isRead = true;
+  }
 }

@@ -11,7 +11,7 @@ const [DATA_TYPE, RAW_DATA] = [2, 9];
 const [VARINT, FIXED64, LENGTH, FIXED32] = [0, 1, 2, 5];
 
 /** Smaller weights are read with what is around them: to leave one out takes as long. */
-const LARGE = 1 << 18;
+export const LARGE = 1 << 18;
 /** Bytes to read behind a large weight: another one may be next. Each read in a row is twice as long, up to the most. */
 const [LEAST_AHEAD, MOST_AHEAD] = [1 << 13, 1 << 22];
 /** Bytes of a tag and of a number. */
