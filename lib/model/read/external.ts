@@ -17,7 +17,7 @@ export type ExternalData = ReadonlyMap<TensorProto, Uint8Array>;
 /** What is stored in files beside the model. */
 export interface External {
   readonly data: ExternalData;
-  /** Parts that hold elements as they are used, by their memory. */
+  /** Parts that hold the elements of one array as they are used, by their memory. */
   readonly parts: ReadonlyMap<ArrayBufferLike, Part>;
   /** By their paths in the model's folder, in the order in which the model first names them. */
   readonly files: ReadonlyMap<string, WeightFile>;
@@ -26,6 +26,8 @@ export interface External {
 /** A part of a file that a tensor is. */
 export interface Part extends Source {
   readonly bytes: Uint8Array;
+  /** Element types of the tensors that it is. */
+  readonly types: Set<number | undefined>;
   /** False if `bytes` is room for them. */
   isRead: boolean;
 }
@@ -40,7 +42,7 @@ const MOST_OPEN = 8;
  * Reads the external tensor data of `model`. Files must lie in `folder`, the model's own; so must the targets of
  * symbolic links.
  * @param folder undefined when the model was given as bytes
- * @param leavesOut whether large weights of the graph are left in their files, as in the model's own
+ * @param leavesOut whether large weights are left in their files, as in the model's own, until `noteParts`
  * @throws ResidualSkipError EXTERNAL_DATA or READ_FAILED, naming tensor and file
  */
 export async function readExternalData(
@@ -50,7 +52,6 @@ export async function readExternalData(
 ): Promise<External> {
   const data = new Map<TensorProto, Uint8Array>();
   const files = new Map<string, OpenFile>();
-  const weights = new Set(leavesOut ? model.graph?.initializer : []);
   const parts = new Map<ArrayBufferLike, Part>();
   try {
     for (const tensor of tensorsOf(model.graph)) {
@@ -59,9 +60,12 @@ export async function readExternalData(
       if (length === undefined) continue;
       const { file, part } = await partOf(tensor, length, folder, files);
       data.set(tensor, part.bytes);
-      const inPlace = IN_PLACE.includes(tensor.dataType);
-      if (inPlace) parts.set(part.bytes.buffer, part);
-      const stays = inPlace && length >= LARGE && weights.has(tensor) && file.number < MOST_OPEN;
+      part.types.add(tensor.dataType);
+      // Of several arrays in one memory, none may give it back.
+      const alone = part.types.size === 1 && IN_PLACE.includes(tensor.dataType);
+      if (alone) parts.set(part.bytes.buffer, part);
+      else parts.delete(part.bytes.buffer);
+      const stays = leavesOut && alone && length >= LARGE && file.number < MOST_OPEN;
       if (!stays && !part.isRead) await readPart(tensor, file, part);
     }
     for (const [location, file] of files) await requireWhole(location, file);
@@ -89,7 +93,7 @@ interface OpenFile {
   /** How many were opened before. */
   readonly number: number;
   readonly location: string;
-  /** By offset, length and type: several tensors may be the same part. */
+  /** By offset and length: several tensors may be the same part. */
   readonly parts: Map<string, Part>;
   /** Bytes of all parts. */
   taken: number;
@@ -144,7 +148,7 @@ async function partOf(
       `'${location}' has ${file.size} bytes; the tensor needs bytes ${offset} to ${offset + length}`,
     );
   }
-  const key = `${offset} ${length} ${tensor.dataType}`;
+  const key = `${offset} ${length}`;
   const known = file.parts.get(key);
   if (known) return { file, part: known };
   file.taken += length;
@@ -155,7 +159,7 @@ async function partOf(
     );
   }
   const bytes = allocate('uint8', length) as Uint8Array;
-  const part: Part = { file: file.file, offset, bytes, isRead: false };
+  const part: Part = { file: file.file, offset, bytes, types: new Set(), isRead: false };
   file.parts.set(key, part);
   return { file, part };
 }

@@ -1,13 +1,24 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { ResidualSkipError } from 'lib/errors.js';
-import { InferenceSession } from 'lib/index.js';
+import { InferenceSession, Tensor } from 'lib/index.js';
 import { loadModel } from 'lib/model/load.js';
 import type { KeyValueProto } from 'lib/model/read/proto.js';
+import { isUnseen, placeOf, recalled } from 'lib/tensor/recall.js';
+import type { TensorData } from 'lib/tensor/tensor.js';
 import { folderOf, removeFolders } from '../../helpers/files.js';
 import { float32s, GraphBuilder, modelBytes, tensor } from '../../helpers/onnx-builder.js';
+import { randomFloats } from '../../helpers/random.js';
 
 afterAll(removeFolders);
 
@@ -200,4 +211,80 @@ test('weights that change between loading and hashing are an error', async () =>
   const loaded = await loadModel(folder, { identified: () => false });
   writeFileSync(join(folder, 'weights/w.bin'), new Uint8Array(24));
   expect(() => loaded.sha256).toThrow(expect.objectContaining({ code: 'READ_FAILED' }));
+});
+
+describe('large weights', () => {
+  const SIDE = 300;
+  const LARGE = randomFloats(SIDE * SIDE, 5);
+  const outsideIn = (value: string) => ({ dataLocation: 1, externalData: [{ key: 'location', value }] });
+
+  /** x * weight, in one file or in two. */
+  function product(external: boolean): string {
+    const graph = new GraphBuilder();
+    const weight = graph.constant(tensor(LARGE, [SIDE, SIDE]), 'weight');
+    graph.output(graph.node('MatMul', [graph.input('x', ['n', SIDE]), weight]), ['n', SIDE]);
+    if (external) {
+      delete graph.proto.initializer[0]!.rawData;
+      Object.assign(graph.proto.initializer[0]!, outsideIn('w.bin'));
+    }
+    return folderOf({ 'model.onnx': modelBytes(graph), 'w.bin': new Uint8Array(LARGE.buffer) });
+  }
+
+  async function answer(session: InferenceSession) {
+    const x = new Tensor('float32', randomFloats(2 * SIDE, 1), [2, SIDE]);
+    const [output] = Object.values(await session.run({ x }));
+    return output!.data;
+  }
+
+  test('are left in the file until they are packed, and the answers are those of one file', async () => {
+    const { graph } = await loadModel(product(true));
+    const { data } = graph.constants.get('weight')!;
+    expect(isUnseen(data)).toBe(true);
+    expect(recalled(data)).toEqual(LARGE);
+    for (const backend of ['native', 'reference'] as const) {
+      await using one = await InferenceSession.create(product(false), { backend });
+      await using two = await InferenceSession.create(product(true), { backend });
+      expect(await answer(two)).toEqual(await answer(one));
+    }
+  });
+
+  test('the file may be replaced once the model is loaded, but not changed', async () => {
+    const folder = product(true);
+    const file = join(folder, 'w.bin');
+    const data = async () => (await loadModel(folder)).graph.constants.get('weight')!.data;
+    const [replaced, changed] = [await data(), await data()];
+    renameSync(file, `${file}.old`);
+    writeFileSync(file, new Uint8Array(LARGE.byteLength));
+    expect(recalled(replaced)).toEqual(LARGE);
+    writeFileSync(`${file}.old`, new Uint8Array(LARGE.byteLength));
+    expect(() => recalled(changed)).toThrow(expect.objectContaining({ code: 'READ_FAILED' }));
+  });
+
+  test('are read for the branches of an If, and for each type of the same bytes', async () => {
+    const stored = (data: TensorData, type?: 'float16', location = 'w.bin') => {
+      const { rawData: _, ...rest } = tensor(data, [data.length], type);
+      return { ...rest, ...outsideIn(location) };
+    };
+    const branch = new GraphBuilder('branch', 'branch');
+    branch.output(branch.node('Identity', [branch.constant(stored(LARGE, undefined, 'branch.bin'))]), [
+      LARGE.length,
+    ]);
+    const graph = new GraphBuilder();
+    const either = { then_branch: branch, else_branch: branch };
+    const outputs = [graph.node('If', [graph.input('yes', [], 'bool')], either)];
+    const bytes = new Uint8Array(LARGE.buffer);
+    const types = [LARGE, new Int8Array(LARGE.buffer), bytes].map((data) => stored(data));
+    for (const [i, value] of [...types, stored(new Float32Array(bytes.length / 2), 'float16')].entries())
+      outputs.push(graph.node('Identity', [graph.constant(value, `constant${i}`)]));
+    for (const output of outputs) graph.output(output);
+    const folder = folderOf({ 'model.onnx': modelBytes(graph), 'w.bin': bytes, 'branch.bin': bytes });
+    const { constants } = (await loadModel(folder, { allowUnsupported: true })).graph;
+    const at = (i: number) => constants.get(`constant${i}`)!.data;
+    expect([0, 1, 2, 3].some((i) => isUnseen(at(i)) || placeOf(at(i)))).toBe(false);
+    const views = [0, 1, 2].map((i) => recalled(at(i)));
+    expect(views).toEqual([LARGE, new Int8Array(LARGE.buffer), bytes]);
+    const yes = new Tensor('bool', [true], []);
+    await using session = await InferenceSession.create(folder);
+    expect((await session.run({ yes }))[outputs[0]!]!.data).toEqual(LARGE);
+  });
 });
