@@ -7,6 +7,7 @@ import { refuseMisspelt } from '../util/validation.js';
 import type { SoundForm } from './arrays.js';
 import { readJson } from './files.js';
 import { type PreprocessorConfig, parsePreprocessor } from './preprocessor-config.js';
+import type { PreprocessorPreset } from './presets.js';
 
 /** A model file, and the contents of Hugging Face's files beside it. */
 export interface ModelFiles extends ModelLocation {
@@ -22,6 +23,8 @@ export interface ModelFiles extends ModelLocation {
   /** The class of the network in Hugging Face's library, from config.json. */
   readonly architecture?: string;
 }
+
+const [CONFIG, PREPROCESSOR] = ['config.json', 'preprocessor_config.json'];
 
 const configSchema = late(() =>
   z.looseObject({
@@ -49,8 +52,8 @@ const soundSchema = late(() =>
 export async function findModel(path: string): Promise<ModelFiles> {
   const location = await requireModel(path);
   const { model, folder } = location;
-  const source = join(folder, 'preprocessor_config.json');
-  const configFile = join(folder, 'config.json');
+  const source = join(folder, PREPROCESSOR);
+  const configFile = join(folder, CONFIG);
   const given = await readJson(source, z.unknown());
   const ofSounds = soundSchema().safeParse(given).data;
   const config =
@@ -84,3 +87,29 @@ function labelList(id2label: Readonly<Record<string, string>>, file: string): st
     return label;
   });
 }
+
+/**
+ * What a caller says of a network instead of the files beside it, as such files: name and content.
+ * @param folder of the network
+ */
+export async function filesOf(
+  {
+    preprocessor,
+    labels,
+  }: {
+    readonly preprocessor?: PreprocessorConfig | PreprocessorPreset | undefined;
+    readonly labels?: readonly string[] | undefined;
+  },
+  folder: string,
+): Promise<[string, () => Promise<Uint8Array>][]> {
+  const about = labels && (await readJson(join(folder, CONFIG), configSchema()));
+  const given = {
+    ...(preprocessor && {
+      [PREPROCESSOR]: typeof preprocessor === 'string' ? { preset: preprocessor } : preprocessor,
+    }),
+    ...(labels && { [CONFIG]: { ...about, id2label: { ...labels } } }),
+  };
+  return Object.entries(given).map(([name, data]) => [name, async () => bytesOf(data)]);
+}
+
+const bytesOf = (data: unknown) => Buffer.from(`${JSON.stringify(data, null, 2)}\n`);

@@ -1,40 +1,12 @@
 /** The folder of a ladder: its networks, its policy, and what lay beside the network or was given in its place. */
 import { copyFile, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { z } from 'zod';
-import { readJson } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
 import { codeOfWriting, ResidualSkipError } from '../errors.js';
-import type { SpeedupOptions } from './options.js';
-import type { Found } from './search.js';
+import type { Speedup } from './speedup.js';
 
 /** Files that belong to a network: preprocessing, labels, tokenizer and licence. */
 const BESIDE = /^(preprocessor_config|config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^LICENSE/;
-
-/**
- * What the caller said of the network instead of the files beside it: whoever opens the ladder's folder doesn't say it again.
- * @param own folder of the network
- */
-export async function filesOf(
-  { preprocessor, labels }: Pick<SpeedupOptions, 'preprocessor' | 'labels'>,
-  own: string,
-): Promise<[string, () => Promise<Uint8Array>][]> {
-  const config = labels && {
-    ...(await readJson(join(own, CONFIG), anyObject)),
-    id2label: { ...labels },
-  };
-  const given = {
-    ...(preprocessor && {
-      'preprocessor_config.json': typeof preprocessor === 'string' ? { preset: preprocessor } : preprocessor,
-    }),
-    ...(config && { [CONFIG]: config }),
-  };
-  return Object.entries(given).map(([name, data]) => [name, async () => encode(data)]);
-}
-
-const CONFIG = 'config.json';
-const anyObject = z.looseObject({});
-const encode = (data: unknown) => Buffer.from(`${JSON.stringify(data, null, 2)}\n`);
 
 /**
  * Writes the folder, which `InferenceSession.create`, the classifiers and all commands open. `policy.json` is written last.
@@ -42,7 +14,7 @@ const encode = (data: unknown) => Buffer.from(`${JSON.stringify(data, null, 2)}\
  * @throws ResidualSkipError INVALID_ARGUMENT for a folder that holds something else already, or when no ladder was chosen; WRITE_FAILED
  */
 export async function writeLadder(
-  { calibration, files }: Pick<Found, 'calibration' | 'files'>,
+  { calibration, files }: Speedup,
   model: string,
   folder: string,
 ): Promise<void> {

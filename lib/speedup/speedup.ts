@@ -3,7 +3,6 @@
  * given fronts and their combinations on the items that order, and certifies the fastest, with and without exits, on items that were used for
  * nothing else.
  */
-import { dirname } from 'node:path';
 import { NativeBackend } from '../backends/native.js';
 import { withThumbnails } from '../calibrate/calibrate.js';
 import { type Promisable, promisable } from '../calibrate/checks.js';
@@ -15,10 +14,10 @@ import { dataShape } from '../classify/images.js';
 import { taskShape } from '../classify/task.js';
 import { Unusable } from '../classify/unusable.js';
 import { Work, workShape } from '../classify/work.js';
+import { filesOf, findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import { isVectorMetric, type Metric } from '../skip/promise.js';
 import { parsePart } from '../util/validation.js';
-import { filesOf } from './folder.js';
 import { floatNetwork, GivenFront, noteOwnPolicy } from './networks.js';
 import { type SpeedupOptions, speedupShape } from './options.js';
 import { type Found, Search } from './search.js';
@@ -69,7 +68,10 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
     const { calibration } = result;
     return {
       ...result,
-      files: new Map([...result.files, ...(calibration ? await filesOf(rest, dirname(opened.file)) : [])]),
+      files: new Map([
+        ...result.files,
+        ...(calibration ? await filesOf(rest, (await findModel(model)).folder) : []),
+      ]),
       calibration: calibration && (await withThumbnails(calibration, read.byHash)),
       minutes: (performance.now() - start) / 60_000,
     };
