@@ -201,6 +201,31 @@ describe('operators that changed', () => {
     await expect(normalized({ p: 3 })).rejects.toMatchObject({ code: 'MODEL_INVALID' });
   });
 
+  // 3 / 0.6 is 5 in float32 and just below it with more digits; 10 * 2.3 is 23 in float32.
+  test('Resize computes places and lengths in float32, as its scales are', async () => {
+    const resized = (scale: number, attributes: Record<string, string>) =>
+      compute([1, 1, 1, 10], 13, (graph) =>
+        graph.node('Resize', ['x', '', graph.constant(float32s(1, 1, 1, scale))], attributes),
+      );
+    const floor = { nearest_mode: 'floor', coordinate_transformation_mode: 'asymmetric' };
+    expect((await resized(0.6, floor)).data).toEqual([0, 1, 3, 5, 6, 8]);
+    expect((await resized(1.7, floor)).data).toEqual([0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6, 7, 7, 8, 8, 9]);
+    const half = await resized(2.3, {});
+    expect(half.dims).toEqual([1, 1, 1, 23]);
+    // The middle lies between 4 and 5, and is the lower one.
+    expect(half.data[11]).toBe(4);
+  });
+
+  test('Slice with a negative step starts inside its axis', async () => {
+    const sliced = (start: number, end: number) =>
+      compute([3], 13, (graph) =>
+        graph.node('Slice', ['x', ...[start, end, 0, -1].map((bound) => graph.constant(int64s(bound)))]),
+      );
+    expect((await sliced(-7, -9)).data).toEqual([0]);
+    expect((await sliced(9, -9)).data).toEqual([2, 1, 0]);
+    expect((await sliced(-3, -3)).data).toEqual([]);
+  });
+
   test('Clip and comparisons of integers', async () => {
     const graph = new GraphBuilder();
     const [low, high] = [-1, 2].map((value) => graph.constant(tensor(BigInt64Array.of(BigInt(value)), [])));
