@@ -1,5 +1,13 @@
 import { Tensor } from 'lib/index.js';
-import { float, float32s, floats, GraphBuilder, int64s, tensor } from '../../helpers/onnx-builder.js';
+import {
+  float,
+  float32s,
+  floats,
+  GraphBuilder,
+  int64s,
+  strings,
+  tensor,
+} from '../../helpers/onnx-builder.js';
 import { countingTensor, modelOf, opNames, runOnnx, specializeOn } from '../../helpers/onnx-run.js';
 
 /** Runs one node on a float32 input `x` of the given shape that counts up, and returns its output. */
@@ -224,6 +232,24 @@ describe('operators that changed', () => {
     expect((await sliced(-7, -9)).data).toEqual([0]);
     expect((await sliced(9, -9)).data).toEqual([2, 1, 0]);
     expect((await sliced(-3, -3)).data).toEqual([]);
+  });
+
+  test("activations of a recurrent layer take only the numbers that they have, in the functions' order", async () => {
+    const ran = async (activations: string[], attributes: Record<string, ReturnType<typeof floats>>) => {
+      const { data } = await compute([1, 1, 1], 14, (graph) => {
+        const ones = graph.constant(tensor(Float32Array.of(1, 1), [2, 1, 1]));
+        const x = graph.node('Sub', ['x', graph.constant(float32s(2))]);
+        return graph.node('RNN', [x, ones, ones], {
+          ...{ activations: strings(...activations), direction: 'bidirectional', hidden_size: 1 },
+          ...attributes,
+        });
+      });
+      return data;
+    };
+    expect(await ran(['Relu', 'LeakyRelu'], { activation_alpha: floats(0.5) })).toEqual([0, -1]);
+    const two = { activation_alpha: floats(2, 0.5), activation_beta: floats(3, 1) };
+    expect(await ran(['Affine', 'HardSigmoid'], two)).toEqual([-1, 0]);
+    expect(await ran(['Affine', 'Relu'], {})).toEqual([-2, 0]);
   });
 
   test('Clip and comparisons of integers', async () => {
