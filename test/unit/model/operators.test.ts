@@ -252,6 +252,17 @@ describe('operators that changed', () => {
     expect(await ran(['Affine', 'Relu'], {})).toEqual([-2, 0]);
   });
 
+  test('TopK compares integers with all of their bits', async () => {
+    const graph = new GraphBuilder();
+    const k = graph.constant(int64s(2));
+    const outputs = graph.nodes('TopK', [graph.input('x', [3], 'int64'), k], {}, { outputs: ['y', 'at'] });
+    for (const name of outputs) graph.output(name, [2], 'int64');
+    const x = new Tensor('int64', BigInt64Array.of(2n ** 53n, -(2n ** 63n), 2n ** 53n + 1n), [3]);
+    const { y, at } = await runOnnx(graph, { x }, 13);
+    expect([...y!.data]).toEqual([2n ** 53n + 1n, 2n ** 53n]);
+    expect([...at!.data]).toEqual([2n, 0n]);
+  });
+
   test('Clip and comparisons of integers', async () => {
     const graph = new GraphBuilder();
     const [low, high] = [-1, 2].map((value) => graph.constant(tensor(BigInt64Array.of(BigInt(value)), [])));
