@@ -263,6 +263,18 @@ describe('operators that changed', () => {
     expect([...at!.data]).toEqual([2n, 0n]);
   });
 
+  test('a node that is written as another opset has it is refused', async () => {
+    const mean = (opset: number, inputs: string[], attributes: Record<string, number[]>) =>
+      compute([1, 2], opset, (graph) => {
+        graph.constant(int64s(1), 'axes');
+        return graph.node('ReduceMean', inputs, attributes);
+      });
+    await expect(mean(18, ['x'], { axes: [1] })).rejects.toThrow(/opset 18 its 'axes' is an input/);
+    await expect(mean(13, ['x', 'axes'], {})).rejects.toThrow(/opset 13 its 'axes' are attributes/);
+    expect((await mean(13, ['x'], { axes: [1] })).data).toEqual([0.5]);
+    expect((await mean(18, ['x', 'axes'], {})).data).toEqual([0.5]);
+  });
+
   test('Clip and comparisons of integers', async () => {
     const graph = new GraphBuilder();
     const [low, high] = [-1, 2].map((value) => graph.constant(tensor(BigInt64Array.of(BigInt(value)), [])));
