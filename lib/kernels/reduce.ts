@@ -216,7 +216,7 @@ export function topK(
 ): void {
   const { outer, length, inner } = splitAt(x.shape, axis);
   const max = y.shape[axis]!;
-  const [from, values] = [floats(x), floats(y)];
+  const [from, values] = [x.data, y.data] as [BigInt64Array, BigInt64Array] | [Float32Array, Float32Array];
   const places = indices.data as BigInt64Array;
   for (let o = 0; o < outer; o++) {
     for (let i = 0; i < inner; i++) {

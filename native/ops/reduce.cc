@@ -20,29 +20,31 @@ bool level(T a, T b) {
   return a == b || (a != a && b != b);
 }
 
+template <class T>
 struct Ranked {
-  float value;
+  T value;
   int64_t place;
 };
 
 // A binary heap in two strided arrays, with the last of the ranking at its root.
+template <class T>
 struct RankedHeap {
-  float* values;
+  T* values;
   int64_t* places;
   int64_t step;
   bool largest;
 
-  Ranked at(int64_t i) const { return {values[i * step], places[i * step]}; }
-  void put(int64_t i, Ranked r) const {
+  Ranked<T> at(int64_t i) const { return {values[i * step], places[i * step]}; }
+  void put(int64_t i, Ranked<T> r) const {
     values[i * step] = r.value;
     places[i * step] = r.place;
   }
-  bool precedes(Ranked a, Ranked b) const {
+  bool precedes(Ranked<T> a, Ranked<T> b) const {
     if (level(a.value, b.value)) return a.place < b.place;
     return largest ? above(a.value, b.value) : above(b.value, a.value);
   }
   // Puts r where it belongs below i, in a heap of n.
-  void sink(int64_t i, int64_t n, Ranked r) const {
+  void sink(int64_t i, int64_t n, Ranked<T> r) const {
     for (int64_t child; (child = 2 * i + 1) < n; i = child) {
       if (child + 1 < n && precedes(at(child), at(child + 1))) ++child;
       if (!precedes(r, at(child))) break;
@@ -198,31 +200,41 @@ void arg_max(const TensorView& x, int64_t axis, bool select_last, const TensorVi
   });
 }
 
-// In time n log k, and in no more memory than the outputs'.
-void top_k(const TensorView& x, int64_t axis, bool largest, const TensorView& y, const TensorView& indices, Poll poll) {
+namespace {
+
+template <class T>
+void top_k_of(const TensorView& x, int64_t axis, bool largest, const TensorView& y, const TensorView& indices, Poll poll) {
   const Split s = split_at(x.shape, axis);
   const int64_t most = y.shape[static_cast<size_t>(axis)], step = s.inner;
   if (most == 0) return;
   for (int64_t o = 0; o < s.outer; ++o) {
     for (int64_t i = 0; i < s.inner; ++i) {
-      const float* from = x.as<float>() + o * s.length * step + i;
+      const T* from = x.as<T>() + o * s.length * step + i;
       const int64_t to = o * most * step + i;
-      const RankedHeap heap{y.as<float>() + to, indices.as<int64_t>() + to, step, largest};
+      const RankedHeap<T> heap{y.as<T>() + to, indices.as<int64_t>() + to, step, largest};
       for (int64_t k = most; k-- > 0;) heap.put(k, {from[k * step], k});
       for (int64_t k = most / 2; k-- > 0;) heap.sink(k, most, heap.at(k));
       for (int64_t k = most; k < s.length; ++k) {
         poll.before(kHeapWork);
-        const Ranked next{from[k * step], k};
+        const Ranked<T> next{from[k * step], k};
         if (heap.precedes(next, heap.at(0))) heap.sink(0, most, next);
       }
       for (int64_t end = most - 1; end > 0; --end) {
         poll.before(kHeapWork);
-        const Ranked last = heap.at(end);
+        const Ranked<T> last = heap.at(end);
         heap.put(end, heap.at(0));
         heap.sink(0, end, last);
       }
     }
   }
+}
+
+}  // namespace
+
+// In time n log k, and in no more memory than the outputs'.
+void top_k(const TensorView& x, int64_t axis, bool largest, const TensorView& y, const TensorView& indices, Poll poll) {
+  const auto run = x.dtype == DType::kInt64 ? top_k_of<int64_t> : top_k_of<float>;
+  run(x, axis, largest, y, indices, poll);
 }
 
 }  // namespace rskip::ops

@@ -214,7 +214,8 @@ void compute_arg_max(const DenseStep& d) { ops::arg_max(d.x[0], d.step.axis, d.s
 
 void check_top_k(const StepCheck& c) {
   c.counts(1, 2);
-  c.require(c.in(0).dtype == DType::kFloat32 && c.out().dtype == DType::kFloat32, "bad types");
+  const DType type = c.in(0).dtype;
+  c.require((type == DType::kFloat32 || type == DType::kInt64) && c.out().dtype == type, "bad types");
   c.require(c.out(1).dtype == DType::kInt64, "the indices are not int64");
   c.axis_in(c.in(0).shape.size());
   Ints shape = c.in(0).shape;

@@ -38,10 +38,12 @@ type AttributeValue =
   | TensorProto
   | GraphBuilder
   | { readonly float: number }
-  | { readonly floats: readonly number[] };
+  | { readonly floats: readonly number[] }
+  | { readonly strings: readonly string[] };
 
 export const float = (value: number) => ({ float: value });
 export const floats = (...values: number[]) => ({ floats: values });
+export const strings = (...values: string[]) => ({ strings: values });
 
 function int64(value: number | bigint): Int64 {
   const wide = BigInt.asIntN(64, BigInt(value));
@@ -84,11 +86,13 @@ function attribute(name: string, value: AttributeValue): AttributeProto {
   if (typeof value === 'number') {
     return Number.isInteger(value) ? { name, type: 2, i: int64(value) } : { name, type: 1, f: value };
   }
-  if (typeof value === 'string') return { name, type: 3, s: new TextEncoder().encode(value) };
+  const bytes = (text: string) => new TextEncoder().encode(text);
+  if (typeof value === 'string') return { name, type: 3, s: bytes(value) };
   if (Array.isArray(value)) return { name, type: 7, ints: value.map(int64) };
   if (value instanceof GraphBuilder) return { name, type: 5, g: value.proto };
   if ('float' in value) return { name, type: 1, f: value.float };
   if ('floats' in value) return { name, type: 6, floats: [...value.floats] };
+  if ('strings' in value) return { name, type: 8, strings: value.strings.map(bytes) };
   return { name, type: 4, t: value as TensorProto };
 }
 

@@ -412,9 +412,9 @@ export function evaluate(
     case 'topK': {
       const { axis, largest } = step.attrs;
       const places = (index: number[]) => {
-        const line = along(x, index.with(axis, 0), axis);
-        const order = (v: number) => (Number.isNaN(v) ? Number.POSITIVE_INFINITY : v);
-        const above = (a: number, b: number) =>
+        const line = Array.from({ length: x.shape[axis]! }, (_, k) => at(x, index.with(axis, k)));
+        const order = (v: Element) => (Number.isNaN(v) ? Number.POSITIVE_INFINITY : v);
+        const above = (a: Element, b: Element) =>
           Number(order(a) > order(b)) - Number(order(a) < order(b)) ||
           Number(Number.isNaN(a)) - Number(Number.isNaN(b));
         const sorted = [...line.keys()].sort(
@@ -424,7 +424,7 @@ export function evaluate(
       };
       const found = indices(shape).map((index) => ({ index, place: places(index) }));
       return [
-        found.map(({ index, place }) => num(x, index.with(axis, place))),
+        found.map(({ index, place }) => at(x, index.with(axis, place))),
         found.map(({ place }) => BigInt(place)),
       ];
     }

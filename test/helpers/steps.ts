@@ -366,16 +366,16 @@ const argMax = ofOne(
 );
 
 const topK = fc
-  .record({ shape: shapeOf(1, 4), largest: fc.boolean(), fill })
-  .chain(({ shape, largest, fill: kind }) =>
+  .record({ shape: shapeOf(1, 4), largest: fc.boolean(), dtype: fc.constantFrom('float32', 'int64'), fill })
+  .chain(({ shape, largest, dtype, fill: kind }) =>
     axisOf(shape).chain((at) =>
-      fc.tuple(fc.nat(shape[at]!), tensorOf('float32', shape, kind)).map(([count, x]): StepCase => {
+      fc.tuple(fc.nat(shape[at]!), tensorOf(dtype, shape, kind)).map(([count, x]): StepCase => {
         const found = shape.with(at, count);
         return {
           step: { op: 'topK', attrs: { axis: at, largest } },
           inputs: [x],
           outputs: [
-            { dtype: 'float32', shape: found },
+            { dtype, shape: found },
             { dtype: 'int64', shape: found },
           ],
         };

@@ -9,6 +9,7 @@ import { problemOf } from '../read/tensor-proto.js';
 import { oneItemOf } from './batch-walk.js';
 import { foldCacheOf, LoweringBudget } from './fold.js';
 import { type LoweredGraph, NodeLowering } from './lowering.js';
+import { requireOwnOpset } from './moved.js';
 import { type Lowering, Scope } from './node-reader.js';
 import { findOperator } from './operators/index.js';
 import { requireSupported } from './unsupported.js';
@@ -172,6 +173,7 @@ function* lowerInto(
     firsts.push(first);
     const lowering = new NodeLowering(node, scope, context, ops);
     if (isDue()) yield;
+    requireOwnOpset(lowering);
     const lowered = findOperator(node.op)?.lower(lowering) ?? lowering.unsupported('it is not implemented');
     const made = typeof lowered === 'object' && 'next' in lowered ? yield* lowered : lowered;
     const ids = typeof made === 'number' ? [made] : made;

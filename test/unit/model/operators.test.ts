@@ -1,5 +1,13 @@
 import { Tensor } from 'lib/index.js';
-import { float, float32s, floats, GraphBuilder, int64s, tensor } from '../../helpers/onnx-builder.js';
+import {
+  float,
+  float32s,
+  floats,
+  GraphBuilder,
+  int64s,
+  strings,
+  tensor,
+} from '../../helpers/onnx-builder.js';
 import { countingTensor, modelOf, opNames, runOnnx, specializeOn } from '../../helpers/onnx-run.js';
 
 /** Runs one node on a float32 input `x` of the given shape that counts up, and returns its output. */
@@ -199,6 +207,72 @@ describe('operators that changed', () => {
     close(await normalized({ p: 1, axis: 0 }), [0, 1 / 4, 1, 3 / 4]);
     close((await compute([1, 1], 22, (graph) => graph.node('LpNormalization', ['x']))).data, [0]);
     await expect(normalized({ p: 3 })).rejects.toMatchObject({ code: 'MODEL_INVALID' });
+  });
+
+  // 3 / 0.6 is 5 in float32 and just below it with more digits; 10 * 2.3 is 23 in float32.
+  test('Resize computes places and lengths in float32, as its scales are', async () => {
+    const resized = (scale: number, attributes: Record<string, string>) =>
+      compute([1, 1, 1, 10], 13, (graph) =>
+        graph.node('Resize', ['x', '', graph.constant(float32s(1, 1, 1, scale))], attributes),
+      );
+    const floor = { nearest_mode: 'floor', coordinate_transformation_mode: 'asymmetric' };
+    expect((await resized(0.6, floor)).data).toEqual([0, 1, 3, 5, 6, 8]);
+    expect((await resized(1.7, floor)).data).toEqual([0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6, 7, 7, 8, 8, 9]);
+    const half = await resized(2.3, {});
+    expect(half.dims).toEqual([1, 1, 1, 23]);
+    // The middle lies between 4 and 5, and is the lower one.
+    expect(half.data[11]).toBe(4);
+  });
+
+  test('Slice with a negative step starts inside its axis', async () => {
+    const sliced = (start: number, end: number) =>
+      compute([3], 13, (graph) =>
+        graph.node('Slice', ['x', ...[start, end, 0, -1].map((bound) => graph.constant(int64s(bound)))]),
+      );
+    expect((await sliced(-7, -9)).data).toEqual([0]);
+    expect((await sliced(9, -9)).data).toEqual([2, 1, 0]);
+    expect((await sliced(-3, -3)).data).toEqual([]);
+  });
+
+  test("activations of a recurrent layer take only the numbers that they have, in the functions' order", async () => {
+    const ran = async (activations: string[], attributes: Record<string, ReturnType<typeof floats>>) => {
+      const { data } = await compute([1, 1, 1], 14, (graph) => {
+        const ones = graph.constant(tensor(Float32Array.of(1, 1), [2, 1, 1]));
+        const x = graph.node('Sub', ['x', graph.constant(float32s(2))]);
+        return graph.node('RNN', [x, ones, ones], {
+          ...{ activations: strings(...activations), direction: 'bidirectional', hidden_size: 1 },
+          ...attributes,
+        });
+      });
+      return data;
+    };
+    expect(await ran(['Relu', 'LeakyRelu'], { activation_alpha: floats(0.5) })).toEqual([0, -1]);
+    const two = { activation_alpha: floats(2, 0.5), activation_beta: floats(3, 1) };
+    expect(await ran(['Affine', 'HardSigmoid'], two)).toEqual([-1, 0]);
+    expect(await ran(['Affine', 'Relu'], {})).toEqual([-2, 0]);
+  });
+
+  test('TopK compares integers with all of their bits', async () => {
+    const graph = new GraphBuilder();
+    const k = graph.constant(int64s(2));
+    const outputs = graph.nodes('TopK', [graph.input('x', [3], 'int64'), k], {}, { outputs: ['y', 'at'] });
+    for (const name of outputs) graph.output(name, [2], 'int64');
+    const x = new Tensor('int64', BigInt64Array.of(2n ** 53n, -(2n ** 63n), 2n ** 53n + 1n), [3]);
+    const { y, at } = await runOnnx(graph, { x }, 13);
+    expect([...y!.data]).toEqual([2n ** 53n + 1n, 2n ** 53n]);
+    expect([...at!.data]).toEqual([2n, 0n]);
+  });
+
+  test('a node that is written as another opset has it is refused', async () => {
+    const mean = (opset: number, inputs: string[], attributes: Record<string, number[]>) =>
+      compute([1, 2], opset, (graph) => {
+        graph.constant(int64s(1), 'axes');
+        return graph.node('ReduceMean', inputs, attributes);
+      });
+    await expect(mean(18, ['x'], { axes: [1] })).rejects.toThrow(/opset 18 its 'axes' is an input/);
+    await expect(mean(13, ['x', 'axes'], {})).rejects.toThrow(/opset 13 its 'axes' are attributes/);
+    expect((await mean(13, ['x'], { axes: [1] })).data).toEqual([0.5]);
+    expect((await mean(18, ['x', 'axes'], {})).data).toEqual([0.5]);
   });
 
   test('Clip and comparisons of integers', async () => {

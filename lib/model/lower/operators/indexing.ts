@@ -24,7 +24,7 @@ function gather(node: NodeLowering): ValueId {
   return node.step('gather', [data, indices], output, { axis });
 }
 
-/** Bounds are attributes up to opset 9, inputs since then; they are clamped as in Python. */
+/** Bounds are attributes up to opset 9, inputs since then; they are clamped as ONNX says: a step back starts inside. */
 function slice(node: NodeLowering): ValueId {
   const x = node.input(0);
   const { dtype, shape } = node.value(x);
@@ -52,9 +52,10 @@ function slice(node: NodeLowering): ValueId {
 /** Start, step and count of begin:end:step over `length` elements. */
 function sliceAxis(length: number, begin: number, end: number, step: number): [number, number, number] {
   const [min, max] = step > 0 ? [0, length] : [-1, length - 1];
-  const clamp = (bound: number) => Math.min(Math.max(bound < 0 ? bound + length : bound, min), max);
-  const start = clamp(begin);
-  const count = Math.max(Math.ceil((clamp(end) - start) / step), 0);
+  const clamp = (bound: number, least: number) =>
+    Math.min(Math.max(bound < 0 ? bound + length : bound, least), max);
+  const start = clamp(begin, 0);
+  const count = Math.max(Math.ceil((clamp(end, min) - start) / step), 0);
   // With at most one element the step has no effect; it may be too large for an integer.
   return count > 1 ? [start, step, count] : [count === 0 ? 0 : start, 1, count];
 }

@@ -35,33 +35,44 @@ interface Layer {
   readonly activations: readonly Apply[];
 }
 
-const FUNCTIONS: Readonly<Record<string, readonly [ActivationKind, number, number]>> = {
-  relu: ['relu', 0, 0],
-  tanh: ['tanh', 0, 0],
-  sigmoid: ['sigmoid', 0, 0],
+/** With the defaults of alpha and beta, as many of them as the function has. */
+const FUNCTIONS: Readonly<Record<string, readonly [ActivationKind | 'affine', ...number[]]>> = {
+  relu: ['relu'],
+  tanh: ['tanh'],
+  sigmoid: ['sigmoid'],
   hardsigmoid: ['hardSigmoid', 0.2, 0.5],
-  leakyrelu: ['leakyRelu', 0.01, 0],
-  elu: ['elu', 1, 0],
-  softsign: ['softsign', 0, 0],
-  softplus: ['softplus', 0, 0],
+  leakyrelu: ['leakyRelu', 0.01],
+  elu: ['elu', 1],
+  softsign: ['softsign'],
+  softplus: ['softplus'],
+  affine: ['affine', 1, 0],
 };
 
-/** Activations of all directions, clipped where `clip` says so. */
+function affine(node: NodeLowering, x: ValueId, alpha: number, beta: number): ValueId {
+  return arithmetic(node, 'add', arithmetic(node, 'mul', x, node.scalar(alpha)), node.scalar(beta));
+}
+
+/**
+ * Activations of all directions, clipped where `clip` says so. Each function takes as many numbers of `activation_alpha` and
+ * `activation_beta` as it has, in the order of the functions.
+ */
 function activationsOf(node: NodeLowering, defaults: readonly string[], directions: number): Apply[] {
   const given = node.node.attributes.get('activations') as readonly string[] | undefined;
   const names = given && given.length > 0 ? given : range(directions).flatMap(() => defaults);
   if (names.length !== directions * defaults.length) {
     node.invalid(`its activations [${names}] are not ${directions * defaults.length}`);
   }
-  const parameters = (name: string) => (node.node.attributes.get(name) ?? []) as readonly number[];
+  const parameters = (name: string) => [...((node.node.attributes.get(name) ?? []) as readonly number[])];
   const [alphas, betas] = [parameters('activation_alpha'), parameters('activation_beta')];
   const clip = node.number('clip', 0);
-  return names.map((name, i) => {
-    const [kind, alpha, beta] =
+  return names.map((name) => {
+    const [kind, ...own] =
       FUNCTIONS[name.toLowerCase()] ?? node.unsupported(`its activation ${name} is not supported`);
+    const alpha = own.length > 0 ? (alphas.shift() ?? own[0]!) : 0;
+    const beta = own.length > 1 ? (betas.shift() ?? own[1]!) : 0;
     return (x) => {
       const limited = clip > 0 ? unary(node, x, 'clip', -clip, clip) : x;
-      return unary(node, limited, kind, alphas[i] ?? alpha, betas[i] ?? beta);
+      return kind === 'affine' ? affine(node, limited, alpha, beta) : unary(node, limited, kind, alpha, beta);
     };
   });
 }

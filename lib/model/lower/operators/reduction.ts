@@ -110,9 +110,14 @@ function argMaxOf(node: NodeLowering, x: ValueId): ValueId {
   return node.step('argMax', [x], output, { axis, selectLast: node.number('select_last_index', 0) !== 0 });
 }
 
-/** The number is an attribute up to opset 9, an input since then. */
+/** The number is an attribute up to opset 9, an input since then. Integers are compared as int64. */
 function topK(node: NodeLowering): readonly ValueId[] {
-  const x = node.float(0);
+  const given = node.input(0);
+  const { dtype } = node.value(given);
+  if (dtype === 'bool') node.invalid('its input is bool; expected numbers');
+  if (dtype === 'uint64') node.unsupported('its input is uint64; cast it to int64');
+  const compared = dtype === 'float32' ? dtype : 'int64';
+  const x = node.cast(given, compared);
   const shape = node.shape(x);
   const axis = node.axis(node.number('axis', -1), shape.length);
   const count = node.opset < 10 ? node.number('k', -1) : (node.optionalScalar(1, 'k') ?? -1);
@@ -123,10 +128,12 @@ function topK(node: NodeLowering): readonly ValueId[] {
   }
   const found = shape.with(axis, count);
   const outputs = [
-    { dtype: 'float32', shape: found },
+    { dtype: compared, shape: found },
     { dtype: 'int64', shape: found },
   ] as const;
-  return node.steps('topK', [x], outputs, { axis, largest: node.number('largest', 1) !== 0 });
+  const attrs = { axis, largest: node.number('largest', 1) !== 0 };
+  const [values, places] = node.steps('topK', [x], outputs, attrs) as [ValueId, ValueId];
+  return [node.cast(values, dtype), places];
 }
 
 /** Up to opset 12, the axes from `axis` on count as one. */

@@ -30,25 +30,33 @@ interface Interpolation {
   readonly antialias: boolean;
 }
 
-/** Where position i of the output lies in the input. */
-function coordinate(node: NodeLowering, mode: string, i: number, { from, to, scale, region }: Axis): number {
+const f = Math.fround;
+
+/**
+ * Where position i of the output lies in the input. The scale is a float32, so these are operations on float32: with 0.6, position 3
+ * lies at 5 and not just below it, which `nearest` would round to another element.
+ */
+function coordinate(node: NodeLowering, mode: string, i: number, axis: Axis): number {
+  const { from, to, region } = axis;
+  const scale = f(axis.scale);
+  const scaled = f((i + 0.5) / scale);
   switch (mode) {
     case 'half_pixel':
-      return (i + 0.5) / scale - 0.5;
+      return f(scaled - 0.5);
     case 'pytorch_half_pixel':
-      return to > 1 ? (i + 0.5) / scale - 0.5 : 0;
+      return to > 1 ? f(scaled - 0.5) : 0;
     case 'tf_half_pixel_for_nn':
-      return (i + 0.5) / scale;
+      return scaled;
     case 'align_corners':
-      return to > 1 ? (i * (from - 1)) / (to - 1) : 0;
+      return to > 1 ? f((i * (from - 1)) / (to - 1)) : 0;
     case 'asymmetric':
-      return i / scale;
+      return f(i / scale);
     case 'half_pixel_symmetric':
-      return (from / 2) * (1 - to / (scale * from)) + (i + 0.5) / scale - 0.5;
+      return f((from / 2) * (1 - to / (scale * from)) + (i + 0.5) / scale - 0.5);
     case 'tf_crop_and_resize': {
       const [begin, end] = region;
-      if (to === 1) return 0.5 * (begin + end) * (from - 1);
-      return begin * (from - 1) + (i * (end - begin) * (from - 1)) / (to - 1);
+      if (to === 1) return f(0.5 * (begin + end) * (from - 1));
+      return f(begin * (from - 1) + (i * (end - begin) * (from - 1)) / (to - 1));
     }
     default:
       return node.invalid(`its coordinate_transformation_mode '${mode}' is unknown`);
@@ -190,7 +198,7 @@ function resizedAxes(node: NodeLowering, shape: readonly number[]): Axis[] {
         ? given[i]!
         : sizes
           ? Math.floor(scale * from + 0.5)
-          : Math.floor(from * scale);
+          : Math.floor(f(from * scale));
     return { axis, from, to, scale, region: [regions?.[i] ?? 0, regions?.[i + axes.length] ?? 1] };
   });
 }
