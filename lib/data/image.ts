@@ -174,6 +174,9 @@ async function decodedNatively(head: Buffer, source: string | Uint8Array, option
   return decodeJpeg(Buffer.from(source.buffer, source.byteOffset, source.byteLength), options);
 }
 
+/** Pixels of a side that become one at the least size that a JPEG is decoded at. */
+const CELL = 8;
+
 /** How sharp resizes a JPEG that it decodes at a part of its size; undefined for any other image. */
 async function shrunkOnLoad(image: Sharp, head: Buffer, rule: ResizeRule) {
   if (head[0] !== 0xff) return undefined;
@@ -185,6 +188,8 @@ async function shrunkOnLoad(image: Sharp, head: Buffer, rule: ResizeRule) {
   const size = await uprightSize(image, frame);
   const shrink = size ? shrinkOf(size, rule) : 0;
   if (shrink < SHRINKS_FROM) return undefined;
+  // sharp takes the last cells of an axis for whole ones: the image would be moved, by up to a third of a pixel of the result.
+  if (size!.width % CELL > 0 || size!.height % CELL > 0) return undefined;
   const { width, height, kernel } = rule(size!)!;
   if (!SMOOTH.includes(kernel)) return undefined;
   // What sharp decodes it at with `fastShrinkOnLoad`: 1 to 2 times are left; without it, 2 to 4.
