@@ -212,7 +212,8 @@ async function ofFeeds(
     feeds: (prepared) => reader.feeds(prepared),
     dimsOf: (elements) => reader.dimsOf(elements),
     answerOf: (outputs) => numbersOf(outputs[output]!),
-    predict: (answer, count) => (labels ? predictions({ name, session, output, labels }, answer, count) : []),
+    predict: (answer, count) =>
+      labels ? predictions({ name, session, output, labels }, answer, count, about.problem) : [],
   };
 }
 
