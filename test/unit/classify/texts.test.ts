@@ -1,3 +1,5 @@
+import { labelOf } from 'lib/classify/images.js';
+import { openTexts } from 'lib/classify/texts.js';
 import { Embedder, type Pooling, TextClassifier } from 'lib/index.js';
 import { softmax } from 'lib/numeric/softmax.js';
 import { expectClose } from '../../helpers/compare.js';
@@ -282,5 +284,23 @@ describe('Embedder', () => {
     await expect(Embedder.from(path, { ...options, pooling: 'none' as never })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
     });
+  });
+});
+
+describe('labels', () => {
+  test('a number is an index, also where a label is a number', async () => {
+    const labels = ['1', '2', '3'];
+    const reader = { labels, prepare: () => undefined };
+    const file = `${folderOf({ 'a.jsonl': '{"text":"x","label":1}\n{"text":"x","label":"1"}\n' })}/a.jsonl`;
+    const { list } = await openTexts(file, reader as never, {}, 'data');
+    expect((list as readonly { label: number }[]).map(({ label }) => label)).toEqual([1, 0]);
+  });
+
+  test('one that several classes have is refused', () => {
+    expect(labelOf('hen', 'a', ['crane', 'hen', 'crane'])).toBe(1);
+    expect(labelOf(2, 'a', ['crane', 'hen', 'crane'])).toBe(2);
+    expect(() => labelOf('crane', 'a', ['crane', 'hen', 'crane'])).toThrow(
+      /^a: several classes of the model have the label "crane"; give the index of one$/,
+    );
   });
 });
