@@ -84,8 +84,9 @@ export async function openImage(
   if (!SIGNATURES.some((each) => each.test(signature)))
     throw invalid(what, 'unsupported image format, not JPEG, PNG, WebP, AVIF, GIF or TIFF');
   const failed = (cause: Error) => {
-    // Behind a colon, sharp has what the decoder said, which may be nothing.
-    if (!/pixel limit/.test(cause.message)) return invalid(what, cause.message.replace(/[:\s]+$/, ''), cause);
+    // sharp may name its own option alone. Behind a colon, it has what the decoder said, which may be nothing.
+    const why = /failOn/.test(cause.message) ? 'it is damaged' : cause.message.replace(/[:\s]+$/, '');
+    if (!/pixel limit/.test(cause.message)) return invalid(what, why, cause);
     const wayOut = 'make it smaller, or raise the limit (maxPixels, --max-pixels)';
     return new ResidualSkipError('INVALID_DATA', `${what} (more than ${maxPixels} pixels); ${wayOut}`, {
       cause,

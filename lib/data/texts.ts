@@ -33,11 +33,11 @@ const WITHOUT_HEADER: readonly (readonly string[])[] = [
   ['text', 'text_pair', 'label'],
 ];
 
-const FORMATS = ['.jsonl', '.csv', '.tsv'];
+export const TEXT_FORMATS = ['.jsonl', '.csv', '.tsv'];
 
 /** Judged by the extension. */
 export function isTextFile(name: string): boolean {
-  return FORMATS.includes(extname(name).toLowerCase());
+  return TEXT_FORMATS.includes(extname(name).toLowerCase());
 }
 
 /** A row with the names of its columns. */
@@ -61,7 +61,7 @@ export async function readTexts(file: string, options: TextOptions = {}): Promis
       kind === undefined ? "it doesn't exist" : `it is ${kind === 'folder' ? 'a folder' : 'no such file'}`;
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `data ${file}: ${why}; texts are in a file, ${FORMATS.join(', ')}`,
+      `data ${file}: ${why}; texts are in a file, ${TEXT_FORMATS.join(', ')}`,
     );
   }
   const { size } = await stat(file);

@@ -143,7 +143,13 @@ test.each<[string, readonly string[], RegExp]>([
     ['eval', classes, '--data', 'texts.tsv', '--labels', 'x.csv'],
     /in the column 'label'.*INVALID_ARGUMENT/,
   ],
+  [
+    'a file of another kind, instead of its name as a text',
+    ['run', classes, 'wrong.txt'],
+    /data .*wrong\.txt: it is a file of another kind; texts are arguments themselves, or in files, \.jsonl/,
+  ],
 ])('refuses %s', async (_, args, message) => {
+  writeFileSync(at('wrong.txt'), 'a masterpiece\n');
   writeFileSync(at('wrong.csv'), 'text,label\nfine,great\n');
   const paths = args.map((arg) => (/^(texts|wrong)\./.test(arg) ? at(arg) : arg));
   const { code, err } = await cli(...paths);
