@@ -16,7 +16,7 @@ export interface Prediction {
   readonly index: number;
   /** Its label; the index as text if the model has no labels. */
   readonly label: string;
-  /** 0 to 1. */
+  /** 0 to 1; those of all classes add up to 1, unless an item may belong to several (`problem_type` in config.json, or a sigmoid). */
   readonly probability: number;
 }
 
@@ -28,14 +28,19 @@ interface Classifier {
   readonly labels: readonly string[];
 }
 
+/** What config.json calls networks to which an item may belong to several classes: each logit has a sigmoid of its own. */
+const SEVERAL_CLASSES = 'multi_label_classification';
+
 /**
  * The `count` most probable classes by an item's scores, most probable first; ties are in the order of their indices.
+ * @param problem as config.json beside the model says
  * @throws ResidualSkipError INVALID_ARGUMENT when the model's output holds no class scores
  */
 export function predictions(
   { name, session, output, labels }: Classifier,
   scores: Float32Array,
   count: number,
+  problem: string | undefined,
 ): Prediction[] {
   const { classScores } = session.context;
   if (classScores?.name !== output) {
@@ -44,10 +49,12 @@ export function predictions(
       `${name}: output '${output}' holds no class scores, floats [batch, classes] with two classes at least`,
     );
   }
-  return topClasses(scores, classScores.meaning, count).map(([index, probability]) => ({
+  const { meaning } = classScores;
+  const apart = problem === SEVERAL_CLASSES && meaning === 'logits';
+  return topClasses(scores, meaning, count).map(([index, probability]) => ({
     index,
     label: labels[index]!,
-    probability,
+    probability: apart ? 1 / (1 + Math.exp(-scores[index]!)) : probability,
   }));
 }
 

@@ -212,20 +212,24 @@ async function ofFeeds(
     feeds: (prepared) => reader.feeds(prepared),
     dimsOf: (elements) => reader.dimsOf(elements),
     answerOf: (outputs) => numbersOf(outputs[output]!),
-    predict: (answer, count) => (labels ? predictions({ name, session, output, labels }, answer, count) : []),
+    predict: (answer, count) =>
+      labels ? predictions({ name, session, output, labels }, answer, count, about.problem) : [],
   };
 }
 
 function ofTexts(texts: TextClassifier, about: About): DataModel {
-  const { name, file, session, output, labels, labelsKnown } = texts;
+  const { name, file, session, output, labelsKnown } = texts;
+  // Labels beside a single number are no classes.
+  const labels = rowOf(session, output) ? texts.labels : null;
+  const reader: TextReader = { labels, prepare: (text) => texts.prepare(text) };
   return {
-    ...{ what: 'text', name, file, session, output, labels, labelsKnown, images: undefined, reader: texts },
+    ...{ what: 'text', name, file, session, output, labels, labelsKnown, images: undefined, reader },
     ...about,
     preparation: () => texts.preparation(),
-    open: (data, options, from) => openTexts(data as Texts, texts, options, from),
+    open: (data, options, from) => openTexts(data as Texts, reader, options, from),
     feeds: (prepared) => texts.feeds(prepared as Tensor<'int32'>),
     answerOf: (outputs, prepared) => texts.scoresOf(outputs, prepared as Tensor<'int32'>),
-    predict: (answer, count) => texts.predict(answer, count),
+    predict: (answer, count) => (labels ? texts.predict(answer, count) : []),
   };
 }
 

@@ -88,6 +88,7 @@ export class ImageClassifier {
     private readonly maxPixels: number | undefined,
     /** Whether the network takes one image without an axis for the batch. */
     private readonly alone: boolean,
+    private readonly problem: string | undefined,
     private readonly onNote: WorkOptions['onNote'],
   ) {}
 
@@ -140,6 +141,7 @@ export class ImageClassifier {
         output,
         maxPixels,
         image.alone,
+        files.problem,
         onNote,
       );
     } catch (error) {
@@ -241,7 +243,7 @@ export class ImageClassifier {
    * @throws ResidualSkipError INVALID_ARGUMENT when the model's output holds no class scores
    */
   predict(scores: Float32Array, count: number): Prediction[] {
-    return predictions(this, scores, count);
+    return predictions(this, scores, count, this.problem);
   }
 
   /** Releases the session once its current runs have ended. Idempotent. */

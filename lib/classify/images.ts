@@ -7,6 +7,7 @@ import type { DataLimits } from '../data/limits.js';
 import { prefetch } from '../data/prefetch.js';
 import { ResidualSkipError } from '../errors.js';
 import { describeTensor, isTensorLike, Tensor, type TensorLike, toTensor } from '../tensor/tensor.js';
+import { classWith } from '../util/labels.js';
 import { late } from '../util/late.js';
 import type { ImageClassifier } from './image-classifier.js';
 import { type ImageSource, nameOf, toRawImage } from './image-source.js';
@@ -161,6 +162,13 @@ function isLabelled(value: ImageSource | TensorLike | LabelledImage): value is L
   return typeof value === 'object' && value !== null && 'image' in value;
 }
 
+function severalClasses(what: string, label: string | number): ResidualSkipError {
+  return new ResidualSkipError(
+    'INVALID_DATA',
+    `${what}: several classes of the model have the label ${JSON.stringify(label)}; give the index of one`,
+  );
+}
+
 /** The class of a label; undefined if there is none. */
 export function labelOf(
   label: number | string | undefined,
@@ -168,7 +176,8 @@ export function labelOf(
   known: readonly string[],
 ): number | undefined {
   if (label === undefined) return undefined;
-  const index = typeof label === 'string' ? known.indexOf(label) : label;
+  const index = typeof label === 'string' ? (classWith(label, known) ?? -1) : label;
+  if (index === 'several') throw severalClasses(name, label);
   if (Number.isInteger(index) && index >= 0 && index < known.length) return index;
   throw new ResidualSkipError(
     'INVALID_DATA',
@@ -236,9 +245,15 @@ async function classesOf(
   known: readonly string[],
 ): Promise<number[]> {
   const values = valuesOf(names, await readAssignments(file), file);
-  const indexOf = new Map(known.map((label, index) => [label, index]));
+  const classOf = (value: string | number) => {
+    if (typeof value === 'number') return value;
+    const index = classWith(value, known) ?? (/^\d+$/.test(value) ? Number(value) : -1);
+    if (index === 'several') throw severalClasses(`file ${file}`, value);
+    return index;
+  };
+  const indices = new Map([...new Set(values)].map((value) => [value, classOf(value)]));
   return values.map((value, i) => {
-    const index = indexOf.get(value) ?? (/^\d+$/.test(value) ? Number(value) : -1);
+    const index = indices.get(value)!;
     if (index >= 0 && index < known.length) return index;
     throw new ResidualSkipError(
       'INVALID_DATA',
@@ -249,7 +264,7 @@ async function classesOf(
 }
 
 async function groupsOf(names: readonly string[], data: string, groups: string): Promise<string[]> {
-  if (groups !== 'folder') return valuesOf(names, await readAssignments(groups), groups);
+  if (groups !== 'folder') return valuesOf(names, await readAssignments(groups), groups).map(String);
   return names.map((name) => {
     const [folder, inside] = name.split(/[/\\]/, 2);
     if (inside !== undefined) return folder!;

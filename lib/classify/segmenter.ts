@@ -34,6 +34,9 @@ export interface SegmentedClass {
   readonly share: number;
 }
 
+/** Outputs of networks such as MaskFormer and DETR for panoptic maps, whose scores of classes are no map. */
+const MASKS_OF_QUERIES = ['masks_queries_logits', 'pred_masks'];
+
 const segmentSchema = late(() =>
   z.strictObject({
     policy: z.custom<PolicySource>().optional(),
@@ -102,6 +105,14 @@ export class Segmenter {
   static over(images: ImageClassifier): Segmenter {
     const { name, output, session } = images;
     const { shape, type } = session.outputMetadata.find((port) => port.name === output)!;
+    const masks = session.outputNames.find((one) => MASKS_OF_QUERIES.includes(one));
+    if (masks) {
+      throw new ResidualSkipError(
+        'INVALID_ARGUMENT',
+        `${name}: output '${masks}' holds a mask for each object that it looks for, which Segmenter can't read; run the session ` +
+          'and join the masks with their classes',
+      );
+    }
     if (shape.length === 3 || shape.length === 4) return new Segmenter(images);
     throw new ResidualSkipError(
       'INVALID_ARGUMENT',

@@ -149,7 +149,7 @@ export function provenTask(
   if (last?.op === 'argMax' && places === 2 && dtype !== 'float32') return 'segmentation';
   if (last?.op === 'softmax' && last.attrs.axis === 1 && shape.length === 4) return 'segmentation';
   if (last?.op === 'softmax' && last.attrs.axis === 2 && shape.length === 3) return 'sequence';
-  return what === 'text' && !labels ? 'embedding' : undefined;
+  return what === 'text' && !labels && sizeOf(shape.slice(1)) !== 1 ? 'embedding' : undefined;
 }
 
 /** The step that makes a value, but for its shape and type; of a choice, that of what is chosen otherwise. */

@@ -123,6 +123,6 @@ export class TextClassifier extends TextNetwork {
    * @throws ResidualSkipError INVALID_ARGUMENT when the model's output holds no class scores
    */
   predict(scores: Float32Array, count: number): Prediction[] {
-    return predictions(this, scores, count);
+    return predictions(this, scores, count, this.model.files.problem);
   }
 }

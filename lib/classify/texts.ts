@@ -1,5 +1,6 @@
 /** Sources of many texts: files, and iterables. */
-import { isTextFile, readTexts } from '../data/texts.js';
+import { kindOf } from '../data/files.js';
+import { isTextFile, readTexts, TEXT_FORMATS } from '../data/texts.js';
 import { ResidualSkipError } from '../errors.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { type DataOptions, type Item, type Items, labelOf } from './images.js';
@@ -73,6 +74,12 @@ export async function textsOfArguments(
 ): Promise<readonly Item<Tensor<'int32'>>[]> {
   const items: Item<Tensor<'int32'>>[] = [];
   for (const one of given) {
+    if (!isTextFile(one) && (await kindOf(one)) === 'file') {
+      throw new ResidualSkipError(
+        'INVALID_DATA',
+        `data ${one}: it is a file of another kind; texts are arguments themselves, or in files, ${TEXT_FORMATS.join(', ')}`,
+      );
+    }
     const { list } = await openTexts(isTextFile(one) ? one : [one], reader, options, 'none');
     for await (const item of list) items.push(isTextFile(one) ? item : { ...item, name: one });
   }

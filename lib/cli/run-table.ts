@@ -19,7 +19,7 @@ export interface RunResult extends VisionAnswer {
   readonly top: readonly Prediction[];
   /** Of the vector from that of the full network; for a network without classes, objects or maps, which has no `top`. */
   readonly cosineDistance?: number;
-  /** What the network answers, if its policy promises a few numbers. */
+  /** What the network answers, if that is one number, or its policy promises a few. */
   readonly numbers?: readonly number[];
   readonly blocks: { total: number; skippable: number; skipped: number; pattern: string };
   /** The block or front whose exit answered; null for the network. */

@@ -189,8 +189,9 @@ function measure(
   return { result, shown: item.shown, drawn, cameToExit: trace.exits.length > 0 };
 }
 
-/** Whether an answer is numbers that mean something by themselves, and not too many of them. */
+/** Whether an answer is one number, or several that mean something by themselves, and not too many of them. */
 function areFew({ length }: Float32Array, promise: Promised | null): boolean {
+  if (length === 1) return true;
   const names = ['relative', 'absolute', 'excess'];
   return length <= MAX_NUMBERS && promise !== null && names.includes(partsOf(promise.metric).name);
 }

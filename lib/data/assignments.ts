@@ -7,14 +7,14 @@ import { ResidualSkipError } from '../errors.js';
 import { late } from '../util/late.js';
 import { readJson } from './files.js';
 
-const jsonSchema = late(() => z.record(z.string(), z.union([z.string(), z.int().transform(String)])));
+const jsonSchema = late(() => z.record(z.string(), z.union([z.string(), z.int()])));
 
 /**
  * Reads a JSON object `{ "cats/1.jpg": "night" }`, or lines `name,value` of CSV (RFC 4180, no header).
  * @returns values by image name, which is its path below the data set's folder
  * @throws INVALID_DATA naming the file, and the line or field
  */
-export async function readAssignments(file: string): Promise<ReadonlyMap<string, string>> {
+export async function readAssignments(file: string): Promise<ReadonlyMap<string, string | number>> {
   if (extname(file).toLowerCase() === '.json') {
     const known = await readJson(file, jsonSchema());
     if (known === undefined) throw new ResidualSkipError('INVALID_DATA', `file ${file}: it doesn't exist`);
@@ -27,7 +27,14 @@ export async function readAssignments(file: string): Promise<ReadonlyMap<string,
     const rows = data.map((row) => row.map((field) => field.trim()));
     const wrong = rows.findIndex((row) => row.length !== 2);
     if (wrong >= 0) throw new Error(`row ${wrong + 1} has ${rows[wrong]!.length} columns`);
-    return new Map(rows.map(([name, value]) => [name!, value!]));
+    const known = new Map<string, string>();
+    for (const [i, [name, value]] of rows.entries()) {
+      const before = known.get(name!);
+      if (before !== undefined && before !== value)
+        throw new Error(`row ${i + 1} gives "${name}" the value "${value}", which had "${before}" before`);
+      known.set(name!, value!);
+    }
+    return known;
   } catch (cause) {
     throw new ResidualSkipError(
       'INVALID_DATA',
@@ -43,9 +50,9 @@ export async function readAssignments(file: string): Promise<ReadonlyMap<string,
  */
 export function valuesOf(
   names: readonly string[],
-  assignments: ReadonlyMap<string, string>,
+  assignments: ReadonlyMap<string, string | number>,
   file: string,
-): string[] {
+): (string | number)[] {
   const missing = names.filter((name) => !assignments.has(name));
   if (missing.length === 0) return names.map((name) => assignments.get(name)!);
   const some = [...assignments.keys()].slice(0, 2).map((name) => `"${name}"`);

@@ -1,5 +1,6 @@
 import { basename, dirname, join, relative } from 'node:path';
 import { ResidualSkipError } from '../errors.js';
+import { classWith } from '../util/labels.js';
 import { CIFAR_BATCH, readCifarBatch } from './cifar.js';
 import { isImageFile, kindOf, listFolder, listImagesBelow } from './files.js';
 import { readIdx } from './idx.js';
@@ -142,17 +143,33 @@ async function openFolders(
 }
 
 /**
- * The label of every class folder: by name (ignoring case; hyphens and underscores count as spaces), or by order if no
- * name is known and there are as many folders as labels.
+ * The label of every class folder: by name (ignoring case; hyphens and underscores count as spaces), or by order, that of
+ * their numbers if all are numbers, if no name is known and there are as many folders as labels.
  */
 function matchClasses(root: string, folders: string[], labels: readonly string[]): [string, number][] {
-  const plain = (name: string) => name.toLowerCase().replace(/[\s_-]+/g, ' ');
-  const indexOf = new Map(labels.map((label, index) => [plain(label), index]));
-  const found = folders.map((folder) => indexOf.get(plain(folder)));
-  if (found.every((index) => index !== undefined)) return folders.map((folder, i) => [folder, found[i]!]);
-  const unknown = folders.filter((_, i) => found[i] === undefined);
+  // The file systems of macOS take letters and their accents apart.
+  const plain = (name: string) =>
+    name
+      .normalize('NFC')
+      .toLowerCase()
+      .replace(/[\s_-]+/g, ' ');
+  const known = labels.map(plain);
+  const found = folders.map((folder) => classWith(plain(folder), known));
+  const several = found.indexOf('several');
+  if (several >= 0) {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `${root}: several classes of the model have the label of the folder "${folders[several]}"; give the class of each image in a file ` +
+        '(labelsFrom; eval --labels)',
+    );
+  }
+  const indices = found as (number | undefined)[];
+  if (indices.every((index) => index !== undefined)) return folders.map((folder, i) => [folder, indices[i]!]);
+  const unknown = folders.filter((_, i) => indices[i] === undefined);
   if (unknown.length === folders.length && folders.length === labels.length) {
-    return folders.map((folder, index) => [folder, index]);
+    const areNumbers = folders.every((folder) => /^\d+$/.test(folder));
+    const ordered = areNumbers ? folders.toSorted((a, b) => Number(a) - Number(b)) : folders;
+    return ordered.map((folder, index) => [folder, index]);
   }
   throw new ResidualSkipError(
     'INVALID_DATA',

@@ -84,8 +84,9 @@ export async function openImage(
   if (!SIGNATURES.some((each) => each.test(signature)))
     throw invalid(what, 'unsupported image format, not JPEG, PNG, WebP, AVIF, GIF or TIFF');
   const failed = (cause: Error) => {
-    // Behind a colon, sharp has what the decoder said, which may be nothing.
-    if (!/pixel limit/.test(cause.message)) return invalid(what, cause.message.replace(/[:\s]+$/, ''), cause);
+    // sharp may name its own option alone. Behind a colon, it has what the decoder said, which may be nothing.
+    const why = /failOn/.test(cause.message) ? 'it is damaged' : cause.message.replace(/[:\s]+$/, '');
+    if (!/pixel limit/.test(cause.message)) return invalid(what, why, cause);
     const wayOut = 'make it smaller, or raise the limit (maxPixels, --max-pixels)';
     return new ResidualSkipError('INVALID_DATA', `${what} (more than ${maxPixels} pixels); ${wayOut}`, {
       cause,
@@ -174,6 +175,9 @@ async function decodedNatively(head: Buffer, source: string | Uint8Array, option
   return decodeJpeg(Buffer.from(source.buffer, source.byteOffset, source.byteLength), options);
 }
 
+/** Pixels of a side that become one at the least size that a JPEG is decoded at. */
+const CELL = 8;
+
 /** How sharp resizes a JPEG that it decodes at a part of its size; undefined for any other image. */
 async function shrunkOnLoad(image: Sharp, head: Buffer, rule: ResizeRule) {
   if (head[0] !== 0xff) return undefined;
@@ -185,6 +189,8 @@ async function shrunkOnLoad(image: Sharp, head: Buffer, rule: ResizeRule) {
   const size = await uprightSize(image, frame);
   const shrink = size ? shrinkOf(size, rule) : 0;
   if (shrink < SHRINKS_FROM) return undefined;
+  // sharp takes the last cells of an axis for whole ones: the image would be moved, by up to a third of a pixel of the result.
+  if (size!.width % CELL > 0 || size!.height % CELL > 0) return undefined;
   const { width, height, kernel } = rule(size!)!;
   if (!SMOOTH.includes(kernel)) return undefined;
   // What sharp decodes it at with `fastShrinkOnLoad`: 1 to 2 times are left; without it, 2 to 4.

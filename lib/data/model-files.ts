@@ -29,7 +29,10 @@ const [CONFIG, PREPROCESSOR] = ['config.json', 'preprocessor_config.json'];
 const configSchema = late(() =>
   z.looseObject({
     id2label: z
-      .record(z.string().regex(/^\d+$/, { error: 'expected the index of a class as the key' }), z.string())
+      .record(
+        z.string().regex(/^\d+$/, { error: 'expected the index of a class as the key' }),
+        z.union([z.string(), z.number().transform(String)], 'expected a label'),
+      )
       .optional(),
     problem_type: z.string().nullish(),
     architectures: z.array(z.string()).nullish(),

@@ -11,6 +11,7 @@ import {
   type ResizeKernel,
   type ResizeRule,
   resizeTo,
+  roundToEven,
   type Size,
   square,
   targetSize,
@@ -20,6 +21,12 @@ import {
 export interface PreparedImage {
   readonly data: Float32Array;
   readonly shape: readonly [1, number, number, number];
+}
+
+/** The part of an image that is kept. */
+interface Crop extends Size {
+  /** Set for torchvision's, which rounds an odd margin to the even half; those of Hugging Face round down. */
+  readonly toEven?: true;
 }
 
 /** What lies around an image that is smaller than the network's input. */
@@ -56,13 +63,17 @@ const MAX_SIDE = 2 ** 20;
 /** Most pixels after resizing, also along one axis alone. More indicates a very narrow image or a wrong configuration. */
 const MAX_PIXELS = 2 ** 26;
 
+/** The processor of Hugging Face that a file is for; empty if it names none. */
+const typeOf = ({ image_processor_type, feature_extractor_type }: PreprocessorConfig) =>
+  image_processor_type ?? feature_extractor_type ?? '';
+
 /** Prepares decoded images for one model. Immutable; calls may overlap. */
 export class Preprocessor {
   readonly #source: string;
   readonly #input: ImageInput;
   readonly #resize: Resize;
   readonly #kernel: ResizeKernel;
-  readonly #crop: Size | undefined;
+  readonly #crop: Crop | undefined;
   readonly #padding: Padding | undefined;
   /** For every output channel, the prepared value of each of the 256 pixel values. */
   readonly #tables: Float32Array;
@@ -92,9 +103,12 @@ export class Preprocessor {
     }
     this.#kernel = kernel;
     this.#flip = config.do_flip_channel_order ?? false;
-    const { factor, mean, std } = this.#normalising(config);
-    this.#normalisation = { scale: std.map((s) => factor / s), offset: mean.map((m, c) => -m / std[c]!) };
-    const value = (c: number, pixel: number) => (pixel * factor - mean[c]!) / std[c]!;
+    const { factor, mean, std, last } = this.#normalising(config);
+    this.#normalisation = {
+      scale: std.map((s, c) => factor / s / last[c]!),
+      offset: mean.map((m, c) => -m / std[c]! / last[c]!),
+    };
+    const value = (c: number, pixel: number) => (pixel * factor - mean[c]!) / std[c]! / last[c]!;
     this.#tables = Float32Array.from({ length: 256 * input.channels }, (_, i) => value(i >> 8, i & 255));
   }
 
@@ -194,8 +208,12 @@ export class Preprocessor {
 
   #originOf(image: Size): { left: number; top: number } {
     if (this.#crop) {
-      const half = (whole: number, own: number) => Math.ceil((whole - own) / 2);
-      return { left: half(this.#crop.width, image.width), top: half(this.#crop.height, image.height) };
+      const { width, height, toEven } = this.#crop;
+      const half = (whole: number, own: number) => {
+        if (!toEven) return Math.ceil((whole - own) / 2);
+        return whole > own ? Math.floor((whole - own) / 2) : -roundToEven((own - whole) / 2);
+      };
+      return { left: half(width, image.width), top: half(height, image.height) };
     }
     if (!this.#padding?.centred) return { left: 0, top: 0 };
     const half = (whole: number, own: number) => Math.floor((whole - own) / 2);
@@ -253,22 +271,35 @@ export class Preprocessor {
     );
   }
 
-  #geometry(config: PreprocessorConfig): { resize: Resize; crop: Size | undefined } {
-    const { size } = config;
+  #geometry(config: PreprocessorConfig): { resize: Resize; crop: Crop | undefined } {
+    const size = config.size ?? undefined;
+    const type = typeOf(config);
     const resizes = config.do_resize ?? size !== undefined;
     if (resizes && size === undefined) throw this.#invalid('do_resize is set without a size');
-    const crops = config.do_center_crop ?? (config.crop_size !== undefined && config.crop_size !== null);
-    if (crops && (config.crop_size === undefined || config.crop_size === null)) {
-      throw this.#invalid('do_center_crop is set without a crop_size');
-    }
-    const crop = crops ? square(config.crop_size!) : undefined;
+    const crop = this.#cropOf(config);
     if (!resizes) return { resize: undefined, crop };
-    const type = config.image_processor_type ?? config.feature_extractor_type ?? '';
     if (UNSUPPORTED.test(type))
       throw this.#invalid(`${type} isn't supported; give tensors instead of images`);
     const cropPct = config.crop_pct ?? (type.startsWith('ConvNext') ? 224 / 256 : undefined);
     if (cropPct !== undefined) return cropResize(size!, cropPct, (why) => this.#invalid(why));
-    return { resize: resizeTo(size!, { type, crops }), crop };
+    const resize = resizeTo(size!, { type, crops: crop !== undefined, most: config.max_size ?? undefined });
+    const divisor = config.size_divisor ?? config.size_divisibility ?? 1;
+    if (divisor > 1 && this.#input.height === undefined && !(resize && 'height' in resize))
+      throw this.#invalid(
+        `sides that are multiples of ${divisor} aren't supported; give tensors instead of images`,
+      );
+    return { resize, crop };
+  }
+
+  /** Without a size, the middle is that which the network takes: processors of such files have one of their own. */
+  #cropOf(config: PreprocessorConfig): Crop | undefined {
+    const given = config.crop_size ?? undefined;
+    if (!(config.do_center_crop ?? given !== undefined)) return undefined;
+    const { height, width } = this.#input;
+    const own = height !== undefined && width !== undefined ? { height, width } : undefined;
+    const size = given ?? own;
+    if (size === undefined) throw this.#invalid('do_center_crop is set without a crop_size');
+    return { ...square(size), ...(typeOf(config) === '' && { toEven: true }) };
   }
 
   #normalising(config: PreprocessorConfig) {
@@ -277,7 +308,14 @@ export class Preprocessor {
     const mean = this.#channelValues('image_mean', normalizes ? config.image_mean : 0);
     const std = this.#channelValues('image_std', normalizes ? config.image_std : 1);
     if (std.includes(0)) throw this.#invalid('image_std has a zero');
-    return { factor, mean, std };
+    // EfficientNet's processor divides twice.
+    const twice = config.include_top ?? typeOf(config).startsWith('EfficientNet');
+    return {
+      factor,
+      mean,
+      std,
+      last: twice ? this.#channelValues('image_std', config.image_std) : std.map(() => 1),
+    };
   }
 
   #channelValues(field: string, value: number | readonly number[] | null | undefined): readonly number[] {

@@ -16,9 +16,9 @@ const perChannel = late(() => z.union([z.number(), z.array(z.number()).nonempty(
 export const preprocessorConfigSchema = late(() =>
   z.looseObject({
     preset: z.enum(PRESETS).optional(),
-    image_processor_type: z.string().optional(),
-    feature_extractor_type: z.string().optional(),
-    do_resize: z.boolean().optional(),
+    image_processor_type: z.string().nullish(),
+    feature_extractor_type: z.string().nullish(),
+    do_resize: z.boolean().nullish(),
     size: z
       .union([
         length(),
@@ -26,23 +26,26 @@ export const preprocessorConfigSchema = late(() =>
         z.strictObject({ shortest_edge: length(), longest_edge: length().optional() }),
         z.strictObject({ max_height: length(), max_width: length() }),
       ])
-      .optional(),
+      .nullish(),
+    max_size: length().nullish(),
+    size_divisor: z.int().nullish(),
+    size_divisibility: z.int().nullish(),
     resample: z.int().nullish(),
     crop_pct: z.number().positive().max(1).nullish(),
     do_center_crop: z.boolean().nullish(),
     crop_size: z.union([length(), rectangle()]).nullish(),
-    do_rescale: z.boolean().optional(),
-    rescale_factor: z.number().optional(),
-    do_normalize: z.boolean().optional(),
+    do_rescale: z.boolean().nullish(),
+    rescale_factor: z.number().nullish(),
+    do_normalize: z.boolean().nullish(),
     image_mean: perChannel().nullish(),
     image_std: perChannel().nullish(),
-    do_flip_channel_order: z.boolean().optional(),
+    do_flip_channel_order: z.boolean().nullish(),
     do_pad: z.boolean().nullish(),
     pad_size: rectangle().nullish(),
     pad_value: z.int().min(0).max(255).optional(),
     pad_center: z.boolean().optional(),
     rescale_offset: z.literal(false).nullish(),
-    include_top: z.literal(false).nullish(),
+    include_top: z.boolean().nullish(),
     keep_aspect_ratio: z.literal(false).nullish(),
   }),
 );
@@ -93,5 +96,5 @@ export function withPreset(
     ? { size: { max_height: height!, max_width: width! }, pad_size: oblong }
     : { size: oblong };
   const own = isOblong ? { ...uncropped, ...sizes } : made;
-  return { ...own, ...(typeof size === 'object' && { size }), ...rest };
+  return { ...own, ...(typeof size === 'object' && size !== null && { size }), ...rest };
 }

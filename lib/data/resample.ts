@@ -75,9 +75,11 @@ export function tapsOf({ from, to, kernel, begin = 0, end = to, shrunkBy = 1 }: 
   const scale = from / to;
   // An axis that keeps its length keeps its elements, whatever the filter.
   if (kernel === 'nearest' || from === to) {
-    const firsts = Int32Array.from({ length: end - begin }, (_, i) =>
-      Math.min(Math.floor((begin + i + 0.5) * scale), from - 1),
-    );
+    const firsts = new Int32Array(end - begin);
+    // Summed up as in PIL: where the middle of an element is between two others, rounding decides.
+    for (let i = 0, at = scale / 2; i < end; i++, at += scale) {
+      if (i >= begin) firsts[i - begin] = Math.min(Math.floor(at), from - 1);
+    }
     return { each: 1, firsts, factors: new Int32Array(end - begin).fill(ONE) };
   }
   const { reach, weight } = FILTERS[kernel];

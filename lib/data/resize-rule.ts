@@ -25,11 +25,22 @@ export type Resize =
 /** Hugging Face's processors to which a number is the side of a square, even if a crop follows. To others it is the shortest edge then. */
 const SQUARE = /^(Beit|DeiT|EfficientFormer|EfficientNet|Flava|ViT)(Feature|Image)/;
 
+/** Those of detectors, to which a number is the shortest edge, and the longest has a limit. */
+const DETECTING = /^(ConditionalDetr|DeformableDetr|Deta|Detr|Yolos)(Feature|Image)/;
+/** Of their longest edges, where `max_size` doesn't say it. */
+const LONGEST_OF_DETECTORS = 1333;
+
 /** What a processor of Hugging Face resizes to. */
 export function resizeTo(
   size: NonNullable<PreprocessorConfig['size']>,
-  { type, crops }: { readonly type: string; readonly crops: boolean },
+  {
+    type,
+    crops,
+    most,
+  }: { readonly type: string; readonly crops: boolean; readonly most: number | undefined },
 ): Resize {
+  const longestEdge = most ?? (DETECTING.test(type) ? LONGEST_OF_DETECTORS : undefined);
+  if (typeof size === 'number' && longestEdge !== undefined) return { shortestEdge: size, longestEdge };
   const resize =
     typeof size === 'number' && crops && !SQUARE.test(type) ? { shortestEdge: size } : asWritten(size);
   // LeViT's file has the side that is left of 256 pixels.
@@ -43,6 +54,11 @@ function asWritten(size: NonNullable<PreprocessorConfig['size']>): Resize {
   if (typeof size === 'object' && 'max_height' in size)
     return { within: { height: size.max_height, width: size.max_width } };
   return square(size);
+}
+
+/** The nearest whole number; of two, the even one, as Python's `round`. */
+export function roundToEven(value: number): number {
+  return value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
 }
 
 export function square(size: number | Size): Size {
@@ -80,7 +96,7 @@ export function targetSize(image: Size, resize: Resize): Size {
   // Before it is rounded.
   const edge =
     (long / short) * resize.shortestEdge > longestEdge ? (longestEdge * short) / long : resize.shortestEdge;
-  const shortestEdge = Math.max(1, Math.round(edge));
+  const shortestEdge = Math.max(1, roundToEven(edge));
   const longest = (long: number, short: number) => Math.max(1, Math.trunc((edge * long) / short));
   return image.height <= image.width
     ? { height: shortestEdge, width: longest(image.width, image.height) }

@@ -13,8 +13,8 @@ export interface TextRow {
   readonly text: string;
   /** The second text of a pair. */
   readonly pair?: string;
-  /** A label of the model, or the index of a class. */
-  readonly label?: string;
+  /** A label of the model, or the index of a class; a number is always an index. */
+  readonly label?: string | number;
   /** The row's value in the column `groups` of the options. */
   readonly group?: string;
 }
@@ -33,11 +33,11 @@ const WITHOUT_HEADER: readonly (readonly string[])[] = [
   ['text', 'text_pair', 'label'],
 ];
 
-const FORMATS = ['.jsonl', '.csv', '.tsv'];
+export const TEXT_FORMATS = ['.jsonl', '.csv', '.tsv'];
 
 /** Judged by the extension. */
 export function isTextFile(name: string): boolean {
-  return FORMATS.includes(extname(name).toLowerCase());
+  return TEXT_FORMATS.includes(extname(name).toLowerCase());
 }
 
 /** A row with the names of its columns. */
@@ -61,7 +61,7 @@ export async function readTexts(file: string, options: TextOptions = {}): Promis
       kind === undefined ? "it doesn't exist" : `it is ${kind === 'folder' ? 'a folder' : 'no such file'}`;
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `data ${file}: ${why}; texts are in a file, ${FORMATS.join(', ')}`,
+      `data ${file}: ${why}; texts are in a file, ${TEXT_FORMATS.join(', ')}`,
     );
   }
   const { size } = await stat(file);
@@ -110,7 +110,10 @@ function tableRows(content: string, file: string): Row[] {
   const [first] = rows;
   if (!first) return [];
   const known = new Set<string>(Object.values(NAMES).flat());
-  const header = first.row.map((cell) => cell.trim());
+  const header = first.row.map((cell) => {
+    const name = cell.trim();
+    return known.has(name.toLowerCase()) ? name.toLowerCase() : name;
+  });
   const named = header.some((name) => known.has(name));
   const columns = named ? header : WITHOUT_HEADER[header.length - 1];
   if (!columns) {
@@ -144,14 +147,15 @@ function textRow({ number, values }: Row, file: string, groups: string | undefin
     const name = names.find((candidate) => values.has(candidate));
     const value = name === undefined ? undefined : values.get(name);
     if (value === undefined || value === null) return undefined;
-    if (kinds.includes(typeof value)) return String(value);
+    if (kinds.includes(typeof value)) return value as string | number;
     throw problem(file, number, `has ${JSON.stringify(value)} as its ${name}; expected a ${kinds[0]}`);
   };
-  const text = cell(NAMES.text, ['string']);
+  const text = cell(NAMES.text, ['string']) as string | undefined;
   if (text === undefined)
     throw problem(file, number, `has no text; its columns are ${[...values.keys()].join(', ')}`);
-  const pair = cell(NAMES.pair, ['string']);
-  const label = cell(NAMES.label, ['string', 'number'])?.trim();
+  const pair = cell(NAMES.pair, ['string']) as string | undefined;
+  const given = cell(NAMES.label, ['string', 'number']);
+  const label = typeof given === 'string' ? given.trim() : given;
   const group = groups === undefined ? undefined : cell([groups], ['string', 'number']);
   if (groups !== undefined && group === undefined)
     throw problem(file, number, `has no column ${groups}, which gives its group`);
@@ -159,7 +163,7 @@ function textRow({ number, values }: Row, file: string, groups: string | undefin
     name: `${basename(file)}:${number}`,
     text,
     ...(pair !== undefined && { pair }),
-    ...(label && { label }),
-    ...(group !== undefined && { group }),
+    ...(label !== undefined && label !== '' && { label }),
+    ...(group !== undefined && { group: String(group) }),
   };
 }

@@ -34,7 +34,7 @@ const specialToken = late(() => z.union([z.string(), z.looseObject({ content: z.
 const tokenizerSchema = late(() =>
   z.looseObject({
     model: z.looseObject({}),
-    truncation: z.looseObject({ max_length: z.int().positive() }).nullish(),
+    truncation: z.looseObject({ max_length: z.int().positive(), direction: z.string().optional() }).nullish(),
     padding: z.looseObject({ pad_id: z.int().nonnegative() }).nullish(),
   }),
 );
@@ -42,9 +42,18 @@ const configSchema = late(() =>
   z.looseObject({
     model_max_length: z.number().positive().nullish(),
     pad_token: specialToken(),
+    truncation_side: z.enum(['left', 'right']).nullish(),
   }),
 );
-const sentenceSchema = late(() => z.looseObject({ max_seq_length: z.int().positive().nullish() }));
+const sentenceSchema = late(() =>
+  z.looseObject({ max_seq_length: z.int().positive().nullish(), do_lower_case: z.boolean().nullish() }),
+);
+const promptsSchema = late(() =>
+  z.looseObject({
+    prompts: z.record(z.string(), z.string()).nullish(),
+    default_prompt_name: z.string().nullish(),
+  }),
+);
 const modelSchema = late(() => z.looseObject({ max_position_embeddings: z.int().positive().nullish() }));
 
 /** Configurations without a limit have 1e30 there. */
@@ -53,11 +62,21 @@ const NO_LIMIT = 1e9;
 /** Inputs of networks of texts, each [batch, tokens]. */
 export const TOKEN_INPUTS = ['input_ids', 'attention_mask', 'token_type_ids'] as const;
 
+/** What sentence-transformers makes of a text before it is split. */
+interface Beginning {
+  readonly trims: boolean;
+  readonly lowers: boolean;
+  /** Put in front of each single text. */
+  readonly prompt: string;
+}
+
 /** The files beside a model that say how texts become tokens, and how many. */
 async function readConfiguration(folder: string) {
   const json = await readJson(join(folder, 'tokenizer.json'), tokenizerSchema());
   const config = (await readJson(join(folder, 'tokenizer_config.json'), configSchema())) ?? {};
   const sentence = await readJson(join(folder, 'sentence_bert_config.json'), sentenceSchema());
+  const promptsFile = join(folder, 'config_sentence_transformers.json');
+  const { prompts, default_prompt_name: prompt } = (await readJson(promptsFile, promptsSchema())) ?? {};
   const model = await readJson(join(folder, 'config.json'), modelSchema());
   const limits = [
     // sentence-transformers puts it in place of the tokenizer's own.
@@ -65,7 +84,17 @@ async function readConfiguration(folder: string) {
     config.model_max_length,
     model?.max_position_embeddings,
   ].filter((limit) => typeof limit === 'number' && limit < NO_LIMIT) as number[];
-  return { json, config, limit: limits.length > 0 ? Math.min(...limits) : undefined };
+  if (prompt && prompts?.[prompt] === undefined) {
+    const why = `default_prompt_name is "${prompt}", which is none of the prompts`;
+    throw new ResidualSkipError('INVALID_DATA', `file ${promptsFile}: ${why}`);
+  }
+  const first: Beginning = {
+    trims: sentence !== undefined,
+    lowers: sentence?.do_lower_case ?? false,
+    prompt: prompt ? prompts![prompt]! : '',
+  };
+  const keepsEnd = (config.truncation_side ?? json?.truncation?.direction?.toLowerCase()) === 'left';
+  return { json, config, limit: limits.length > 0 ? Math.min(...limits) : undefined, first, keepsEnd };
 }
 
 /**
@@ -87,10 +116,11 @@ const VERSION = 1;
  * @throws ResidualSkipError INVALID_DATA naming the file and its field
  */
 export async function tokensId(folder: string, further: readonly string[] = []): Promise<string> {
-  const { json, config, limit } = await readConfiguration(folder);
+  const { json, config, limit, first, keepsEnd } = await readConfiguration(folder);
   // Nothing is decoded, and truncation is in the limit.
   const { decoder: _, truncation: __, ...deciding } = json!;
-  const made = JSON.stringify([VERSION, deciding, config, limit ?? null, ...further]);
+  const own = [...(first.trims ? [first] : first.prompt ? [first.prompt] : []), ...(keepsEnd ? ['end'] : [])];
+  const made = JSON.stringify([VERSION, deciding, config, limit ?? null, ...own, ...further]);
   return createHash('sha256').update(made).digest('hex').slice(0, 16);
 }
 
@@ -114,6 +144,9 @@ export class TextTokenizer {
     readonly limit: number | undefined,
     /** Fills texts up for networks of a fixed length. */
     readonly padding: number,
+    private readonly first: Beginning,
+    /** Of texts that are too long, the last tokens are kept. */
+    private readonly keepsEnd: boolean,
   ) {}
 
   /**
@@ -122,7 +155,7 @@ export class TextTokenizer {
    */
   static async load(folder: string): Promise<TextTokenizer> {
     const file = join(folder, 'tokenizer.json');
-    const { json, config, limit } = await readConfiguration(folder);
+    const { json, config, limit, first, keepsEnd } = await readConfiguration(folder);
     if (!json) {
       throw new ResidualSkipError(
         'INVALID_DATA',
@@ -135,7 +168,7 @@ export class TextTokenizer {
       const { pad_token: pad } = config;
       const name = typeof pad === 'string' ? pad : pad?.content;
       const known = name === undefined ? undefined : tokenizer.token_to_id(name);
-      return new TextTokenizer(tokenizer, limit, json.padding?.pad_id ?? known ?? 0);
+      return new TextTokenizer(tokenizer, limit, json.padding?.pad_id ?? known ?? 0, first, keepsEnd);
     } catch (cause) {
       const why = (cause as Error).message;
       throw new ResidualSkipError('INVALID_DATA', `file ${file}: it can't be used (${why})`, { cause });
@@ -143,20 +176,40 @@ export class TextTokenizer {
   }
 
   /**
-   * The tokens of a text, or of a pair of them. Of more than `limit`, the first ones of each text are kept, the longer one being cut
-   * first, with the special tokens around them.
+   * The tokens of a text, or of a pair of them. Of more than `limit`, the first ones of each text are kept (the last ones if the files say
+   * so), the longer one being cut first, with the special tokens around them.
    */
   encode(text: string, pair?: string, limit = this.limit): Encoded {
-    const options = { text_pair: pair ?? null, return_token_type_ids: true } as const;
-    const { ids, token_type_ids: types }: Encoding = this.tokenizer.encode(text, options);
+    const begin = (one: string) => {
+      const trimmed = this.first.trims ? one.trim() : one;
+      return this.first.lowers ? trimmed.toLowerCase() : trimmed;
+    };
+    if (pair === undefined) return this.#encode([begin(this.first.prompt + text)], limit);
+    return this.#encode([begin(text), begin(pair)], limit);
+  }
+
+  #encode([text, pair]: readonly [string, string?], limit: number | undefined): Encoded {
+    const { ids, types } = this.#whole(text, pair);
     if (limit === undefined || ids.length <= limit) return { ids, types };
     const places = pair === undefined ? [this.#placeIn(text, ids)] : this.#placesOf([text, pair], ids);
-    const kept = places.map(({ length }) => length);
-    for (let excess = ids.length - limit; excess > 0 && Math.max(...kept) > 0; excess--) {
-      kept[kept.lastIndexOf(Math.max(...kept))]!--;
-    }
+    const lengths = places.map(({ length }) => length);
+    const special = lengths.reduce((rest, length) => rest - length, ids.length);
+    const kept = shared(lengths, Math.max(limit - special, 0));
     const isKept = (_: number, i: number) =>
-      places.every(({ at, length }, k) => i < at + kept[k]! || i >= at + length);
+      places.every(({ at, length }, k) => {
+        const from = this.keepsEnd ? at + length - kept[k]! : at;
+        return i < at || i >= at + length || (i >= from && i < from + kept[k]!);
+      });
+    return { ids: ids.filter(isKept), types: types.filter(isKept) };
+  }
+
+  #whole(text: string, pair: string | undefined): Encoded {
+    const options = { text_pair: pair === '' ? WORD : (pair ?? null), return_token_type_ids: true } as const;
+    const { ids, token_type_ids: types }: Encoding = this.tokenizer.encode(text, options);
+    if (pair !== '') return { ids, types };
+    // The library takes an empty second text for none.
+    const { at, length } = this.#placesOf([text, WORD], ids)[1]!;
+    const isKept = (_: number, i: number) => i < at || i >= at + length;
     return { ids: ids.filter(isKept), types: types.filter(isKept) };
   }
 
@@ -181,4 +234,15 @@ export class TextTokenizer {
       return { at, length: own.length };
     });
   }
+}
+
+/**
+ * How many tokens of one text, or of two, are kept of `room`: of two, the shorter one keeps up to half, and the other, or else the second,
+ * the rest, as in Hugging Face's tokenizers.
+ */
+function shared([first, second]: readonly number[], room: number): readonly number[] {
+  if (second === undefined) return [Math.min(first!, room)];
+  const short = Math.min(first!, second, Math.floor(room / 2));
+  const long = Math.min(Math.max(first!, second), room - short);
+  return first! > second ? [long, short] : [short, long];
 }

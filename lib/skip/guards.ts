@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
 import { argMax } from '../numeric/softmax.js';
+import { classWith } from '../util/labels.js';
 import { late } from '../util/late.js';
 import { type Meaning, probabilities } from './scores.js';
 
@@ -41,11 +42,12 @@ export function resolveGuards(
   return guards.map(({ labels: named, margin = 0 }) => ({
     margin,
     classes: named.map((label) => {
-      const index = typeof label === 'number' ? label : (labels?.indexOf(label) ?? -1);
-      if (index >= 0) return index;
-      const known = labels
+      const index = typeof label === 'number' ? label : classWith(label, labels ?? []);
+      if (typeof index === 'number') return index;
+      const none = labels
         ? `which is not one of its labels; expected one of ${labels.join(', ')}`
         : 'but it has no labels; use class indices';
+      const known = index === 'several' ? 'which several classes have; use class indices' : none;
       throw new ResidualSkipError('INVALID_POLICY', `policy: it guards the label '${label}', ${known}`);
     }),
   }));

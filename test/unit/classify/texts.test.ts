@@ -1,3 +1,5 @@
+import { labelOf } from 'lib/classify/images.js';
+import { openTexts } from 'lib/classify/texts.js';
 import { Embedder, type Pooling, TextClassifier } from 'lib/index.js';
 import { softmax } from 'lib/numeric/softmax.js';
 import { expectClose } from '../../helpers/compare.js';
@@ -87,6 +89,61 @@ describe('TextClassifier', () => {
     expect(await classifier.classify('bad')).toEqual({ ...answers[1], trace: null });
   });
 
+  test('each class has a sigmoid of its own if texts may belong to several', async () => {
+    const text = 'a good film';
+    const logits = async (problem_type: string | undefined) => {
+      const files = { 'config.json': { id2label: { 0: 'a', 1: 'b' }, problem_type } };
+      await using classifier = await TextClassifier.from(folder(model('classes'), files), options);
+      const { logits: scores } = await classifier.session.run(classifier.feeds(classifier.prepare(text)));
+      const found =
+        scores ?? Object.values(await classifier.session.run(classifier.feeds(classifier.prepare(text))))[0]!;
+      const { top } = await classifier.classify(text);
+      return { top, scores: found.data as Float32Array };
+    };
+    const { top, scores } = await logits('multi_label_classification');
+    for (const { index, probability } of top) {
+      expect(probability).toBeCloseTo(1 / (1 + Math.exp(-scores[index]!)), 6);
+    }
+    const { top: one } = await logits('single_label_classification');
+    expect(one[0]!.probability + one[1]!.probability).toBeCloseTo(1, 6);
+    expect(one.map(({ label }) => label)).toEqual(top.map(({ label }) => label));
+  });
+
+  // What tokenizers 0.21 keeps of a pair, from the tests of its truncation: lengths, room, lengths that are left.
+  test.each([
+    [0, 8, 7, 0, 7],
+    [2, 4, 7, 2, 4],
+    [2, 8, 7, 2, 5],
+    [4, 4, 7, 3, 4],
+    [4, 8, 7, 3, 4],
+    [8, 0, 7, 7, 0],
+    [8, 2, 7, 5, 2],
+    [8, 4, 7, 4, 3],
+    [8, 8, 7, 3, 4],
+    [8, 8, 6, 3, 3],
+  ])(
+    "a pair that is too long is cut as by Hugging Face's tokenizers: %d and %d, of which %d fit",
+    async (first, second, room, left, right) => {
+      const words = (word: string, count: number) => Array<string>(count).fill(word).join(' ');
+      const files = { 'tokenizer_config.json': { model_max_length: room + 3 } };
+      await using classifier = await TextClassifier.from(folder(model('classes'), files), options);
+      const [pair, text] = [words('bad', second), words('good', first)];
+      const { data, dims } = classifier.prepare({ text, pair });
+      const expected = [CLS, ...Array(left).fill(5), SEP, ...Array(right).fill(6), SEP];
+      expect([...data.subarray(0, dims[1])]).toEqual(expected);
+    },
+  );
+
+  test.each([
+    ['tokenizer_config.json', { truncation_side: 'left' }],
+    ['tokenizer.json', { ...TOKENIZER, truncation: { max_length: 5, direction: 'Left' } }],
+  ])('keeps the end of a text that is too long if %s says so', async (name, json) => {
+    const files = { 'config.json': { max_position_embeddings: 5 }, [name]: json };
+    await using classifier = await TextClassifier.from(folder(model('classes'), files), options);
+    const { data, dims } = classifier.prepare('a good bad film!');
+    expect([...data.subarray(0, dims[1])]).toEqual([CLS, 6, 7, 9, SEP]);
+  });
+
   test.each([
     ['no tokenizer', { 'tokenizer.json': undefined }, 'INVALID_DATA', /tokenizer\.json: it doesn't exist/],
     ['a tokenizer without a model', { 'tokenizer.json': {} }, 'INVALID_DATA', /tokenizer\.json.*model/],
@@ -172,6 +229,33 @@ describe('Embedder', () => {
     );
   });
 
+  test('begins texts as sentence-transformers does', async () => {
+    const normalizer = { type: 'BertNormalizer', clean_text: true, lowercase: false };
+    const named = { prompts: { query: 'a ' }, default_prompt_name: 'query' };
+    const more = (prompts: unknown) => ({
+      'tokenizer.json': { ...TOKENIZER, normalizer },
+      'sentence_bert_config.json': { max_seq_length: 8, do_lower_case: true },
+      'config_sentence_transformers.json': prompts,
+    });
+    const idsOf = async (files: Readonly<Record<string, unknown>>) => {
+      await using embedder = await Embedder.from(folder(model('tokens'), files), options);
+      const { data, dims } = embedder.prepare('GOOD film');
+      return [[...data.subarray(0, dims[1])], await embedder.preparation()] as const;
+    };
+    const [ids, id] = await idsOf(more({ prompts: { query: 'a ' }, default_prompt_name: null }));
+    expect(ids).toEqual([CLS, 5, 7, SEP]);
+    const [prompted, promptedId] = await idsOf(more(named));
+    expect(prompted).toEqual([CLS, 4, 5, 7, SEP]);
+    const [plain, plainId] = await idsOf({ 'tokenizer.json': { ...TOKENIZER, normalizer } });
+    expect(plain).toEqual([CLS, UNK, 7, SEP]);
+    expect(new Set([id, promptedId, plainId]).size).toBe(3);
+    const unknown = { ...named, default_prompt_name: 'passage' };
+    await expect(idsOf(more(unknown))).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/default_prompt_name is "passage", which is none of the prompts/),
+    });
+  });
+
   test('refuses a module that is not in the network', async () => {
     const type = 'sentence_transformers.models.Dense';
     const modules = (...types: string[]) => ({ 'modules.json': types.map((one) => ({ type: one })) });
@@ -200,5 +284,23 @@ describe('Embedder', () => {
     await expect(Embedder.from(path, { ...options, pooling: 'none' as never })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
     });
+  });
+});
+
+describe('labels', () => {
+  test('a number is an index, also where a label is a number', async () => {
+    const labels = ['1', '2', '3'];
+    const reader = { labels, prepare: () => undefined };
+    const file = `${folderOf({ 'a.jsonl': '{"text":"x","label":1}\n{"text":"x","label":"1"}\n' })}/a.jsonl`;
+    const { list } = await openTexts(file, reader as never, {}, 'data');
+    expect((list as readonly { label: number }[]).map(({ label }) => label)).toEqual([1, 0]);
+  });
+
+  test('one that several classes have is refused', () => {
+    expect(labelOf('hen', 'a', ['crane', 'hen', 'crane'])).toBe(1);
+    expect(labelOf(2, 'a', ['crane', 'hen', 'crane'])).toBe(2);
+    expect(() => labelOf('crane', 'a', ['crane', 'hen', 'crane'])).toThrow(
+      /^a: several classes of the model have the label "crane"; give the index of one$/,
+    );
   });
 });

@@ -270,6 +270,19 @@ describe('Segmenter', () => {
     const row = answering([1, 3, 2, 2], { out: { dims: [1, 5], data: [1, 2, 3, 4, 5] } });
     await expect(Segmenter.from(row)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
+
+  test.each(['masks_queries_logits', 'pred_masks'])(
+    'refuses scores beside %s, which are no map',
+    async (name) => {
+      const scores = { dims: [1, 2, 3], data: [1, 2, 3, 4, 5, 6] };
+      const masks = { dims: [1, 2, 2, 2], data: [1, 2, 3, 4, 5, 6, 7, 8] };
+      const answers = { class_queries_logits: scores, [name]: masks };
+      await expect(Segmenter.from(answering(['batch', 3, 8, 8], answers))).rejects.toMatchObject({
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringMatching(new RegExp(`output '${name}' holds a mask for each object`)),
+      });
+    },
+  );
 });
 
 describe('run', () => {

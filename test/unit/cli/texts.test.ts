@@ -58,6 +58,16 @@ test('`run` shows how far skipping moves the vectors of a network without classe
   expect(out).toMatch(/^text +cosine distance +blocks/m);
 });
 
+test('a single number is shown, and labels that are numbers are no classes', async () => {
+  const score = textNetwork('score', { files: { 'config.json': { id2label: { 0: 'LABEL_0' } } } });
+  await using session = await TextClassifier.from(score);
+  const { logits } = await session.session.run(session.feeds(session.prepare(TEXTS[0]!)));
+  const [ran] = (await cliJson('run', score, TEXTS[0]!)) as (Ran & { numbers: number[] })[];
+  expect(ran).toMatchObject({ top: [], numbers: [logits!.data[0]] });
+  const data = join(folderOf({ 'a.csv': `text,label\n${TEXTS[0]},0.5\n${TEXTS[1]},1.5\n` }), 'a.csv');
+  expect(await cliJson('eval', score, '--data', data)).toMatchObject({ items: 2, full: { accuracy: null } });
+});
+
 test('`eval` measures accuracy and agreement of classes', async () => {
   const full = await cliJson('eval', classes, '--data', at('texts.jsonl'), '--policy', 'full');
   expect(full).toMatchObject({ items: 24, full: { accuracy: 1 }, skip: { agreement: 1, distance: null } });
@@ -143,7 +153,13 @@ test.each<[string, readonly string[], RegExp]>([
     ['eval', classes, '--data', 'texts.tsv', '--labels', 'x.csv'],
     /in the column 'label'.*INVALID_ARGUMENT/,
   ],
+  [
+    'a file of another kind, instead of its name as a text',
+    ['run', classes, 'wrong.txt'],
+    /data .*wrong\.txt: it is a file of another kind; texts are arguments themselves, or in files, \.jsonl/,
+  ],
 ])('refuses %s', async (_, args, message) => {
+  writeFileSync(at('wrong.txt'), 'a masterpiece\n');
   writeFileSync(at('wrong.csv'), 'text,label\nfine,great\n');
   const paths = args.map((arg) => (/^(texts|wrong)\./.test(arg) ? at(arg) : arg));
   const { code, err } = await cli(...paths);

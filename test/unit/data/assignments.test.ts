@@ -10,6 +10,8 @@ const folder = folderOf({
   'wide.csv': 'a,b\nc,d,e\n',
   'broken.csv': 'a,"b',
   'list.json': '["a"]',
+  'twice.csv': 'a.jpg,night\nb.jpg,day\na.jpg,night\n',
+  'contrary.csv': 'a.jpg,night\nb.jpg,day\na.jpg,day\n',
 });
 const file = (name: string) => join(folder, name);
 
@@ -18,7 +20,14 @@ test('CSV and JSON give values by name', async () => {
     ['cats/1.jpg', 'night'],
     ['dogs/2, old.jpg', 'day'],
   ]);
-  expect((await readAssignments(file('a.json'))).get('dogs/2, old.jpg')).toBe('3');
+  expect((await readAssignments(file('a.json'))).get('dogs/2, old.jpg')).toBe(3);
+});
+
+test('a name may be there twice, but not with another value', async () => {
+  expect((await readAssignments(file('twice.csv'))).size).toBe(2);
+  await expect(readAssignments(file('contrary.csv'))).rejects.toMatchObject({
+    message: expect.stringMatching(/row 3 gives "a\.jpg" the value "day", which had "night" before/),
+  });
 });
 
 test.each(['wide.csv', 'broken.csv', 'list.json', 'none.csv', 'none.json'])(

@@ -41,6 +41,30 @@ describe('openDataset on image folders', () => {
     ]);
   });
 
+  test('numbers that are no labels are in the order of their values', async () => {
+    const labels = Array.from({ length: 11 }, (_, i) => `class ${String.fromCharCode(97 + i)}`);
+    for (const from of [0, 1]) {
+      const folders = labels.map((_, i) => `${i + from}`);
+      const found = await names(Object.fromEntries(folders.map((name) => [`${name}/a.png`, ''])), labels);
+      expect(found).toEqual(folders.map((name, i) => [`${name}/a.png`, i]));
+    }
+  });
+
+  test('accents are the same whether they are letters of their own or not', async () => {
+    expect(await names({ 'cafe\u0301/a.png': '', 'tea/a.png': '' }, ['tea', 'caf\u00e9'])).toEqual([
+      ['cafe\u0301/a.png', 1],
+      ['tea/a.png', 0],
+    ]);
+  });
+
+  test('a label of several classes is refused', async () => {
+    await expect(names({ 'crane/a.png': '' }, ['crane', 'hen', 'Crane'])).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/several classes of the model have the label of the folder "crane"/),
+    });
+    expect(await names({ 'hen/a.png': '' }, ['crane', 'hen', 'crane'])).toEqual([['hen/a.png', 1]]);
+  });
+
   test('does not follow a folder that links to itself', async () => {
     const root = folderOf({ 'cat/a.png': '' });
     symlinkSync(join(root, 'cat'), join(root, 'cat', 'loop'));

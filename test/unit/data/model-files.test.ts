@@ -25,6 +25,11 @@ test('finds onnx/model.onnx with the configuration beside the folder', async () 
   }
 });
 
+test('labels may be numbers, in any order', async () => {
+  const root = folderOf({ 'model.onnx': '', 'config.json': '{"id2label": {"2": 7, "0": 5, "1": "b"}}' });
+  expect((await findModel(root)).labels).toEqual(['5', 'b', '7']);
+});
+
 test('finds the only model of a folder, and does without configuration', async () => {
   const root = folderOf({ 'net.onnx': '', 'weights.bin': '' });
   expect(await findModel(root)).toEqual({ model: join(root, 'net.onnx'), name: 'net.onnx', folder: root });

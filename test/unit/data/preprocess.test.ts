@@ -3,7 +3,11 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import type { RawImage } from 'lib/data/image.js';
 import { Preprocessor } from 'lib/data/preprocess.js';
-import { type PreprocessorConfig, preprocessorConfigSchema } from 'lib/data/preprocessor-config.js';
+import {
+  type PreprocessorConfig,
+  parsePreprocessor,
+  preprocessorConfigSchema,
+} from 'lib/data/preprocessor-config.js';
 
 const RGB = { channels: 3 };
 
@@ -19,6 +23,7 @@ async function prepare(config: PreprocessorConfig, image: RawImage, input: { cha
 }
 
 const RAW = { do_rescale: false, do_normalize: false };
+const CLIP = { image_processor_type: 'CLIPImageProcessor' };
 
 describe('pixels', () => {
   test('are rescaled and normalised channel by channel, in NCHW', async () => {
@@ -59,6 +64,36 @@ describe('pixels', () => {
     const white = { width: 1, height: 1, channels: 3, data: Uint8Array.of(255, 255, 255) } as const;
     const grey = await prepare({ image_mean: [0.5], image_std: [0.25] }, white, { channels: 1 });
     expect(grey).toEqual({ values: [2], shape: [1, 1, 1, 1] });
+  });
+
+  test("are divided twice by EfficientNet's processor, unless its file says otherwise", async () => {
+    const config = { do_normalize: true, image_mean: 0.5, image_std: [0.25, 0.5, 1] };
+    const values = async (own: PreprocessorConfig) =>
+      (await prepare({ ...config, ...own }, { width: 1, height: 1, channels: 1, data: Uint8Array.of(255) }))
+        .values;
+    const efficient = { image_processor_type: 'EfficientNetImageProcessor' };
+    expect(await values({})).toEqual([2, 1, 0.5]);
+    expect(await values(efficient)).toEqual([8, 2, 0.5]);
+    expect(await values({ ...efficient, include_top: false })).toEqual([2, 1, 0.5]);
+    expect(await values({ include_top: true })).toEqual([8, 2, 0.5]);
+    const { scale, offset } = new Preprocessor({ ...config, ...efficient }, RGB, 'config').normalisation;
+    expect(scale.map((each, c) => 255 * each + offset[c]!)).toEqual([8, 2, 0.5]);
+  });
+
+  test('are prepared the same if a file writes null where others leave a field out', async () => {
+    const fields = [
+      'do_resize',
+      'size',
+      'do_rescale',
+      'rescale_factor',
+      'do_normalize',
+      'image_mean',
+      'do_pad',
+      'max_size',
+    ];
+    const nulls = Object.fromEntries(fields.map((field) => [field, null]));
+    const config = parsePreprocessor({ ...nulls, do_flip_channel_order: null }, 'p.json', 'INVALID_DATA');
+    expect(await prepare(config, ramp(2, 2))).toEqual(await prepare({}, ramp(2, 2)));
   });
 
   test('are BGR with do_flip_channel_order', async () => {
@@ -122,6 +157,57 @@ describe('geometry', () => {
     expect(preprocessor.resizing({ height: 20, width: 10 })).toMatchObject({ height, width: 4 });
   });
 
+  // What torchvision 0.21 leaves of rows of so many pixels: CenterCrop(2), CenterCrop(3) and CenterCrop(4).
+  test.each([
+    [3, 2, [0, 1]],
+    [5, 2, [2, 3]],
+    [7, 2, [2, 3]],
+    [9, 2, [4, 5]],
+    [6, 3, [2, 3, 4]],
+    [2, 3, [0, 1, null]],
+    [1, 4, [null, 0, null, null]],
+  ])(
+    'without the name of a processor, an odd margin is rounded as in torchvision: %d to %d',
+    async (from, to, at) => {
+      const image = { ...ramp(from, 1, 1), data: ramp(from, 1, 1).data.map((value) => value + 1) };
+      const config = { ...RAW, crop_size: { height: 1, width: to } };
+      const { values } = await prepare(config, image, { channels: 1 });
+      expect(values).toEqual(at.map((one) => (one === null ? 0 : one + 1)));
+    },
+  );
+
+  test.each<[string, PreprocessorConfig, [number, number], [number, number]]>([
+    [
+      "a detector's number is a shortest edge with a limit",
+      { size: 800, max_size: 1333, feature_extractor_type: 'DetrFeatureExtractor' },
+      [480, 640],
+      [800, 1066],
+    ],
+    [
+      'which is 1333 where nothing is said',
+      { size: 800, image_processor_type: 'YolosImageProcessor' },
+      [100, 1000],
+      [133, 1333],
+    ],
+    ['a limit by itself makes one of it', { size: 8, max_size: 12 }, [10, 20], [6, 12]],
+    [
+      'half a pixel is rounded to the even one, as in Python',
+      { size: { shortest_edge: 800, longest_edge: 1333 } },
+      [1000, 2000],
+      [666, 1333],
+    ],
+  ])('%s', (_, config, [height, width], [outHeight, outWidth]) => {
+    const { resizing } = new Preprocessor(config, RGB, 'config');
+    expect(resizing({ height, width })).toMatchObject({ height: outHeight, width: outWidth });
+  });
+
+  test('a crop without a size takes what the network takes', () => {
+    const levit = { size: 224, do_center_crop: true, image_processor_type: 'LevitFeatureExtractor' };
+    const preprocessor = new Preprocessor(levit, { ...RGB, height: 224, width: 224 }, 'config');
+    expect(preprocessor.outputSize).toEqual({ height: 224, width: 224 });
+    expect(preprocessor.resizing({ height: 512, width: 300 })).toMatchObject({ height: 436, width: 256 });
+  });
+
   test.each(['ImageGPTImageProcessor', 'PerceiverFeatureExtractor'])('%s is refused', (type) => {
     const config = { size: 4, image_processor_type: type };
     expect(() => new Preprocessor(config, RGB, 'p.json')).toThrow(
@@ -130,7 +216,7 @@ describe('geometry', () => {
   });
 
   test('the middle of the image is cut out; black surrounds one that is too small', async () => {
-    const crop = (height: number, width: number) => ({ ...RAW, crop_size: { height, width } });
+    const crop = (height: number, width: number) => ({ ...RAW, ...CLIP, crop_size: { height, width } });
     expect((await prepare(crop(2, 2), ramp(4, 4, 1))).values.slice(0, 4)).toEqual([5, 6, 9, 10]);
     expect((await prepare(crop(1, 4), ramp(2, 3, 1))).values.slice(0, 4)).toEqual([0, 2, 3, 0]);
   });
@@ -140,7 +226,7 @@ describe('geometry', () => {
     await fc.assert(
       fc.asyncProperty(length, length, length, length, async (width, height, cropWidth, cropHeight) => {
         const image = { ...ramp(width, height, 1), data: ramp(width, height, 1).data.map((v) => v + 1) };
-        const config = { ...RAW, crop_size: { height: cropHeight, width: cropWidth } };
+        const config = { ...RAW, ...CLIP, crop_size: { height: cropHeight, width: cropWidth } };
         const { values } = await prepare(config, image, { channels: 1 });
         // Every pixel that both share keeps its distance from the centre; offsets round up.
         const expected = Array.from({ length: cropHeight * cropWidth }, (_, i) => {
@@ -169,6 +255,12 @@ describe('what does not fit', () => {
     ],
     ['a deviation of zero', { image_mean: 0, image_std: [1, 0, 1] }, RGB, /image_std has a zero/],
     ['an unknown filter', { size: 8, resample: 6 }, RGB, /resample 6 is not one of/],
+    [
+      'sides that are multiples, of any number',
+      { size: { shortest_edge: 8, longest_edge: 12 }, size_divisor: 32 },
+      RGB,
+      /multiples of 32 aren't supported/,
+    ],
     ['crop_pct with a height', { size: { height: 8, width: 8 }, crop_pct: 0.9 }, RGB, /crop_pct needs/],
   ])('%s is INVALID_DATA', (_, config, input, message) => {
     expect(() => new Preprocessor(config, input, 'p.json')).toThrow(message);
@@ -199,7 +291,6 @@ describe('what does not fit', () => {
     { pad_size: 8 },
     { image_mean: 'x' },
     { crop_pct: 2 },
-    { include_top: true },
     { keep_aspect_ratio: true },
   ])('the schema refuses %j', (config) => {
     expect(preprocessorConfigSchema().safeParse(config).success).toBe(false);

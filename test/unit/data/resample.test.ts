@@ -159,3 +159,11 @@ test('factors of each pixel add up to 1, but for their rounding', () => {
     }
   }
 });
+
+test('nearest: a middle between two elements is rounded as in PIL, which sums up its steps', () => {
+  // What PIL 11.1 makes of [0, 1] with seven and fifteen elements.
+  const nearest = (to: number) => [...tapsOf({ from: 2, to, kernel: 'nearest' }).firsts];
+  expect(nearest(7)).toEqual([0, 0, 0, 0, 1, 1, 1]);
+  expect(nearest(15)).toEqual([...Array(8).fill(0), ...Array(7).fill(1)]);
+  expect([...tapsOf({ from: 2, to: 7, kernel: 'nearest', begin: 3, end: 5 }).firsts]).toEqual([0, 1]);
+});

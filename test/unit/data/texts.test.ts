@@ -21,7 +21,16 @@ test.each([
   ],
 ])('reads %s', async (_, name, content) => {
   const rows = await readTexts(fileOf(name, content));
-  expect(rows).toEqual(LABELLED.map((row) => ({ ...row, name: row.name.replace('a', name) })));
+  const typed = (label: string) => (name.endsWith('.jsonl') && label === '0' ? 0 : label);
+  expect(rows).toEqual(
+    LABELLED.map((row) => ({ ...row, name: row.name.replace('a', name), label: typed(row.label) })),
+  );
+});
+
+test('reads a header in capital letters', async () => {
+  expect(await readTexts(fileOf('a.csv', 'Id,Sentence,LABEL\n1,one,good\n'))).toEqual([
+    { name: 'a.csv:2', text: 'one', label: 'good' },
+  ]);
 });
 
 test('reads files without a header by the number of their columns', async () => {

@@ -50,6 +50,12 @@ test('a label that the policy does not have is refused', () => {
   expect(() => resolveGuards([{ labels: ['cat'] }], undefined)).toThrow(/use class indices/);
 });
 
+test('a label that several classes have is refused: one of them would go unguarded', () => {
+  const labels = ['crane', 'hen', 'crane'];
+  expect(() => resolveGuards([{ labels: ['crane'] }], labels)).toThrow(/'crane', which several classes have/);
+  expect(resolveGuards([{ labels: [2, 'hen'] }], labels)).toEqual([{ classes: [2, 1], margin: 0 }]);
+});
+
 test("older policies' action keeps its hash and does nothing; another one is refused", () => {
   const parsed = parsePolicy({ guards: [{ labels: [1], action: 'verify' }] });
   const canonical = '{"blocks":{},"guards":[{"action":"verify","labels":[1]}]}';
