@@ -208,6 +208,11 @@ export class ImageClassifier {
     return tensor;
   }
 
+  /** @internal */
+  note(message: string): void {
+    makeNote(this.onNote, message);
+  }
+
   /**
    * Prepares an image that is decoded at its own size, which the answer is about. Throws the same errors as `classify`.
    * @internal

@@ -1,7 +1,14 @@
 /** Sources of many images: folders, data sets, and iterables. */
 import { z } from 'zod';
 import { readAssignments, valuesOf } from '../data/assignments.js';
-import { openDataset, openImages, openSamples, shorten, type Unlabelled } from '../data/dataset.js';
+import {
+  type Opening,
+  openDataset,
+  openImages,
+  openSamples,
+  shorten,
+  type Unlabelled,
+} from '../data/dataset.js';
 import type { RawImage } from '../data/image.js';
 import type { DataLimits } from '../data/limits.js';
 import { prefetch } from '../data/prefetch.js';
@@ -209,7 +216,8 @@ export async function itemsOfPath(
   { labelsFrom, groupsFrom, ...limits }: DataOptions,
 ): Promise<readonly Item[]> {
   const { labels: known } = classifier;
-  const images = await openAs(labelsFrom, path, known, limits);
+  const onOrder = classifier.labelsKnown ? (note: string) => classifier.note(note) : undefined;
+  const images = await openAs(labelsFrom, path, known, { ...limits, onOrder });
   const names = images.map(({ name }) => name);
   const fromFile = labelsFrom !== undefined && labelsFrom !== 'data' && labelsFrom !== 'none';
   const classes = fromFile ? await classesOf(names, labelsFrom, known) : images.map(({ label }) => label);
@@ -230,10 +238,10 @@ async function openAs(
   labelsFrom: DataOptions['labelsFrom'],
   path: string,
   known: readonly string[],
-  limits: DataLimits,
+  { onOrder, ...limits }: Opening,
 ): Promise<readonly Unread[]> {
-  if (labelsFrom === undefined) return openSamples(path, known, limits);
-  if (labelsFrom === 'data') return (await openDataset(path, known, limits)).samples;
+  if (labelsFrom === undefined) return openSamples(path, known, { ...limits, onOrder });
+  if (labelsFrom === 'data') return (await openDataset(path, known, { ...limits, onOrder })).samples;
   const images = await openImages(path, known, limits);
   return images.map(({ name, load }) => ({ name, load }));
 }

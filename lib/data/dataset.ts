@@ -23,6 +23,12 @@ export interface Sample {
 /** An image without its label. */
 export type Unlabelled = Omit<Sample, 'label'>;
 
+/** How a data set is opened. */
+export interface Opening extends DataLimits {
+  /** Called with a note if class folders are matched with classes by their order alone. */
+  readonly onOrder?: ((note: string) => void) | undefined;
+}
+
 /** A labelled set of images in a fixed order. */
 export interface Dataset {
   readonly samples: readonly Sample[];
@@ -39,7 +45,7 @@ export interface Dataset {
 export async function openDataset(
   path: string,
   labels: readonly string[],
-  limits?: DataLimits,
+  limits?: Opening,
 ): Promise<Dataset> {
   const kind = await kindOf(path);
   if (kind === undefined) throw new ResidualSkipError('INVALID_DATA', `data ${path}: it doesn't exist`);
@@ -97,7 +103,7 @@ export async function openImages(
 export async function openSamples(
   path: string,
   labels: readonly string[],
-  limits?: DataLimits,
+  limits?: Opening,
 ): Promise<readonly (Unlabelled & { readonly label?: number })[]> {
   if ((await kindOf(path)) === 'folder') {
     const { folders, files } = await listFolder(path);
@@ -125,10 +131,10 @@ async function openFolders(
   root: string,
   folders: string[],
   labels: readonly string[],
-  limits: DataLimits | undefined,
+  { onOrder, ...limits }: Opening = {},
 ): Promise<Dataset> {
   const samples: Sample[] = [];
-  for (const [folder, label] of matchClasses(root, folders, labels)) {
+  for (const [folder, label] of matchClasses(root, folders, labels, onOrder)) {
     for (const file of await listImagesBelow(join(root, folder))) {
       samples.push({
         name: relative(root, file),
@@ -146,7 +152,12 @@ async function openFolders(
  * The label of every class folder: by name (ignoring case; hyphens and underscores count as spaces), or by order, that of
  * their numbers if all are numbers, if no name is known and there are as many folders as labels.
  */
-function matchClasses(root: string, folders: string[], labels: readonly string[]): [string, number][] {
+function matchClasses(
+  root: string,
+  folders: string[],
+  labels: readonly string[],
+  onOrder: Opening['onOrder'],
+): [string, number][] {
   // The file systems of macOS take letters and their accents apart.
   const plain = (name: string) =>
     name
@@ -169,6 +180,11 @@ function matchClasses(root: string, folders: string[], labels: readonly string[]
   if (unknown.length === folders.length && folders.length === labels.length) {
     const areNumbers = folders.every((folder) => /^\d+$/.test(folder));
     const ordered = areNumbers ? folders.toSorted((a, b) => Number(a) - Number(b)) : folders;
+    const pairs = [0, labels.length - 1].map((i) => `"${ordered[i]}" for "${labels[i]}"`);
+    onOrder?.(
+      `data ${root}: none of its folders is called as a class of the model; they are taken in the order of the classes, ${pairs.join(' to ')}; ` +
+        'if that is wrong, rename them, or give the class of each image in a file (labelsFrom; eval --labels)',
+    );
     return ordered.map((folder, index) => [folder, index]);
   }
   throw new ResidualSkipError(

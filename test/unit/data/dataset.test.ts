@@ -41,6 +41,19 @@ describe('openDataset on image folders', () => {
     ]);
   });
 
+  test('notes that folders are matched by their order alone', async () => {
+    const notes: string[] = [];
+    const onOrder = (note: string) => notes.push(note);
+    const labels = ['tench', 'hen', 'goldfish'];
+    await openDataset(folderOf({ 'tench/a.png': '', 'hen/a.png': '' }), labels, { onOrder });
+    expect(notes).toEqual([]);
+    const folder = folderOf({ 'n01/a.png': '', 'n02/a.png': '', 'n03/a.png': '' });
+    await openDataset(folder, labels, { onOrder });
+    expect(notes).toEqual([
+      expect.stringMatching(/in the order of the classes, "n01" for "tench" to "n03" for "goldfish"; if/),
+    ]);
+  });
+
   test('numbers that are no labels are in the order of their values', async () => {
     const labels = Array.from({ length: 11 }, (_, i) => `class ${String.fromCharCode(97 + i)}`);
     for (const from of [0, 1]) {
