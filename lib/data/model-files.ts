@@ -31,7 +31,7 @@ const configSchema = late(() =>
     id2label: z
       .record(
         z.string().regex(/^\d+$/, { error: 'expected the index of a class as the key' }),
-        z.union([z.string(), z.number().transform(String)], 'expected a label'),
+        z.union([z.string(), z.number()]).transform(String),
       )
       .optional(),
     problem_type: z.string().nullish(),

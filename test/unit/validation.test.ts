@@ -84,7 +84,7 @@ const CASES: readonly [() => unknown, string][] = [
     "options.pooling: expected one of 'cls', 'max', 'mean', 'mean_sqrt_len_tokens', 'weightedmean', 'lasttoken', received 'sum'",
   ],
   [beside({ id2label: { a: 'cat' } }), 'id2label.a: expected the index of a class as the key'],
-  [beside({ id2label: { 0: 3 } }), 'id2label.0: expected a string, received 3'],
+  [beside({ id2label: { 0: [3] } }), 'id2label.0: expected a string or a number, received an array'],
   [
     () => readAssignments(join(folderOf({ 'a.json': '{"a.png": []}' }), 'a.json')),
     'a.json.a.png: expected a string or a number, received an empty array',
