@@ -10,13 +10,13 @@
  * A loss x between 0 and 1 counts as x events and 1 - x others. A bet multiplies the capital by a + x (b - a), which is at least
  * a^(1 - x) b^x because the logarithm is concave; so the capital is never overestimated, and everything holds for mean losses as well.
  */
+import { sigmoid } from '../numeric/softmax.js';
 
 /** Alternatives that the mixture bets on, evenly spaced in log-odds between the rate tested and almost 1. */
 const ALTERNATIVES = 48;
 const HIGHEST_LOG_ODDS = 7;
 
 const logOdds = (p: number) => Math.log(p / (1 - p));
-const fromLogOdds = (z: number) => 1 / (1 + Math.exp(-z));
 
 /** Logarithms of the factors by which one event and one non-event multiply each bet. */
 interface Bets {
@@ -27,9 +27,7 @@ interface Bets {
 function betsAgainst(rate: number): Bets {
   const low = logOdds(rate);
   const step = (HIGHEST_LOG_ODDS - low) / ALTERNATIVES;
-  const alternatives = Float64Array.from({ length: ALTERNATIVES }, (_, j) =>
-    fromLogOdds(low + (j + 1) * step),
-  );
+  const alternatives = Float64Array.from({ length: ALTERNATIVES }, (_, j) => sigmoid(low + (j + 1) * step));
   return {
     event: alternatives.map((alternative) => Math.log(alternative / rate)),
     none: alternatives.map((alternative) => Math.log((1 - alternative) / (1 - rate))),

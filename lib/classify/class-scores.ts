@@ -1,11 +1,13 @@
 /** Outputs with a score for each class, and what they say. */
 import { z } from 'zod';
 import { ResidualSkipError } from '../errors.js';
+import { sigmoid } from '../numeric/softmax.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import type { InferenceSession } from '../session/session.js';
 import { topClasses } from '../skip/scores.js';
 import { isFloatType } from '../tensor/tensor.js';
 import { late } from '../util/late.js';
+import { problemTask } from './task.js';
 
 /** Labels by class index, as a caller gives them. */
 export const labelsSchema = late(() => z.array(z.string()).optional());
@@ -28,9 +30,6 @@ interface Classifier {
   readonly labels: readonly string[];
 }
 
-/** What config.json calls networks to which an item may belong to several classes: each logit has a sigmoid of its own. */
-const SEVERAL_CLASSES = 'multi_label_classification';
-
 /**
  * The `count` most probable classes by an item's scores, most probable first; ties are in the order of their indices.
  * @param problem as config.json beside the model says
@@ -50,11 +49,12 @@ export function predictions(
     );
   }
   const { meaning } = classScores;
-  const apart = problem === SEVERAL_CLASSES && meaning === 'logits';
+  // An item may belong to several classes: each logit has a sigmoid of its own.
+  const apart = problemTask(problem) === 'multi-label' && meaning === 'logits';
   return topClasses(scores, meaning, count).map(([index, probability]) => ({
     index,
     label: labels[index]!,
-    probability: apart ? 1 / (1 + Math.exp(-scores[index]!)) : probability,
+    probability: apart ? sigmoid(scores[index]!) : probability,
   }));
 }
 

@@ -238,11 +238,11 @@ async function openAs(
   labelsFrom: DataOptions['labelsFrom'],
   path: string,
   known: readonly string[],
-  { onOrder, ...limits }: Opening,
+  opening: Opening,
 ): Promise<readonly Unread[]> {
-  if (labelsFrom === undefined) return openSamples(path, known, { ...limits, onOrder });
-  if (labelsFrom === 'data') return (await openDataset(path, known, { ...limits, onOrder })).samples;
-  const images = await openImages(path, known, limits);
+  if (labelsFrom === undefined) return openSamples(path, known, opening);
+  if (labelsFrom === 'data') return (await openDataset(path, known, opening)).samples;
+  const images = await openImages(path, known, opening);
   return images.map(({ name, load }) => ({ name, load }));
 }
 

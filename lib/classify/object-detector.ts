@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { discard } from '../backends/addon.js';
 import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
+import { sigmoid } from '../numeric/softmax.js';
 import { InferenceSession } from '../session/session.js';
 import { boxReader } from '../skip/boxes.js';
 import type { PolicySource } from '../skip/load-policy.js';
@@ -174,7 +175,7 @@ export class ObjectDetector {
       return {
         index: index!,
         label: this.labels[index!] ?? String(index),
-        score: logits ? 1 / (1 + Math.exp(-found!)) : found!,
+        score: logits ? sigmoid(found!) : found!,
         box: { x, y, width: place(x2!, 0) - x, height: place(y2!, 1) - y },
       };
     });

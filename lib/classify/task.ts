@@ -84,6 +84,11 @@ const OTHER_PROBLEMS: Readonly<Record<string, TaskName>> = {
   regression: 'regression',
   multi_label_classification: 'multi-label',
 };
+
+/** What config.json says that a network was trained for, if that isn't one class of each item. */
+export const problemTask = (problem = ''): TaskName | undefined =>
+  Object.hasOwn(OTHER_PROBLEMS, problem) ? OTHER_PROBLEMS[problem] : undefined;
+
 /** Ends of the names in `architectures` of config.json. */
 const ARCHITECTURES: readonly (readonly [RegExp, TaskName])[] = [
   [/ForTokenClassification$/, 'sequence'],
@@ -118,7 +123,7 @@ export function doubtOf(
   if (scores.end === 'sigmoid') {
     return { reason: `${what} ends in a sigmoid, whose classes don't exclude each other`, remedy };
   }
-  if (problem !== undefined && problem in OTHER_PROBLEMS) {
+  if (problemTask(problem)) {
     return { reason: `config.json beside ${name} says problem_type ${problem}`, remedy };
   }
   if (scores.end === 'softmax' || labelsKnown || labelled) return undefined;
@@ -136,7 +141,8 @@ export function provenTask(
   { what, labels, problem, architecture = '', output }: Answers,
   program: Program,
 ): TaskName | undefined {
-  if (problem !== undefined && problem in OTHER_PROBLEMS) return OTHER_PROBLEMS[problem];
+  const trained = problemTask(problem);
+  if (trained) return trained;
   const named = architectureTask(architecture);
   if (named) return named;
   const { value } = program.outputs.find(({ name }) => name === output)!;

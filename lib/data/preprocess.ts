@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { discard } from '../backends/addon.js';
 import { ResidualSkipError } from '../errors.js';
+import { roundHalfEven } from '../numeric/rounding.js';
 import { keepRecent } from '../util/maps.js';
 import { type RawImage, toGrey } from './image.js';
 import { type ImageInput, type PreprocessorConfig, withPreset } from './preprocessor-config.js';
@@ -11,7 +12,6 @@ import {
   type ResizeKernel,
   type ResizeRule,
   resizeTo,
-  roundToEven,
   type Size,
   square,
   targetSize,
@@ -211,7 +211,7 @@ export class Preprocessor {
       const { width, height, toEven } = this.#crop;
       const half = (whole: number, own: number) => {
         if (!toEven) return Math.ceil((whole - own) / 2);
-        return whole > own ? Math.floor((whole - own) / 2) : -roundToEven((own - whole) / 2);
+        return whole > own ? Math.floor((whole - own) / 2) : -roundHalfEven((own - whole) / 2);
       };
       return { left: half(width, image.width), top: half(height, image.height) };
     }

@@ -1,4 +1,5 @@
 /** The size that images are resized and cropped to. */
+import { roundHalfEven } from '../numeric/rounding.js';
 import type { PreprocessorConfig } from './preprocessor-config.js';
 
 export interface Size {
@@ -27,7 +28,7 @@ const SQUARE = /^(Beit|DeiT|EfficientFormer|EfficientNet|Flava|ViT)(Feature|Imag
 
 /** Those of detectors, to which a number is the shortest edge, and the longest has a limit. */
 const DETECTING = /^(ConditionalDetr|DeformableDetr|Deta|Detr|Yolos)(Feature|Image)/;
-/** Of their longest edges, where `max_size` doesn't say it. */
+/** The limit, where `max_size` names none. */
 const LONGEST_OF_DETECTORS = 1333;
 
 /** What a processor of Hugging Face resizes to. */
@@ -54,11 +55,6 @@ function asWritten(size: NonNullable<PreprocessorConfig['size']>): Resize {
   if (typeof size === 'object' && 'max_height' in size)
     return { within: { height: size.max_height, width: size.max_width } };
   return square(size);
-}
-
-/** The nearest whole number; of two, the even one, as Python's `round`. */
-export function roundToEven(value: number): number {
-  return value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
 }
 
 export function square(size: number | Size): Size {
@@ -96,7 +92,8 @@ export function targetSize(image: Size, resize: Resize): Size {
   // Before it is rounded.
   const edge =
     (long / short) * resize.shortestEdge > longestEdge ? (longestEdge * short) / long : resize.shortestEdge;
-  const shortestEdge = Math.max(1, roundToEven(edge));
+  // As Python's `round`.
+  const shortestEdge = Math.max(1, roundHalfEven(edge));
   const longest = (long: number, short: number) => Math.max(1, Math.trunc((edge * long) / short));
   return image.height <= image.width
     ? { height: shortestEdge, width: longest(image.width, image.height) }

@@ -13,3 +13,6 @@ export function softmax(scores: ArrayLike<number>): Float64Array {
   const sum = exponentials.reduce((a, b) => a + b, 0);
   return exponentials.map((value) => value / sum);
 }
+
+/** The probability of a logit. */
+export const sigmoid = (logit: number) => 1 / (1 + Math.exp(-logit));

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 
 const ROOT = resolve(__dirname, '../..');
 
-/** The bundler lists functions that load late by file and importer: a moved function or import isn't found by any other short test. */
+/** The bundler lists functions that load late, by file and importer. No other short test notices that one has moved. */
 it('the library can be bundled', () => {
   const folder = mkdtempSync(join(tmpdir(), 'residual-skip-bundle-'));
   try {

@@ -1,6 +1,6 @@
 import type { NodeLowering } from './lowering.js';
 
-/** Attributes that became inputs, and the opset since which they are. Ignored, they would change what the operator computes. */
+/** Attributes that became inputs, and the opset in which they did. Ignored, they would change what the operator computes. */
 const MOVED: Readonly<Record<string, readonly [since: number, ...names: string[]]>> = {
   Clip: [11, 'min', 'max'],
   Pad: [11, 'pads', 'value'],
@@ -23,23 +23,24 @@ const MOVED: Readonly<Record<string, readonly [since: number, ...names: string[]
 };
 
 /**
- * A node that is written as another opset has it.
+ * Refuses a node that is written as another opset has it.
  * @throws ResidualSkipError MODEL_INVALID
  */
 export function requireOwnOpset(node: NodeLowering): void {
   const { op, attributes, inputs } = node.node;
-  const moved = Object.hasOwn(MOVED, op) ? MOVED[op] : undefined;
-  if (!moved) return;
-  const [since, ...names] = moved;
-  const wayOut = `export the model again, or correct the opset that it declares`;
-  if (node.opset < since && inputs.length > 1) {
-    node.invalid(
-      `in opset ${node.opset} its ${names.map((name) => `'${name}'`).join(' and ')} are attributes, not inputs as from ${since} on; ${wayOut}`,
-    );
+  if (!Object.hasOwn(MOVED, op)) return;
+  const [since, ...names] = MOVED[op]!;
+  if (node.opset >= since) {
+    const old = names.find((name) => attributes.has(name));
+    if (old) invalid(node, `its '${old}' is an input, not an attribute as before ${since}`);
+  } else if (inputs.length > 1) {
+    const all = names.map((name) => `'${name}'`).join(' and ');
+    invalid(node, `its ${all} are attributes, not inputs as from ${since} on`);
   }
-  const old = node.opset < since ? undefined : names.find((name) => attributes.has(name));
-  if (old)
-    node.invalid(
-      `in opset ${node.opset} its '${old}' is an input, not an attribute as before ${since}; ${wayOut}`,
-    );
+}
+
+function invalid(node: NodeLowering, problem: string): never {
+  return node.invalid(
+    `in opset ${node.opset} ${problem}; export the model again, or correct the opset that it declares`,
+  );
 }

@@ -7,7 +7,7 @@ import { allocate } from '../../tensor/tensor.js';
 import type { Constant } from './graph.js';
 import type { GraphProto, ModelProto, TensorProto } from './proto.js';
 import { byteLengthOf } from './tensor-proto.js';
-import { FLOAT, INT8, LARGE, UINT8 } from './without-weights.js';
+import { IN_PLACE, LARGE } from './without-weights.js';
 
 const EXTERNAL = 1;
 
@@ -31,9 +31,6 @@ export interface Part extends Source {
   /** False if `bytes` is room for them. */
   isRead: boolean;
 }
-
-/** Types of elements that are used as they are in a file. */
-const IN_PLACE: readonly (number | undefined)[] = [FLOAT, UINT8, INT8];
 
 /** Parts of so many files may be left out: each stays open, and there may be one for each weight. */
 const MOST_OPEN = 8;

@@ -2,6 +2,7 @@
 
 /** Of TensorProto.DataType: those whose bytes are used as they are in the file. */
 export const [FLOAT, UINT8, INT8] = [1, 2, 3];
+export const IN_PLACE: readonly (number | undefined)[] = [FLOAT, UINT8, INT8];
 
 /** Fields of ModelProto, GraphProto and TensorProto. */
 const GRAPH = 7;
@@ -81,8 +82,7 @@ class Walk {
           if (kind === 'model' && field === GRAPH && !(yield* this.message(next, 'graph'))) return false;
           if (kind === 'graph' && field === INITIALIZER && !(yield* this.message(next, 'tensor')))
             return false;
-          if (kind === 'tensor' && field === RAW_DATA && [FLOAT, UINT8, INT8].includes(type))
-            this.leaveOut(next);
+          if (kind === 'tensor' && field === RAW_DATA && IN_PLACE.includes(type)) this.leaveOut(next);
         }
         this.at = next;
         if (this.filled < next) yield* this.fill(next);

@@ -24,7 +24,7 @@ function gather(node: NodeLowering): ValueId {
   return node.step('gather', [data, indices], output, { axis });
 }
 
-/** Bounds are attributes up to opset 9, inputs since then; they are clamped as ONNX says: a step back starts inside. */
+/** Bounds are attributes up to opset 9, inputs since then; they are clamped as ONNX says: with a negative step, too, the first one is inside. */
 function slice(node: NodeLowering): ValueId {
   const x = node.input(0);
   const { dtype, shape } = node.value(x);
