@@ -1,7 +1,7 @@
 /** A policy that was edited after it was certified promises nothing, and says so. */
 import { createHash } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { InferenceSession, loadPolicy, type SkipPolicy, watch } from 'lib/index.js';
 import { sealed } from 'lib/skip/load-policy.js';
 import { hashPromised, parsePolicy } from 'lib/skip/policy.js';
@@ -160,6 +160,23 @@ test('of several settings, the edited ones alone lose their promise', async () =
     ],
   ]);
 });
+
+const MODELS = resolve(__dirname, '../../../models');
+const SHIPPED = readdirSync(MODELS, { recursive: true, encoding: 'utf8' }).filter((name) =>
+  /policy(\.int8)?\.json$/.test(name),
+);
+
+test.each(SHIPPED)(
+  'models/%s and its settings promise something, and nothing once they are edited',
+  (name) => {
+    const { settings = [], ...own } = JSON.parse(readFileSync(join(MODELS, name), 'utf8'));
+    for (const policy of [own, ...settings]) {
+      expect(loadPolicy(policy).promise?.limit).toBe(policy.promise.limit);
+      policy.heads.exits[0].threshold -= 0.1;
+      expect(loadPolicy(policy).promise).toBeUndefined();
+    }
+  },
+);
 
 describe('a model whose policy was edited', () => {
   const NETWORK = foreign({ output: 'logits' });
