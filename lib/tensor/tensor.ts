@@ -21,6 +21,7 @@ export {
   allocate,
   asType,
   contentOf,
+  sameContent,
   copyData,
   DATA_TYPES,
   type DataType,
