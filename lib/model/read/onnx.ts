@@ -172,7 +172,10 @@ class GraphDecoder {
    * A Constant node becomes a constant instead of a node.
    * @param subgraphs those of its attributes that are graphs
    */
-  private node(proto: NodeProto, subgraphs: ReadonlyMap<AttributeProto, Graph> | undefined): Node | undefined {
+  private node(
+    proto: NodeProto,
+    subgraphs: ReadonlyMap<AttributeProto, Graph> | undefined,
+  ): Node | undefined {
     const { input = [], output = [], opset } = proto;
     const op = operatorOf(proto);
     const name = nameOf(proto, op);
