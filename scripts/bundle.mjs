@@ -208,10 +208,12 @@ const late = {
         .map((name) => `export const ${name} = (...args) => require('${file}').${name}(...args);`)
         .join('\n');
     const path = JSON.stringify(join(LIB, `${file}.ts`));
-    const loaded = `require('${pathOf(chunk)}')`;
+    // A call of `require` takes microseconds, and lowering calls some of these for every node.
+    const loaded = `(loaded ??= require('${pathOf(chunk)}'))`;
     const names = (chunk && ON_CALL[chunk].files[file]) || [];
     return [
       LATE_CLASS,
+      'let loaded;',
       ...names.map((name) =>
         /^[A-Z]/.test(name)
           ? `export const ${name} = /* @__PURE__ */ lateClass('${name}', () => ${loaded}.${name});`

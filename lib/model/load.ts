@@ -7,7 +7,7 @@ import { inTurns, type Sliced } from '../util/slices.js';
 import { analyseBatching } from './lower/batching.js';
 import { type SplitGraph, splitGraph } from './lower/split.js';
 import { isSupported, requireSupported } from './lower/unsupported.js';
-import { type External, noteParts, readExternalData } from './read/external.js';
+import { type External, noteParts, readExternalAgain, readExternalData } from './read/external.js';
 import {
   alignInPlace,
   hashed,
@@ -65,23 +65,27 @@ async function load(source: string | Uint8Array | ArrayBuffer, options: LoadOpti
   const { bytes, sha256 } = file ?? (await copied(source as Uint8Array | ArrayBuffer));
   const decoded = await decode(bytes, file);
   // Networks that were trained apart may differ only in what lies beside their files.
-  const alone = decoded.external.size === 0;
-  const identity = new FileIdentity((alone && sha256) || [file!.file, ...decoded.external.values()]);
+  const { files } = decoded.external;
+  const alone = files.size === 0;
+  const identity = new FileIdentity((alone && sha256) || [file!.file, ...files.values()]);
   if (sha256 !== undefined) await identity.identify();
   return inTurns(modelOf(decoded, identity, file, options.allowUnsupported));
 }
 
-const NO_DATA: External = { data: new Map(), parts: new Map(), files: new Map() };
-
 /**
- * The model of a file that was loaded before, without data in other files; what must be read is read on the calling thread.
- * @throws ResidualSkipError READ_FAILED when the file has changed since
+ * The model of files that were loaded before; what must be read is read on the calling thread.
+ * @param external those with weights, by the paths that the model names
+ * @throws ResidualSkipError READ_FAILED when a file has changed since
  */
-export function* reloading(location: ModelLocation, file: WeightFile): Sliced<Model> {
+export function* reloading(
+  location: ModelLocation,
+  file: WeightFile,
+  external: ReadonlyMap<string, WeightFile>,
+): Sliced<Model> {
   const again = readAgain(location, file);
   const proto = yield* decodingProto(again.bytes);
-  const decoded = yield* decoding(proto, NO_DATA, again);
-  return yield* modelOf(decoded, new FileIdentity([file]), again);
+  const decoded = yield* decoding(proto, yield* readExternalAgain(proto, external), again);
+  return yield* modelOf(decoded, new FileIdentity([file, ...external.values()]), again);
 }
 
 function* modelOf(
@@ -98,7 +102,9 @@ function* modelOf(
     },
     identify: () => identity.identify(),
     ...(file && { location: file.location }),
-    external: [...external.keys()],
+    external: [...external.files.keys()],
+    externalFiles: external.files,
+    externalOverlap: external.overlap,
     opset,
     metadata: metadataOf(proto),
     ...(yield* analysed(graph, opset, runnable)),
@@ -148,8 +154,8 @@ async function copied(source: Uint8Array | ArrayBuffer) {
 
 interface Decoded extends DecodedModel {
   readonly proto: ModelProto;
-  /** Files with weights of it. */
-  readonly external: ReadonlyMap<string, WeightFile>;
+  /** What lies in other files. */
+  readonly external: External;
 }
 
 async function decode(bytes: Uint8Array, file: ModelFile | undefined): Promise<Decoded> {
@@ -173,16 +179,13 @@ function* decodingProto(bytes: Uint8Array): Sliced<ModelProto> {
   return yield* inlineFunctions(yield* decodingModelProto(bytes));
 }
 
-function* decoding(
-  proto: ModelProto,
-  { data, parts, files }: External,
-  file: ModelFile | undefined,
-): Sliced<Decoded> {
+function* decoding(proto: ModelProto, external: External, file: ModelFile | undefined): Sliced<Decoded> {
+  const { data, parts } = external;
   const aligned = yield* alignInPlace(proto, file);
   const decoded = yield* decodeModel(proto, new Map([...aligned, ...data]));
   if (file) noteOffsets(decoded.graph.constants.values(), aligned, file);
   noteParts(decoded.graph.constants.values(), parts);
-  return { proto, ...decoded, external: files };
+  return { proto, ...decoded, external };
 }
 
 /** Elements of all initialisers; decoding has checked their shapes. */

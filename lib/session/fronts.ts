@@ -193,6 +193,7 @@ function changed(graph: Graph, before: string, input: Graph['inputs'][number], s
       inputs: [at, ...more],
       outputs: [output],
       attributes: new Map(attributes),
+      hasSubgraphs: false,
       opset: 18,
     });
     at = output;

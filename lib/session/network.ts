@@ -23,8 +23,8 @@ export interface Network {
 export interface OpenNetwork extends Network {
   /** The model as its file has it. */
   readonly own: Model;
-  /** Offsets, in the model's file, of large weights that nothing has looked at yet. */
-  unseen(): Set<number>;
+  /** Large weights that nothing has looked at yet, by the file that they are in: their bytes by offset. */
+  unseen(): Map<WeightFile, Map<number, number>>;
 }
 
 /** Lengths for symbolic dimensions by name. */
@@ -51,15 +51,17 @@ export async function loadNetwork(
 }
 
 /**
- * The network of a file that was read before.
- * @throws ResidualSkipError READ_FAILED when it has changed since
+ * The network of files that were read before.
+ * @param external those with weights, by the paths that the model names
+ * @throws ResidualSkipError READ_FAILED when one has changed since
  */
 export function* reloadNetwork(
   location: ModelLocation,
   file: WeightFile,
+  external: ReadonlyMap<string, WeightFile>,
   reading: Reading,
 ): Sliced<OpenNetwork> {
-  return yield* networkOf(yield* reloading(location, file), reading);
+  return yield* networkOf(yield* reloading(location, file, external), reading);
 }
 
 function* networkOf(own: Model, { overrides = {}, front }: Reading): Sliced<OpenNetwork> {
@@ -72,10 +74,14 @@ function* networkOf(own: Model, { overrides = {}, front }: Reading): Sliced<Open
     ...(model.stages && { staged: model }),
     compiling: (binding) => series.compiling(binding),
     unseen: () => {
-      const offsets = new Set<number>();
-      for (const { data } of own.graph.constants.values())
-        if (isUnseen(data)) offsets.add(placeOf(data)!.offset);
-      return offsets;
+      const found = new Map<WeightFile, Map<number, number>>();
+      for (const { data } of own.graph.constants.values()) {
+        if (!isUnseen(data)) continue;
+        const { file, offset } = placeOf(data)!;
+        const inFile = found.get(file) ?? new Map<number, number>();
+        found.set(file, inFile.set(offset, data.byteLength));
+      }
+      return found;
     },
   };
 }

@@ -139,8 +139,17 @@ export function allocate(type: DataType, length: number): TensorData {
 }
 
 /** The bytes as a string, for keys: equal for equal elements alone. Writing numbers as text would take a hundred times as long. */
-export function contentOf({ buffer, byteOffset, byteLength }: TensorData): string {
-  return Buffer.from(buffer, byteOffset, byteLength).toString('latin1');
+export function contentOf(data: TensorData): string {
+  return bytesOf(data).toString('latin1');
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: TensorData): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
+}
+
+/** Whether two arrays have the same bytes. */
+export function sameContent(a: TensorData, b: TensorData): boolean {
+  return bytesOf(a).equals(bytesOf(b));
 }
 
 /** A copy of `data`. The method of a Buffer, which is a Uint8Array, would return a view. */

@@ -32,6 +32,7 @@ export {
   isBigData,
   isFloatType,
   type NumberData,
+  sameContent,
   type TensorData,
   type TensorSource,
   type TypedArrayOf,

@@ -18,6 +18,8 @@ export function fakeModel(rest: Partial<Model> = {}): Model {
     sha256: 'a'.repeat(64),
     identify: async () => 'a'.repeat(64),
     external: [],
+    externalFiles: new Map(),
+    externalOverlap: false,
     opset: 17,
     metadata: NO_METADATA,
     inputs: [input('x')],

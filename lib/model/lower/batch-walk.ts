@@ -32,6 +32,28 @@ export function oneItemOf(
 }
 
 /**
+ * Why items can't run one by one, however many there are: a step takes one result of all that it reads, such as a range, and that depends on
+ * the batch. A lowering for one item shows it.
+ * @param carriers inputs whose axis 0 is the batch
+ */
+export function reasonInAny(
+  { inputs, ops }: LoweredGraph,
+  carriers: ReadonlySet<string>,
+): string | undefined {
+  const reached = new Set<ValueId>();
+  for (const [name, id] of inputs) if (carriers.has(name)) reached.add(id);
+  const isReached = (id: ValueId) => reached.has(id);
+  for (const op of ops) {
+    if (op.op === 'if' || !op.inputs.some(isReached)) continue;
+    if (BATCH_RULES[op.op] === mixes) return mixed(op);
+    for (const id of op.outputs) reached.add(id);
+  }
+  return undefined;
+}
+
+const mixed = ({ node }: IrStep) => `node '${node}' moves, reduces or indexes the batch axis`;
+
+/**
  * The node or value in which two lowerings of one graph for one item differ, if they do.
  * @param loosely lengths of 1 don't count in shapes
  */
@@ -158,7 +180,7 @@ class Walk {
       this.alwaysMixes = rule === mixes;
       this.problem =
         uneven === undefined
-          ? `node '${step.node}' moves, reduces or indexes the batch axis`
+          ? mixed(step)
           : `node '${step.node}': '${uneven}' depends on the item or on the number of items`;
       return step;
     }

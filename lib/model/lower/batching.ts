@@ -4,7 +4,7 @@ import type { Sliced } from '../../util/slices.js';
 import type { Dimension, Graph, ModelPort } from '../read/graph.js';
 import type { Binding, Model, ModelInput } from '../read/model.js';
 import { separateItem } from './batch-proof.js';
-import { differenceOf, type OneItem, oneItemOf } from './batch-walk.js';
+import { differenceOf, type OneItem, oneItemOf, reasonInAny } from './batch-walk.js';
 import { decidingInputs } from './bound.js';
 import { foldCacheOf, LoweringBudget } from './fold.js';
 import type { LoweredGraph } from './lowering.js';
@@ -176,6 +176,8 @@ function* tryBatches(trial: Trial): Sliced<Outcome | ResidualSkipError> {
       ? undefined
       : separateItem(graph, opset, declared, carriers);
   if (shown) return itemByItem(trial, carriers, shown);
+  const reason = declared instanceof ResidualSkipError ? undefined : reasonInAny(declared, carriers);
+  if (reason !== undefined) return alone(reason, true);
   const many = fixed ? declared : yield* lower(TRIAL_BATCH);
   if (many instanceof ResidualSkipError) {
     return alone(`a batch of ${TRIAL_BATCH} doesn't fit: ${many.message}`, false);

@@ -13,13 +13,11 @@ export interface DecidingInputs {
 }
 
 export function decidingInputs(graph: Graph): DecidingInputs {
-  const producers = new Map<string, Node>();
   const operands: string[] = [];
   const conditions: string[] = [];
   const visit = ({ nodes }: Graph) => {
     for (let n = 0; n < nodes.length; n++) {
       const node = nodes[n]!;
-      for (let i = 0; i < node.outputs.length; i++) producers.set(node.outputs[i]!, node);
       const operator = findOperator(node.op);
       if (operator?.constantInputs)
         for (const index of operator.constantInputs) operands.push(node.inputs[index] ?? '');
@@ -29,12 +27,22 @@ export function decidingInputs(graph: Graph): DecidingInputs {
     }
   };
   visit(graph);
+  const producers = operands.length + conditions.length > 0 ? producersIn(graph) : new Map<string, Node>();
   const decide = sourcesOf(operands, producers);
   const choose = sourcesOf(conditions, producers);
   const needed = graph.inputs.filter(({ name, shape }) => decide.has(name) && shape.length <= 1);
   const choices = graph.inputs.filter((input) => choose.has(input.name) && isChoice(input));
   const names = (inputs: readonly ModelPort[]) => new Set(inputs.map(({ name }) => name));
   return { needed: names(needed), withChoices: names([...needed, ...choices]) };
+}
+
+/** By output, also of subgraphs. */
+function producersIn({ nodes }: Graph, found = new Map<string, Node>()): ReadonlyMap<string, Node> {
+  for (const node of nodes) {
+    for (const name of node.outputs) found.set(name, node);
+    for (const subgraph of subgraphsOf(node)) producersIn(subgraph, found);
+  }
+  return found;
 }
 
 /** One integer or bool. */

@@ -106,13 +106,13 @@ export class FoldCache {
    * the cache owns all inputs.
    */
   memoise<T extends TensorData[] | undefined>(
-    key: string,
+    keyOf: () => string,
     inputs: readonly TensorData[],
     compute: () => T,
   ): T | TensorData[] {
     const ids = inputs.map((data) => this.ids.get(data));
     if (ids.includes(undefined)) return compute();
-    const fullKey = `${key}(${ids})`;
+    const fullKey = `${keyOf()}(${ids})`;
     const known = this.results.get(fullKey)?.map((reference) => reference.deref());
     if (known?.every((data) => data !== undefined)) return known;
     const results = compute();
@@ -243,9 +243,11 @@ function memoised<T extends TensorData[] | undefined>(
   ask: (compute: () => TensorData[]) => T,
 ): T | TensorData[] {
   const data = inputs.flatMap((input) => (input ? [input.data!] : []));
-  const shapes = inputs.map((input) => input?.shape ?? 0);
-  const types = outputs.map(({ dtype, shape }) => [dtype, shape]);
-  const key = textOf([step.op, step.attrs, shapes, types]);
+  const keyOf = () => {
+    const shapes = inputs.map((input) => input?.shape ?? 0);
+    const types = outputs.map(({ dtype, shape }) => [dtype, shape]);
+    return textOf([step.op, step.attrs, shapes, types]);
+  };
   const compute = () => {
     const tensor = ({ dtype, shape }: Omit<Value, 'name'>, elements: TensorData): KernelTensor => ({
       dtype,
@@ -260,5 +262,5 @@ function memoised<T extends TensorData[] | undefined>(
     );
     return results.map((result) => result.data);
   };
-  return cache.memoise(key, data, () => ask(compute));
+  return cache.memoise(keyOf, data, () => ask(compute));
 }

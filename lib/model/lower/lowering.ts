@@ -36,7 +36,11 @@ export class NodeLowering extends NodeReader {
 
   /** A float32 constant of one element that doesn't depend on shapes. */
   scalar(value: number): ValueId {
-    const [data] = this.context.cache.memoise(`scalar ${value}`, [], () => [Float32Array.of(value)]);
+    const [data] = this.context.cache.memoise(
+      () => `scalar ${value}`,
+      [],
+      () => [Float32Array.of(value)],
+    );
     return this.constantOf('float32', [], data!);
   }
 

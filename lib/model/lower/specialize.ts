@@ -2,7 +2,7 @@ import { ResidualSkipError } from '../../errors.js';
 import { sameShape } from '../../numeric/shapes.js';
 import { atOnce, isDue, type Sliced } from '../../util/slices.js';
 import type { IrBranch, IrOp, LoweredIr } from '../program/ir.js';
-import type { Port, Value, ValueId } from '../program/program.js';
+import { NONE, type Port, type Value, type ValueId } from '../program/program.js';
 import type { Graph } from '../read/graph.js';
 import type { Binding, InputBinding, Model, ModelOutput } from '../read/model.js';
 import { problemOf } from '../read/tensor-proto.js';
@@ -143,7 +143,9 @@ export function* lowerGraph(
   };
   const { ops, outputs, firsts } = yield* lowerInto(graph, scope, context);
   const { recurrent } = context;
-  return { values, ops: liveOps(ops, new Set(outputs)), inputs, outputs, recurrent, scope, firsts };
+  const needed = new Uint8Array(values.length);
+  for (const id of outputs) needed[id] = 1;
+  return { values, ops: liveOps(ops, needed), inputs, outputs, recurrent, scope, firsts };
 }
 
 function boundInput(name: string, bound: InputBinding | undefined): InputBinding {
@@ -162,8 +164,9 @@ function* lowerInto(
   context: Lowering,
 ): Sliced<IrBranch & Pick<LoweredGraph, 'firsts'>> {
   const { values } = context;
-  graph.constants.forEach((constant, name) => {
-    scope.set(name, values.push({ name, ...constant }) - 1);
+  graph.constants.forEach(({ dtype, shape, data, bits }, name) => {
+    const value = { name, dtype, shape, data };
+    scope.set(name, values.push(bits ? { ...value, bits } : value) - 1);
   });
   const ops: IrOp[] = [];
   const firsts: ValueId[] = [];
@@ -189,14 +192,14 @@ function* lowerInto(
   return { ops, outputs: graph.outputs.map(({ name }) => scope.get(name)!), firsts };
 }
 
-/** The operations that the values in `needed` depend on; adds what they read to `needed`. */
-function liveOps(ops: readonly IrOp[], needed: Set<ValueId>): IrOp[] {
+/** The operations that the values marked in `needed` depend on; marks what they read. */
+function liveOps(ops: readonly IrOp[], needed: Uint8Array): IrOp[] {
   const live: IrOp[] = [];
-  const isNeeded = (id: ValueId) => needed.has(id);
+  const isNeeded = (id: ValueId) => needed[id] === 1;
   for (let n = ops.length - 1; n >= 0; n--) {
     const op = ops[n]!;
     if (!op.outputs.some(isNeeded)) continue;
-    for (let i = 0; i < op.inputs.length; i++) needed.add(op.inputs[i]!);
+    for (let i = 0; i < op.inputs.length; i++) if (op.inputs[i] !== NONE) needed[op.inputs[i]!] = 1;
     live.push(op.op === 'if' ? { ...op, branches: liveBranches(op.branches, needed) } : op);
   }
   return live.reverse();
@@ -204,10 +207,10 @@ function liveOps(ops: readonly IrOp[], needed: Set<ValueId>): IrOp[] {
 
 function liveBranches(
   branches: { then: IrBranch; else: IrBranch },
-  needed: Set<ValueId>,
+  needed: Uint8Array,
 ): { then: IrBranch; else: IrBranch } {
   const live = ({ ops, outputs }: IrBranch): IrBranch => {
-    for (const id of outputs) needed.add(id);
+    for (const id of outputs) needed[id] = 1;
     return { ops: liveOps(ops, needed), outputs };
   };
   return { then: live(branches.then), else: live(branches.else) };

@@ -78,7 +78,9 @@ function* rewrite(region: Region, rules: Rules): Sliced<void> {
   for (let changed = true; changed && !region.effort.spent; ) {
     changed = false;
     forgetRanges(region);
-    for (const op of region.ops) {
+    const { ops } = region;
+    for (let i = 0; i < ops.length; i++) {
+      const op = ops[i]!;
       if (region.effort.spent) break;
       region.effort.spend(RULES_EFFORT);
       if (isDue()) yield;
@@ -94,7 +96,7 @@ function* rewrite(region: Region, rules: Rules): Sliced<void> {
 function rewriteStep(region: Region, step: WorkStep, rules: Rules): boolean {
   const own = rules.get(step.op);
   if (!own || !region.has(step)) return false;
-  for (const rule of own) if (rule(region, step)) return true;
+  for (let i = 0; i < own.length; i++) if (own[i]!(region, step)) return true;
   return false;
 }
 

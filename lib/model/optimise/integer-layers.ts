@@ -2,7 +2,7 @@
 import { inUnits, scaled } from '../../tensor/constant-loops.js';
 import { extremesOf, uniformElement } from '../../tensor/extremes.js';
 import { recalled } from '../../tensor/recall.js';
-import { contentOf, isBigData, type NumberData } from '../../tensor/tensor.js';
+import { contentOf, isBigData, type NumberData, sameContent } from '../../tensor/tensor.js';
 import {
   type Activation,
   NO_ACTIVATION,
@@ -75,14 +75,15 @@ function integerBias(region: Region, operands: Operands): ValueId | undefined {
   const found = dequantised(region, bias);
   const given = found ? region.value(found.bytes).data : region.value(bias).data;
   if (!given || isBigData(given) || given.length !== channels) return undefined;
-  const key = `bias ${contentOf(scales)} ${found ? `${contentOf(found.scales)} ${contentOf(found.zeros)}` : ''}`;
   // Most quantisers give a bias the scales of the products, and no zero point.
   const alike =
     given instanceof Int32Array &&
     found !== undefined &&
-    contentOf(found.scales) === contentOf(scales) &&
-    uniformElement(found.zeros) === 0;
-  const data = alike ? given : derive(given, key, () => biasIn(scales, given, found, channels));
+    uniformElement(found.zeros) === 0 &&
+    sameContent(found.scales, scales);
+  const key = () =>
+    `bias ${contentOf(scales)} ${found ? `${contentOf(found.scales)} ${contentOf(found.zeros)}` : ''}`;
+  const data = alike ? given : derive(given, key(), () => biasIn(scales, given, found, channels));
   const { low, high } = extremesOf(data);
   if (low <= -LARGEST_BIAS || high >= LARGEST_BIAS) return undefined;
   return region.addValue(`${region.value(bias).name}.integer`, 'int32', [channels], data);
@@ -141,8 +142,7 @@ function integerLayer(
   const { op, x, w, transB } = operands;
   const { weight, zero } = signedWeight(region, w.bytes, w.zeros);
   const source = region.value(w.bytes).data ?? w.scales;
-  const kept = derive(source, `scales ${contentOf(scales)}`, () => scales);
-  const scale = region.addValue(`${node}.scale`, 'float32', [scales.length], kept);
+  const scale = region.addValue(`${node}.scale`, 'float32', [scales.length], scales);
   const { zero: xZero } = x.term;
   const zeroOf = (byte: number) => (x.dtype === 'int8' ? Int8Array.of(byte) : Uint8Array.of(byte));
   const input =
@@ -166,6 +166,14 @@ function actOf(step: WorkStep): Activation {
   return step.op === 'conv' || step.op === 'gemm' || step.op === 'binary' ? step.attrs.act : NO_ACTIVATION;
 }
 
+/** The scales of the sums, in units of `factor` if it is given: the same array for each program of a model. */
+function scalesOf({ x, w, scales }: Operands, factor?: number): Float32Array {
+  const key = `scales ${x.term.factor} ${factor}`;
+  return derive(w.scales, key, () =>
+    factor === undefined ? scales : scaled(scales, factor, true),
+  ) as Float32Array;
+}
+
 /** A convolution or matrix product. */
 export function layer(
   region: Region,
@@ -177,7 +185,7 @@ export function layer(
   const requant = operands && boundsOf(actOf(before), target);
   const bias = requant && integerBias(region, operands);
   if (bias === undefined || !operands || !requant) return false;
-  const scales = scaled(operands.scales, target.term.factor, true);
+  const scales = scalesOf(operands, target.term.factor);
   const { low, high } = extremesOf(scales);
   if (!(low > 0 && high < Number.POSITIVE_INFINITY)) return false;
   const step = before as WorkStepNamed<'conv' | 'gemm' | 'matmul'>;
@@ -201,7 +209,7 @@ export function floatLayer(region: Region, step: WorkStep): void {
   const operands = operandsOf(region, step);
   const bias = operands && integerBias(region, operands);
   if (!operands || bias === undefined || !region.value(operands.w.bytes).data) return;
-  const { scales } = operands;
+  const scales = scalesOf(operands);
   if (!(extremesOf(scales).low > 0)) return;
   const layer = step as WorkStepNamed<'conv' | 'gemm' | 'matmul'>;
   region.replace(

@@ -75,7 +75,7 @@ export class Region {
     this.effort = effort;
     this.outputs = outputs;
     effort.allow(ops.length);
-    for (const op of ops) this.insert(undefined, this.adopt(op));
+    for (let i = 0; i < ops.length; i++) this.insert(undefined, this.adopt(ops[i]!));
   }
 
   get ops(): readonly WorkOp[] {
@@ -165,10 +165,10 @@ export class Region {
   /** Replaces `old` with `fresh`, at the position of the last of `old`. */
   replace(old: readonly WorkOp[], fresh: readonly WorkOp[]): void {
     const last = old.length === 1 ? old[0]! : this.lastOf(old);
-    for (const op of old) if (op !== last) this.remove(op);
+    for (let i = 0; i < old.length; i++) if (old[i] !== last) this.remove(old[i]!);
     const next = this.list.next(last);
     this.remove(last);
-    for (const op of fresh) this.insert(next, op);
+    for (let i = 0; i < fresh.length; i++) this.insert(next, fresh[i]!);
   }
 
   remove(op: WorkOp): void {
@@ -177,7 +177,10 @@ export class Region {
     this.unlink(op);
     this.suspects.delete(op);
     if (op.op === 'if') this.conditionals.delete(op);
-    for (const id of op.outputs) if (this.producers.get(id) === op) this.producers.delete(id);
+    const { outputs } = op;
+    for (let i = 0; i < outputs.length; i++) {
+      if (this.producers.get(outputs[i]!) === op) this.producers.delete(outputs[i]!);
+    }
   }
 
   setInputs(op: WorkOp, inputs: readonly ValueId[]): void {
@@ -249,7 +252,7 @@ export class Region {
   private insert(next: WorkOp | undefined, op: WorkOp): void {
     this.list.insert(op, next);
     if (op.op === 'if') this.conditionals.add(op);
-    for (const id of op.outputs) this.producers.set(id, op);
+    for (let i = 0; i < op.outputs.length; i++) this.producers.set(op.outputs[i]!, op);
     this.suspects.add(op);
     this.outside = undefined;
     this.link(op);

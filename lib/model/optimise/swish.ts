@@ -1,5 +1,6 @@
 import { sameShape } from '../../numeric/shapes.js';
 import type { Activation, ValueId } from '../program/program.js';
+import { bothOrders } from './layer-norm.js';
 import type { Region, WorkOp, WorkStep } from './region.js';
 
 const NEAR = 1e-6;
@@ -16,9 +17,10 @@ export function matchSwish(region: Region, step: WorkStep): boolean {
 
 /** x*s where s is a sigmoid or hardSigmoid of x with no other reader. */
 function matchProduct(region: Region, step: WorkStep): boolean {
+  if (step.op !== 'binary' || step.attrs.kind !== 'mul') return false;
   for (const [x, gate] of bothOrders(step)) {
     const producer = region.usedOnce(gate) ? region.producerOf(gate, 'unary') : undefined;
-    if (step.op !== 'binary' || step.attrs.kind !== 'mul' || producer?.inputs[0] !== x) continue;
+    if (producer?.inputs[0] !== x) continue;
     const kind = swishOf(producer.attrs.act);
     if (kind) return replace(region, [producer, step], x, { kind, alpha: 0, beta: 0 });
   }
@@ -57,9 +59,10 @@ function matchSixth(region: Region, step: WorkStep): boolean {
 /** The value that the step divides by 6. */
 function bySixth(region: Region, step: WorkStep): ValueId | undefined {
   if (step.op !== 'binary') return undefined;
+  const { kind } = step.attrs;
+  if (kind !== 'div' && kind !== 'mul') return undefined;
   const [a, b] = step.inputs as [ValueId, ValueId];
-  if (step.attrs.kind === 'div') return isScalar(region, b, 6) ? a : undefined;
-  if (step.attrs.kind !== 'mul') return undefined;
+  if (kind === 'div') return isScalar(region, b, 6) ? a : undefined;
   if (isScalar(region, b, 1 / 6)) return a;
   return isScalar(region, a, 1 / 6) ? b : undefined;
 }
@@ -78,14 +81,6 @@ function clipOfThree(region: Region, id: ValueId): { x: ValueId; ops: WorkOp[] }
     if (isScalar(region, three, 3)) return { x, ops: add === clip ? [clip] : [add, clip] };
   }
   return undefined;
-}
-
-function bothOrders(step: WorkStep): [ValueId, ValueId][] {
-  const [a, b] = step.inputs as [ValueId, ValueId];
-  return [
-    [a, b],
-    [b, a],
-  ];
 }
 
 function isScalar(region: Region, id: ValueId, expected: number): boolean {

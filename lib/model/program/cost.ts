@@ -5,8 +5,9 @@ import { type Cost, NONE, type Step, type Value, type ValueId } from './program.
 /** The total cost of the steps. Every step reads its inputs and writes its outputs once. */
 export function costOf(values: readonly Value[], steps: readonly Step[]): Cost {
   const cost = { multiplyAdds: 0, bytes: 0, layers: 0 };
-  for (const step of steps) {
-    for (const ids of [step.inputs, step.outputs]) cost.bytes += bytesOf(values, ids);
+  for (let s = 0; s < steps.length; s++) {
+    const step = steps[s]!;
+    cost.bytes += bytesOf(values, step.inputs) + bytesOf(values, step.outputs);
     cost.multiplyAdds += multiplyAddsOf(values, step);
     if (isLayer(values, step)) cost.layers++;
   }

@@ -4,6 +4,7 @@ import { isAbsolute, resolve, sep } from 'node:path';
 import { codeOfReading, ResidualSkipError } from '../../errors.js';
 import { isSameStamp, rereadable, type Source, type Stamp, WeightFile } from '../../tensor/recall.js';
 import { allocate } from '../../tensor/tensor.js';
+import type { Sliced } from '../../util/slices.js';
 import type { Constant } from './graph.js';
 import type { GraphProto, ModelProto, TensorProto } from './proto.js';
 import { byteLengthOf } from './tensor-proto.js';
@@ -21,6 +22,8 @@ export interface External {
   readonly parts: ReadonlyMap<ArrayBufferLike, Part>;
   /** By their paths in the model's folder, in the order in which the model first names them. */
   readonly files: ReadonlyMap<string, WeightFile>;
+  /** Whether different parts have bytes in common. */
+  readonly overlap: boolean;
 }
 
 /** A part of a file that a tensor is. */
@@ -55,24 +58,72 @@ export async function readExternalData(
       if (tensor.dataLocation !== EXTERNAL) continue;
       const length = data.has(tensor) ? undefined : byteLengthOf(tensor);
       if (length === undefined) continue;
-      const { file, part } = await partOf(tensor, length, folder, files);
-      data.set(tensor, part.bytes);
-      part.types.add(tensor.dataType);
-      // Of several arrays in one memory, none may give it back.
-      const alone = part.types.size === 1 && IN_PLACE.includes(tensor.dataType);
-      if (alone) parts.set(part.bytes.buffer, part);
-      else parts.delete(part.bytes.buffer);
-      const stays = leavesOut && alone && length >= LARGE && file.number < MOST_OPEN;
+      const place = placeIn(tensor);
+      const file = await openInside(tensor, place.location, folder, files);
+      const part = partOf(tensor, length, place, file);
+      const stays = addPart(tensor, part, data, parts) && leavesOut && file.number < MOST_OPEN;
       if (!stays && !part.isRead) await readPart(tensor, file, part);
     }
     for (const [location, file] of files) await requireWhole(location, file);
     // They may be moved or replaced from now on.
     const left = new Set([...parts.values()].flatMap(({ file, isRead }) => (isRead ? [] : [file])));
     for (const file of left) file.requireSame();
-    return { data, parts, files: new Map([...files].map(([location, { file }]) => [location, file])) };
+    const own = new Map([...files].map(([location, { file }]) => [location, file]));
+    return { data, parts, files: own, overlap: [...files.values()].some(overlaps) };
   } finally {
     await Promise.all([...files.values()].map(({ handle }) => handle.close()));
   }
+}
+
+/**
+ * The same of a model that was read before, on the calling thread. Large weights are left in their files.
+ * @param files those of the model, by the paths that it names
+ * @throws ResidualSkipError READ_FAILED when a file has changed since
+ */
+export function* readExternalAgain(
+  model: ModelProto,
+  files: ReadonlyMap<string, WeightFile>,
+): Sliced<External> {
+  const data = new Map<TensorProto, Uint8Array>();
+  const parts = new Map<ArrayBufferLike, Part>();
+  const known = new Map<string, PartsOfFile>();
+  for (const tensor of tensorsOf(model.graph)) {
+    if (tensor.dataLocation !== EXTERNAL) continue;
+    const length = data.has(tensor) ? undefined : byteLengthOf(tensor);
+    if (length === undefined) continue;
+    const place = placeIn(tensor);
+    const file = files.get(place.location) ?? fail(tensor, `'${place.location}' was no file of the model`);
+    const own = known.get(place.location) ?? { file, size: file.size, parts: new Map(), taken: 0 };
+    known.set(place.location, own);
+    const part = partOf(tensor, length, place, own);
+    const stays = addPart(tensor, part, data, parts);
+    if (stays || part.isRead) continue;
+    file.read(part.bytes, part.offset);
+    part.isRead = true;
+    yield;
+  }
+  return { data, parts, files, overlap: [...known.values()].some(overlaps) };
+}
+
+function overlaps({ parts }: PartsOfFile): boolean {
+  const inOrder = [...parts.values()].sort((a, b) => a.offset - b.offset);
+  return inOrder.some(({ offset, bytes }, i) => offset + bytes.length > (inOrder[i + 1]?.offset ?? Infinity));
+}
+
+/** @returns whether its elements may stay in the file */
+function addPart(
+  tensor: TensorProto,
+  part: Part,
+  data: Map<TensorProto, Uint8Array>,
+  parts: Map<ArrayBufferLike, Part>,
+): boolean {
+  data.set(tensor, part.bytes);
+  part.types.add(tensor.dataType);
+  // Of several arrays in one memory, none may give it back.
+  const alone = part.types.size === 1 && IN_PLACE.includes(tensor.dataType);
+  if (alone) parts.set(part.bytes.buffer, part);
+  else parts.delete(part.bytes.buffer);
+  return alone && part.bytes.length >= LARGE;
 }
 
 /** What was read is one state of the file. */
@@ -82,18 +133,21 @@ async function requireWhole(location: string, { handle, stamp }: OpenFile): Prom
   throw new ResidualSkipError('READ_FAILED', `external data '${location}': ${problem}`);
 }
 
-interface OpenFile {
-  readonly handle: FileHandle;
+interface PartsOfFile {
   readonly file: WeightFile;
-  readonly stamp: Stamp;
   readonly size: number;
-  /** How many were opened before. */
-  readonly number: number;
-  readonly location: string;
   /** By offset and length: several tensors may be the same part. */
   readonly parts: Map<string, Part>;
   /** Bytes of all parts. */
   taken: number;
+}
+
+interface OpenFile extends PartsOfFile {
+  readonly handle: FileHandle;
+  readonly stamp: Stamp;
+  /** How many were opened before. */
+  readonly number: number;
+  readonly location: string;
 }
 
 /** Parts that overlap could take far more memory than the file has bytes: its bytes are taken this often at most. */
@@ -118,22 +172,19 @@ function fail(tensor: TensorProto, problem: string, cause?: unknown): never {
   throw new ResidualSkipError(codeOfReading(cause, 'EXTERNAL_DATA'), message, options);
 }
 
-async function partOf(
-  tensor: TensorProto,
-  needed: number,
-  folder: string | undefined,
-  files: Map<string, OpenFile>,
-): Promise<{ readonly file: OpenFile; readonly part: Part }> {
+/** Where a tensor says that its data is. */
+interface Place {
+  readonly location: string;
+  readonly entries: ReadonlyMap<string, string>;
+}
+
+function placeIn(tensor: TensorProto): Place {
   const entries = new Map(tensor.externalData?.map(({ key = '', value = '' }) => [key, value]));
   const location = entries.get('location');
-  if (!location) fail(tensor, 'its external data names no file (location)');
-  if (folder === undefined) {
-    fail(
-      tensor,
-      `its data is in the file '${location}', but the model was given as bytes; load the model by its path`,
-    );
-  }
-  const file = await openInside(tensor, location, folder, files);
+  return location ? { location, entries } : fail(tensor, 'its external data names no file (location)');
+}
+
+function partOf(tensor: TensorProto, needed: number, { location, entries }: Place, file: PartsOfFile): Part {
   const offset = integer(tensor, 'offset', entries.get('offset') ?? '0');
   const length = integer(tensor, 'length', entries.get('length') ?? String(needed));
   if (length !== needed) {
@@ -147,7 +198,7 @@ async function partOf(
   }
   const key = `${offset} ${length}`;
   const known = file.parts.get(key);
-  if (known) return { file, part: known };
+  if (known) return known;
   file.taken += length;
   if (file.taken > MAX_TAKEN * file.size) {
     fail(
@@ -158,7 +209,7 @@ async function partOf(
   const bytes = allocate('uint8', length) as Uint8Array;
   const part: Part = { file: file.file, offset, bytes, types: new Set(), isRead: false };
   file.parts.set(key, part);
-  return { file, part };
+  return part;
 }
 
 async function readPart(tensor: TensorProto, { handle, location }: OpenFile, part: Part): Promise<void> {
@@ -183,20 +234,22 @@ function integer(tensor: TensorProto, key: string, text: string): number {
 async function openInside(
   tensor: TensorProto,
   location: string,
-  folder: string,
+  folder: string | undefined,
   files: Map<string, OpenFile>,
 ): Promise<OpenFile> {
   const known = files.get(location);
   if (known) return known;
-  const outside = `'${location}' lies outside the model's folder; external data must be inside it`;
-  if (isAbsolute(location) || location.includes('\0')) fail(tensor, outside);
-  const within = (base: string, path: string) =>
-    path.startsWith(base.endsWith(sep) ? base : base + sep) && path !== base;
-  if (!within(resolve(folder), resolve(folder, location))) fail(tensor, outside);
+  if (folder === undefined) {
+    fail(
+      tensor,
+      `its data is in the file '${location}', but the model was given as bytes; load the model by its path`,
+    );
+  }
   let handle: FileHandle | undefined;
   try {
-    const [base, path] = await Promise.all([realpath(folder), realpath(resolve(folder, location))]);
-    if (!within(base, path)) fail(tensor, outside);
+    const path =
+      (await pathInside(location, folder)) ??
+      fail(tensor, `'${location}' lies outside the model's folder; external data must be inside it`);
     // Non-blocking, so that a named pipe can't stop the load.
     handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stamp = await handle.stat({ bigint: true });
@@ -211,6 +264,16 @@ async function openInside(
     if (error instanceof ResidualSkipError) throw error;
     unreadable(tensor, location, error);
   }
+}
+
+/** Where a path in a folder leads to; undefined if that is outside of the folder. Rejects if nothing is there. */
+export async function pathInside(location: string, folder: string): Promise<string | undefined> {
+  if (isAbsolute(location) || location.includes('\0')) return undefined;
+  const within = (base: string, path: string) =>
+    path.startsWith(base.endsWith(sep) ? base : base + sep) && path !== base;
+  if (!within(resolve(folder), resolve(folder, location))) return undefined;
+  const [base, path] = await Promise.all([realpath(folder), realpath(resolve(folder, location))]);
+  return within(base, path) ? path : undefined;
 }
 
 function unreadable(tensor: TensorProto, location: string, cause: unknown): never {

@@ -34,6 +34,8 @@ export interface Node {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly attributes: ReadonlyMap<string, Attribute>;
+  /** Whether graphs are among them, which few nodes have. */
+  readonly hasSubgraphs: boolean;
   /** The operator set, where it isn't the model's. */
   readonly opset?: number;
 }
@@ -67,15 +69,8 @@ export interface Unsupported {
 const NO_GRAPHS: readonly Graph[] = [];
 
 /** The subgraphs among a node's attributes. */
-export function subgraphsOf({ attributes }: Node): readonly Graph[] {
-  if (attributes.size === 0) return NO_GRAPHS;
-  let found: Graph[] | undefined;
-  for (const attribute of attributes.values()) {
-    if (typeof attribute !== 'object' || !isGraph(attribute)) continue;
-    found ??= [];
-    found.push(attribute);
-  }
-  return found ?? NO_GRAPHS;
+export function subgraphsOf({ attributes, hasSubgraphs }: Node): readonly Graph[] {
+  return hasSubgraphs ? [...attributes.values()].filter(isGraph) : NO_GRAPHS;
 }
 
 export function isGraph(attribute: Attribute): attribute is Graph {

@@ -1,3 +1,4 @@
+import type { WeightFile } from '../../tensor/recall.js';
 import type { TensorData, ValueType } from '../../tensor/tensor.js';
 import type { ModelLocation } from './file.js';
 import type { FirstLayer } from './first-layer.js';
@@ -52,6 +53,10 @@ export interface ModelFacts {
 export interface Model extends ModelFacts {
   /** Up to the first length that depends on the elements of an input; `graph.outputs` are then what the stages read. */
   readonly graph: Graph;
+  /** By the paths of `external`. */
+  readonly externalFiles: ReadonlyMap<string, WeightFile>;
+  /** Whether different weights have bytes of these files in common. */
+  readonly externalOverlap: boolean;
   /** What follows, in order; see `splitGraph`. */
   readonly stages?: readonly Stage[];
 }

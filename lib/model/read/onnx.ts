@@ -72,7 +72,9 @@ class GraphDecoder {
   ) {}
 
   *decode(graph: GraphProto, outer: Names): Sliced<Graph> {
-    for (const tensor of graph.initializer ?? []) {
+    const tensors = graph.initializer ?? [];
+    for (let i = 0; i < tensors.length; i++) {
+      const tensor = tensors[i]!;
       if (isDue()) yield;
       this.define(tensor.name ?? '', tensor, `initialiser '${tensor.name ?? ''}'`);
     }
@@ -88,7 +90,8 @@ class GraphDecoder {
     const decoded: Node[] = [];
     const protos = graph.node ?? [];
     for (let i = 0; i < protos.length; i++) {
-      const node = yield* this.node(protos[i]!, visible);
+      const proto = protos[i]!;
+      const node = this.node(proto, hasGraphs(proto) ? yield* this.subgraphs(proto, visible) : undefined);
       if (node) decoded.push(node);
       if (isDue()) yield;
     }
@@ -165,34 +168,54 @@ class GraphDecoder {
     };
   }
 
-  /** A Constant node becomes a constant instead of a node. */
-  private *node(proto: NodeProto, visible: Names): Sliced<Node | undefined> {
-    const { input = [], output = [], domain = '', opType = '' } = proto;
-    const op = STANDARD_DOMAINS.has(domain) ? opType : `${domain}.${opType}`;
-    const name = proto.name || `${op}(${output.find((candidate) => candidate !== '') ?? ''})`;
+  /**
+   * A Constant node becomes a constant instead of a node.
+   * @param subgraphs those of its attributes that are graphs
+   */
+  private node(
+    proto: NodeProto,
+    subgraphs: ReadonlyMap<AttributeProto, Graph> | undefined,
+  ): Node | undefined {
+    const { input = [], output = [], opset } = proto;
+    const op = operatorOf(proto);
+    const name = nameOf(proto, op);
     if (op === 'Constant') {
       this.constant(proto, output[0] ?? '', name);
       return undefined;
     }
-    const attributes = new Map<string, Attribute>();
-    const given = proto.attribute ?? [];
-    for (let i = 0; i < given.length; i++) {
-      const { name: own = '', g } = given[i]!;
-      const value =
-        g && typeOf(given[i]!) === 'graph'
-          ? yield* this.subgraph(g, `${this.where}, node '${name}', ${own}`, visible)
-          : this.attribute(given[i]!, name);
-      if (value !== undefined) attributes.set(own, value);
-    }
-    const { opset } = proto;
-    return {
+    const node = {
       name,
       op,
       inputs: trimmed(input),
       outputs: trimmed(output),
-      attributes,
-      ...(opset !== undefined && { opset }),
+      attributes: proto.attribute ? this.attributes(proto.attribute, name, subgraphs) : NO_ATTRIBUTES,
+      hasSubgraphs: subgraphs !== undefined,
     };
+    return opset === undefined ? node : { ...node, opset };
+  }
+
+  private attributes(
+    given: readonly AttributeProto[],
+    node: string,
+    subgraphs: ReadonlyMap<AttributeProto, Graph> | undefined,
+  ): ReadonlyMap<string, Attribute> {
+    const attributes = new Map<string, Attribute>();
+    for (let i = 0; i < given.length; i++) {
+      const value = subgraphs?.get(given[i]!) ?? this.attribute(given[i]!, node);
+      if (value !== undefined) attributes.set(given[i]!.name ?? '', value);
+    }
+    return attributes;
+  }
+
+  private *subgraphs(proto: NodeProto, visible: Names): Sliced<ReadonlyMap<AttributeProto, Graph>> {
+    const node = nameOf(proto, operatorOf(proto));
+    const decoded = new Map<AttributeProto, Graph>();
+    for (const attribute of proto.attribute!) {
+      if (!isGraphAttribute(attribute)) continue;
+      const where = `${this.where}, node '${node}', ${attribute.name ?? ''}`;
+      decoded.set(attribute, yield* this.subgraph(attribute.g!, where, visible));
+    }
+    return decoded;
   }
 
   private constant({ attribute = [] }: NodeProto, output: string, node: string): void {
@@ -236,6 +259,25 @@ class GraphDecoder {
     for (const { op, nodes } of decoded.unsupported) for (const node of nodes) this.report(op, node);
     return decoded;
   }
+}
+
+const NO_ATTRIBUTES: ReadonlyMap<string, Attribute> = new Map();
+
+function operatorOf({ domain = '', opType = '' }: NodeProto): string {
+  return STANDARD_DOMAINS.has(domain) ? opType : `${domain}.${opType}`;
+}
+
+function nameOf({ name, output = [] }: NodeProto, op: string): string {
+  return name || `${op}(${output.find((candidate) => candidate !== '') ?? ''})`;
+}
+
+/** Whether a node has subgraphs. A Constant is read in another way, whatever it has. */
+function hasGraphs(proto: NodeProto): boolean {
+  return proto.attribute?.some(isGraphAttribute) === true && operatorOf(proto) !== 'Constant';
+}
+
+function isGraphAttribute(attribute: AttributeProto): boolean {
+  return attribute.g !== undefined && typeOf(attribute) === 'graph';
 }
 
 /** By AttributeProto.AttributeType. */
@@ -284,7 +326,7 @@ function constantTensor({ name, t, f, i, floats, ints }: AttributeProto): Tensor
 
 /** Names without absent ones at the end. */
 function trimmed(names: readonly string[]): readonly string[] {
-  return names.slice(0, names.findLastIndex((name) => name !== '') + 1);
+  return names.at(-1) === '' ? names.slice(0, names.findLastIndex((name) => name !== '') + 1) : names;
 }
 
 function invalid(problem: string): never {

@@ -261,8 +261,13 @@ export function byteLengthOf(tensor: TensorProto): number | undefined {
   return type && Math.ceil(shapeOf(tensor).count * type.bytes);
 }
 
-/** Elements by the bytes, or the tensor, that they were decoded from, and by ONNX's element type. */
-export type DecodedElements = Map<object, Map<number | undefined, TensorData>>;
+interface Elements {
+  readonly dataType: number | undefined;
+  readonly data: TensorData;
+}
+
+/** Elements by the bytes, or the tensor, that they were decoded from: those of the ONNX type that was asked for first. */
+export type DecodedElements = Map<object, Elements>;
 
 /**
  * Decodes a tensor of a supported type.
@@ -293,10 +298,10 @@ export function decodeTensor(
     invalid(tensor, `it has ${raw.byteLength} bytes; its shape [${shape}] needs ${expected}`);
   }
   const source: object = raw ?? tensor;
-  const made = known.get(source) ?? new Map<number | undefined, TensorData>();
-  const all =
-    made.get(tensor.dataType) ?? (raw ? type.fromRaw(raw, external !== undefined) : type.fromField(tensor));
-  known.set(source, made.set(tensor.dataType, all));
+  const made = known.get(source);
+  let all = made && made.dataType === tensor.dataType ? made.data : undefined;
+  all ??= raw ? type.fromRaw(raw, external !== undefined) : type.fromField(tensor);
+  if (!made) known.set(source, { dataType: tensor.dataType, data: all });
   const halves = type.bytes < 1;
   const data = halves && all.length === count + (count % 2) ? all.subarray(0, count) : all;
   if (data.length !== count) {

@@ -6,9 +6,11 @@ import { ARRAY_OF, contentOf, type TensorData } from '../../tensor/tensor.js';
 import { digestOf } from './digest.js';
 import type { Entry, ReadEntry } from './entry.js';
 
-/** Where a constant's elements are: their offset in the model's file, or the index of an array. */
+/** Where a constant's elements are: their offset in one of the model's files, or the index of an array. */
 interface StoredValue extends Omit<Value, 'data'> {
   readonly offset?: number;
+  /** The index of the file, where it isn't the model's own. */
+  readonly file?: number;
   readonly array?: number;
 }
 
@@ -22,7 +24,7 @@ export interface StoredProgram extends Omit<Program, 'values' | 'ownExits'> {
 /** Smaller arrays have memory of their own, whatever becomes of an entry's. */
 const LARGE = 1 << 12;
 
-/** What a stored program's constants are read from. */
+/** One of the files that a stored program's constants are read from. */
 export interface Weights {
   readonly file: WeightFile;
   /** The file's bytes, but for those of `left`. Constants lie in them. */
@@ -34,6 +36,9 @@ export interface Weights {
 /** The constants of a network's programs: equal ones are one array, since a backend packs a weight and its bias once for all programs. */
 export class Constants {
   readonly #known = new Map<string, TensorData>();
+
+  /** @param files the model's own, and those with weights of it */
+  constructor(private readonly files: readonly WeightFile[]) {}
 
   /** The program with arrays that are known, where they are equal. */
   adopted(program: Program): Program {
@@ -55,7 +60,11 @@ export class Constants {
     const encode = ({ data, ...value }: Value): StoredValue => {
       if (!data) return value;
       const place = placeOf(data);
-      if (place) return { ...value, offset: place.offset };
+      if (place) {
+        const file = this.files.indexOf(place.file);
+        if (file < 0) throw new TypeError(`constant '${value.name}' is in no file of the model`);
+        return { ...value, offset: place.offset, ...(file > 0 && { file }) };
+      }
       if (data.constructor !== ARRAY_OF[value.dtype])
         throw new TypeError(`constant '${value.name}' is no ${value.dtype}`);
       const at = arrays.indexOf(data);
@@ -71,7 +80,7 @@ export class Constants {
   }
 
   /** Throws a RangeError or a TypeError for what is no program of these weights. */
-  decode({ data, arrays }: ReadEntry, weights: Weights): Program {
+  decode({ data, arrays }: ReadEntry, weights: readonly Weights[]): Program {
     const made = new Map<number, TensorData>();
     const fromEntry = (index: number, { dtype, shape }: StoredValue): TensorData => {
       const known = made.get(index);
@@ -83,8 +92,8 @@ export class Constants {
       made.set(index, array);
       return array;
     };
-    const decode = ({ offset, array, ...value }: StoredValue): Value => {
-      if (offset !== undefined) return { ...value, data: this.#inFile(offset, value, weights) };
+    const decode = ({ offset, file = 0, array, ...value }: StoredValue): Value => {
+      if (offset !== undefined) return { ...value, data: this.#inFile(offset, file, value, weights) };
       return array === undefined ? value : { ...value, data: fromEntry(array, value) };
     };
     const { values, ownExits, ...others } = data as StoredProgram;
@@ -95,16 +104,30 @@ export class Constants {
     };
   }
 
-  /** Elements may begin anywhere in the file, and are moved to where an array may begin: less than the tag and length before them. */
-  #inFile(offset: number, { dtype, shape }: StoredValue, { file, bytes, left }: Weights): TensorData {
+  /**
+   * Elements may begin anywhere in the file. In the model's own, they are moved to where an array may begin: less than the tag and length
+   * before them. In others, what is before them may be other elements.
+   */
+  #inFile(
+    offset: number,
+    at: number,
+    { dtype, shape }: StoredValue,
+    weights: readonly Weights[],
+  ): TensorData {
+    const { file, bytes, left } = weights[at]!;
     const type = ARRAY_OF[dtype];
-    const key = keyOfPlace(offset, type.name, sizeOf(shape));
+    const key = keyOfPlace(at, offset, type.name, sizeOf(shape));
     const known = this.#known.get(key);
     if (known) return known;
     const begin = offset - (offset % type.BYTES_PER_ELEMENT);
-    const data = new type(bytes.buffer as ArrayBuffer, bytes.byteOffset + begin, sizeOf(shape));
     const unread = left.has(offset);
-    if (!unread) bytes.copyWithin(begin, offset, offset + data.byteLength);
+    const inPlace = at === 0 || begin === offset;
+    const data = inPlace
+      ? new type(bytes.buffer as ArrayBuffer, bytes.byteOffset + begin, sizeOf(shape))
+      : new type(sizeOf(shape));
+    const end = offset + data.byteLength;
+    if (!unread && inPlace) bytes.copyWithin(begin, offset, end);
+    else if (!unread) new Uint8Array(data.buffer).set(bytes.subarray(offset, end));
     rereadable(data, { file, offset }, unread);
     this.#known.set(key, data);
     return data;
@@ -112,14 +135,17 @@ export class Constants {
 
   #adopted(data: TensorData): TensorData {
     const place = placeOf(data);
-    const key = place ? keyOfPlace(place.offset, data.constructor.name, data.length) : keyOfElements(data);
+    const key = place
+      ? keyOfPlace(this.files.indexOf(place.file), place.offset, data.constructor.name, data.length)
+      : keyOfElements(data);
     const known = this.#known.get(key);
     if (!known) this.#known.set(key, data);
     return known ?? data;
   }
 }
 
-const keyOfPlace = (offset: number, type: string, length: number) => `${type} ${length} at ${offset}`;
+const keyOfPlace = (file: number, offset: number, type: string, length: number) =>
+  `${type} ${length} at ${offset} of ${file}`;
 
 function keyOfElements(data: TensorData): string {
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

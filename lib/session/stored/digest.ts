@@ -5,7 +5,7 @@ import type { Sliced } from '../../util/slices.js';
 
 const BYTES = 32;
 /** What is hashed between two turns of the event loop. */
-const PIECE = 1 << 20;
+export const PIECE = 1 << 20;
 
 /** Native code saves loading `node:crypto`. */
 function digestsOf(messages: readonly Uint8Array[]): Buffer {
@@ -21,7 +21,7 @@ export function digestOf(message: Uint8Array | string): Buffer {
 }
 
 /** Hex digest of the digests of all pieces. */
-export function* digesting(parts: readonly Uint8Array[]): Sliced<string> {
+export function* digesting(parts: Iterable<Uint8Array>): Sliced<string> {
   const digests: Buffer[] = [];
   for (const part of parts) {
     for (let at = 0; at < part.length; at += PIECE) {

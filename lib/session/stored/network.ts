@@ -1,46 +1,39 @@
 /**
  * A network whose programs are kept in a folder, so that the next session neither decodes nor lowers its graph. An entry is valid for the
- * bytes of the file that lowering may have looked at: all but large weights that were only packed, which each session reads from the file.
+ * bytes of the model's files that lowering may have looked at: all but large weights that were only packed, which each session reads from
+ * them. Files with weights beside the model's own are treated as that, with all that is between the weights.
  */
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import type { Program } from '../../model/program/program.js';
-import { files, type ModelLocation, readRanges, requireModel } from '../../model/read/file.js';
+import { pathInside } from '../../model/read/external.js';
+import { type ModelLocation, requireModel } from '../../model/read/file.js';
 import type { FirstLayer } from '../../model/read/first-layer.js';
 import type { Binding, ModelFacts } from '../../model/read/model.js';
-import { FileIdentity, WeightFile } from '../../tensor/recall.js';
+import { FileIdentity, type WeightFile } from '../../tensor/recall.js';
 import { inTurns, type Sliced } from '../../util/slices.js';
 import { packageVersion } from '../../util/version.js';
 import { overrideDimensions } from '../feeds.js';
 import { loadNetwork, type Network, type OpenNetwork, type Reading, reloadNetwork } from '../network.js';
 import { Constants, type StoredProgram, type Weights } from './constants.js';
-import { digesting, digestOf } from './digest.js';
+import { type Content, contentNow, contentOf, keptOf, weightsOf } from './content.js';
+import { digestOf } from './digest.js';
 import { decodeEntry, encodeEntry } from './entry.js';
 import { Folder } from './folder.js';
 
 /** Changes with the form of entries. */
-const FORMAT = 1;
+const FORMAT = 2;
 /** Programs of a model that are kept, such as those of texts of several lengths. */
 const MOST_PROGRAMS = 32;
-
-/** Large weights by offset: bytes. */
-type Ranges = readonly (readonly [offset: number, bytes: number])[];
-
-/** The bytes of a model's file that its programs were derived from. */
-interface Content {
-  readonly size: number;
-  /** Digest of all bytes outside of large weights. */
-  readonly kept: string;
-  /** Weights that were only packed. */
-  readonly left: Ranges;
-  /** Weights that lowering has looked at, and their digest. */
-  readonly seen: Ranges;
-  readonly ofSeen: string;
-}
+/** Files with weights beside the model's own, all of which stay open, and the bytes of each: entries of more would save little. */
+const [MOST_FILES, MOST_BYTES] = [8, 2 ** 31];
 
 type Facts = Omit<ModelFacts, 'sha256' | 'identify' | 'location' | 'external' | 'firstLayer'>;
 
 interface StoredModel {
-  readonly content: Content;
+  /** Of its own file, and of those with weights of it. */
+  readonly contents: readonly Content[];
+  /** Paths of the latter, as the model names them. */
+  readonly external: readonly string[];
   readonly facts: Facts;
   readonly mayHaveExits: boolean;
   /** Its arrays are those of the entry: weights, mean, and variance if there is one. */
@@ -86,59 +79,35 @@ async function found(place: Place): Promise<Network | undefined> {
   const bytes = folder.read(name);
   const entry = bytes && decodeEntry(bytes);
   if (!entry) return undefined;
-  const { content, facts, mayHaveExits, firstLayer } = entry.data as StoredModel;
-  const weights = await weightsOf(location.model, content);
-  if (!weights) return undefined;
-  const identity = new FileIdentity([weights.file]);
+  const { contents, external, facts, mayHaveExits, firstLayer } = entry.data as StoredModel;
+  const read: Weights[] = [];
+  for (const [i, content] of contents.entries()) {
+    const { model } = location;
+    const path = i === 0 ? model : await pathInside(external[i - 1]!, dirname(model));
+    const weights = path === undefined ? undefined : await weightsOf(path, content);
+    if (!weights) return undefined;
+    read.push(weights);
+  }
+  const identity = new FileIdentity(read.map(({ file }) => file));
   const model: ModelFacts = {
     get sha256() {
       return identity.sha256;
     },
     identify: () => identity.identify(),
     location,
-    external: [],
+    external,
     ...facts,
     firstLayer: firstLayer && firstLayerOf(firstLayer, entry.arrays),
   };
   const network = { model: overrideDimensions(model, reading.overrides ?? {}), mayHaveExits };
-  return new StoredNetwork(place, network, { file: weights.file, content, weights });
+  return new StoredNetwork(
+    place,
+    network,
+    read.map(({ file }) => file),
+    contents,
+    { weights: read },
+  );
 }
-
-/** The file's bytes but for weights that are left there; undefined if they aren't those of the entry. */
-async function weightsOf(path: string, content: Content): Promise<Weights | undefined> {
-  const { size, left, seen } = content;
-  if (!(await files.stat(path)).isFile()) return undefined;
-  const descriptor = await files.open(path, 'r');
-  try {
-    const stamp = await files.fstat(descriptor, { bigint: true });
-    if (Number(stamp.size) !== size) return undefined;
-    const file = new WeightFile(path, stamp);
-    const bytes = await readRanges(descriptor, path, size, between(left, size));
-    const same =
-      (await inTurns(keptOf(bytes, [...left, ...seen]))) === content.kept &&
-      (await inTurns(seenOf(bytes, seen))) === content.ofSeen;
-    return same && file.isSame() ? { file, bytes, left: new Set(left.map(([offset]) => offset)) } : undefined;
-  } finally {
-    await files.close(descriptor);
-  }
-}
-
-/** What is not in `ranges`, as beginnings and ends. */
-function between(ranges: Ranges, size: number): [from: number, end: number][] {
-  const found: [number, number][] = [];
-  let from = 0;
-  for (const [offset, bytes] of ranges.toSorted(([a], [b]) => a - b)) {
-    found.push([from, offset]);
-    from = offset + bytes;
-  }
-  return [...found, [from, size]];
-}
-
-const keptOf = (bytes: Uint8Array, large: Ranges) =>
-  digesting(between(large, bytes.length).map(([from, end]) => bytes.subarray(from, end)));
-
-const seenOf = (bytes: Uint8Array, seen: Ranges) =>
-  digesting(seen.map(([offset, length]) => bytes.subarray(offset, offset + length)));
 
 function firstLayerOf(shape: FirstLayer['shape'], arrays: readonly Uint8Array[]): FirstLayer {
   const [weights, mean, variance] = arrays.map((array) => array.slice().buffer);
@@ -152,49 +121,52 @@ function firstLayerOf(shape: FirstLayer['shape'], arrays: readonly Uint8Array[])
 
 /** Reads the file as without a cache, and writes entries as programs are made. */
 async function made(path: string, place: Place): Promise<Network> {
-  let read: Read | undefined;
+  let own: { readonly file: WeightFile; readonly content: Content } | undefined;
   const open = await loadNetwork(path, place.reading, {
     identified: () => false,
     onRead: async ({ file, bytes, unread }) => {
       const kept = await inTurns(keptOf(bytes, [...unread]));
-      read = { file, content: { size: bytes.length, kept, left: [...unread], seen: [], ofSeen: '' } };
+      own = { file, content: { size: bytes.length, kept, left: [...unread], seen: [], ofSeen: '' } };
     },
   });
-  // What follows a program depends on each run, and what lies in other files may change without the model's own.
-  if (!read || open.staged || open.model.external.length > 0) return open;
-  return new StoredNetwork(place, open, { ...read, open });
-}
-
-/** What was read of a model's file. */
-interface Read {
-  readonly file: WeightFile;
-  readonly content: Content;
-  /** If its entry is there. */
-  readonly weights?: Weights;
-  /** If its graph was decoded. */
-  readonly open?: OpenNetwork;
+  const { externalFiles, externalOverlap } = open.own;
+  const tooLarge = [...externalFiles.values()].some(({ size }) => size > MOST_BYTES);
+  // What follows a program depends on each run. A weight of which other tensors are parts is never left alone.
+  if (!own || open.staged || externalFiles.size > MOST_FILES || tooLarge || externalOverlap) return open;
+  const files = [...externalFiles.values()];
+  try {
+    const unseen = open.unseen();
+    const contents = [own.content];
+    for (const file of files) contents.push(await inTurns(contentOf(file, unseen.get(file))));
+    return new StoredNetwork(place, open, [own.file, ...files], contents, { open });
+  } catch {
+    // One has changed. If its weights are needed again, packing finds out.
+    return open;
+  }
 }
 
 class StoredNetwork implements Network {
   readonly model: ModelFacts;
   readonly mayHaveExits: boolean;
-  readonly #constants = new Constants();
-  readonly #file: WeightFile;
-  readonly #weights: Weights | undefined;
-  /** Of the model's entry. */
-  #content: Content;
+  readonly #constants: Constants;
+  /** Of the files, if the entry was there. */
+  readonly #weights: readonly Weights[] | undefined;
   #isWritten: boolean;
   #open: OpenNetwork | undefined;
 
   constructor(
     private readonly place: Place,
     { model, mayHaveExits }: Pick<Network, 'model' | 'mayHaveExits'>,
-    { file, content, weights, open }: Read,
+    /** The model's own, and those with weights of it. */
+    private readonly files: readonly WeightFile[],
+    /** Of each file, as in the model's entry. */
+    private contents: readonly Content[],
+    /** What was read: the entry, or the graph. */
+    { weights, open }: { readonly weights?: readonly Weights[]; readonly open?: OpenNetwork },
   ) {
     this.model = model;
     this.mayHaveExits = mayHaveExits;
-    this.#file = file;
-    this.#content = content;
+    this.#constants = new Constants(files);
     this.#weights = weights;
     this.#isWritten = weights !== undefined;
     this.#open = open;
@@ -205,7 +177,9 @@ class StoredNetwork implements Network {
     const known = name && this.#find(name);
     if (known) return known;
     const { location, reading } = this.place;
-    const opened = this.#open ?? (yield* reloadNetwork(location, this.#file, reading));
+    const [own, ...others] = this.files;
+    const external = new Map(this.model.external.map((path, i) => [path, others[i]!]));
+    const opened = this.#open ?? (yield* reloadNetwork(location, own!, external, reading));
     // Two lengths may have been asked for at once.
     this.#open ??= opened;
     const program = this.#constants.adopted(yield* this.#open.compiling(binding));
@@ -235,7 +209,7 @@ class StoredNetwork implements Network {
       const entry = decodeEntry(bytes);
       if (!entry) return undefined;
       const { of, program } = entry.data as KeptProgram;
-      if (of !== hexOf(this.#content)) return undefined;
+      if (of !== hexOf(this.contents)) return undefined;
       return this.#constants.decode({ data: program, arrays: entry.arrays }, weights);
     } catch {
       // It is written again.
@@ -249,22 +223,24 @@ class StoredNetwork implements Network {
     const names = folder.list(`${this.place.name}-`);
     if (names.length >= MOST_PROGRAMS && !names.includes(name)) return;
     const { data, arrays } = this.#constants.encode(program);
-    const kept: KeptProgram = { of: hexOf(this.#content), program: data };
+    const kept: KeptProgram = { of: hexOf(this.contents), program: data };
     folder.write(name, encodeEntry({ data: kept, arrays }));
   }
 
   /** Writes the model's entry, unless it is there. Programs of another one are removed. */
   *#note({ own, mayHaveExits, unseen }: OpenNetwork): Sliced<void> {
-    const offsets = unseen();
-    const { left, seen, ...rest } = this.#content;
-    const leftNow = left.filter(([offset]) => offsets.has(offset));
-    if (this.#isWritten && leftNow.length === left.length) return;
-    const seenNow = [...seen, ...left.filter(([offset]) => !offsets.has(offset))];
-    const ofSeen = yield* digesting(seenNow.map((range) => this.#read(range)));
-    this.#content = { ...rest, left: leftNow, seen: seenNow, ofSeen };
+    const left = unseen();
+    const isLeft = (at: number) => (offset: number) => left.get(this.files[at]!)?.has(offset) === true;
+    const isSame = (content: Content, at: number) => content.left.every(([offset]) => isLeft(at)(offset));
+    if (this.#isWritten && this.contents.every(isSame)) return;
+    const contents: Content[] = [];
+    for (const [at, file] of this.files.entries())
+      contents.push(yield* contentNow(file, this.contents[at]!, isLeft(at)));
+    this.contents = contents;
     const { opset, metadata, inputs, outputs, batching, batchingReason, loweredItems, parameters } = own;
     const data: StoredModel = {
-      content: this.#content,
+      contents,
+      external: own.external,
       facts: {
         ...{ opset, metadata, inputs, outputs, batching, parameters },
         ...(batchingReason !== undefined && { batchingReason }),
@@ -279,12 +255,6 @@ class StoredNetwork implements Network {
     for (const program of folder.list(`${name}-`)) folder.remove(program);
     folder.write(name, encodeEntry({ data, arrays }));
     this.#isWritten = true;
-  }
-
-  #read([offset, length]: Ranges[number]): Uint8Array {
-    const bytes = new Uint8Array(length);
-    this.#file.read(bytes, offset);
-    return bytes;
   }
 }
 

@@ -1,5 +1,5 @@
 import { separateItem } from 'lib/model/lower/batch-proof.js';
-import { differenceOf, oneItemOf } from 'lib/model/lower/batch-walk.js';
+import { differenceOf, oneItemOf, reasonInAny } from 'lib/model/lower/batch-walk.js';
 import { lowerGraph } from 'lib/model/lower/specialize.js';
 import { atOnce } from 'lib/util/slices.js';
 import { float32s, GraphBuilder, int64s, tensor } from '../../helpers/onnx-builder.js';
@@ -116,5 +116,34 @@ describe('nothing is shown of', () => {
     ],
   ])('%s', async (_, shape, build) => {
     expect((await lowered(shape, build)).shown).toBeUndefined();
+  });
+});
+
+describe('one item shows that items are mixed', () => {
+  const range: Build = (g, x) => g.node('DynamicQuantizeLinear', [x]);
+  const shaped: Build = (g, x) => g.node('ConstantOfShape', [g.node('Shape', [x])]);
+  test.each<[string, Build]>([
+    ['by one range for all', range],
+    ['behind a reshape by their number', (g, x) => range(g, g.node('Reshape', [x, g.node('Shape', [x])]))],
+  ])('%s', async (_, build) => {
+    const { lower, carriers } = await lowered([3], build);
+    const reason = reasonInAny(lower(1), carriers);
+    expect(reason).toMatch(/^node 'DynamicQuantizeLinear\d+' moves, reduces or indexes the batch axis$/);
+    expect(oneItemOf(lower(3), 3, carriers)).toEqual({ reason, always: true });
+  });
+
+  test.each<[string, Build]>([
+    ['not by what does not', (g, x) => g.node('Relu', [x])],
+    [
+      'not by the range of something else',
+      (g, x) => g.node('Add', [x, g.node('Cast', [range(g, floats(g, 3))], { to: 1 })]),
+    ],
+    [
+      'not by the range of what their shape alone decides',
+      (g, x) => g.node('Add', [x, g.node('Cast', [range(g, shaped(g, x))], { to: 1 })]),
+    ],
+  ])('%s', async (_, build) => {
+    const { lower, carriers } = await lowered([3], build);
+    expect(reasonInAny(lower(1), carriers)).toBeUndefined();
   });
 });

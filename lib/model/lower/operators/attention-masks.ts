@@ -9,14 +9,18 @@ const HIDDEN = -3.4028234663852886e38;
 
 /** (queries, keys): a query sees the keys up to its own position, which is `offset` behind its number. */
 export function causal(node: NodeLowering, queries: number, keys: number, offset = 0): ValueId {
-  const [data] = node.context.cache.memoise(`causal ${queries} ${keys} ${offset}`, [], () => {
-    node.afford('float32', queries * keys);
-    const hidden = new Float32Array(queries * keys);
-    for (let row = 0; row < queries; row++) {
-      hidden.fill(HIDDEN, row * keys + Math.min(row + offset + 1, keys), (row + 1) * keys);
-    }
-    return [hidden];
-  });
+  const [data] = node.context.cache.memoise(
+    () => `causal ${queries} ${keys} ${offset}`,
+    [],
+    () => {
+      node.afford('float32', queries * keys);
+      const hidden = new Float32Array(queries * keys);
+      for (let row = 0; row < queries; row++) {
+        hidden.fill(HIDDEN, row * keys + Math.min(row + offset + 1, keys), (row + 1) * keys);
+      }
+      return [hidden];
+    },
+  );
   return node.constantOf('float32', [queries, keys], data!);
 }
 

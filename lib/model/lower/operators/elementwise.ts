@@ -23,10 +23,12 @@ export function broadcastOf(node: NodeLowering, ids: readonly ValueId[]): number
 
 /** The type that all operands must share. */
 function commonType(node: NodeLowering, ids: readonly ValueId[]): ValueType {
-  const types = [...new Set(ids.map((id) => node.value(id).dtype))];
-  return types.length === 1
-    ? types[0]!
-    : node.invalid(`its inputs have different types (${types.join(', ')})`);
+  const { dtype } = node.value(ids[0]!);
+  let same = true;
+  for (let i = 1; i < ids.length; i++) same &&= node.value(ids[i]!).dtype === dtype;
+  if (same) return dtype;
+  const types = new Set(ids.map((id) => node.value(id).dtype));
+  return node.invalid(`its inputs have different types (${[...types].join(', ')})`);
 }
 
 export function arithmetic(node: NodeLowering, kind: BinaryKind, a: ValueId, b: ValueId): ValueId {

@@ -25,12 +25,16 @@ function batchNormalization(node: NodeLowering): ValueId {
   if (!known.every((data) => data instanceof Float32Array)) {
     return normalizedByChannel(node, x, parameters, epsilon);
   }
-  const folded = node.context.cache.memoise(`batchNormalization ${epsilon}`, known, () => {
-    const [gamma, beta, mean, variance] = known as [Float32Array, Float32Array, Float32Array, Float32Array];
-    const scale = Float64Array.from(gamma, (value, c) => value / Math.sqrt(variance[c]! + epsilon));
-    const shift = Float32Array.from(beta, (value, c) => value - mean[c]! * scale[c]!);
-    return [Float32Array.from(scale), shift];
-  });
+  const folded = node.context.cache.memoise(
+    () => `batchNormalization ${epsilon}`,
+    known,
+    () => {
+      const [gamma, beta, mean, variance] = known as [Float32Array, Float32Array, Float32Array, Float32Array];
+      const scale = Float64Array.from(gamma, (value, c) => value / Math.sqrt(variance[c]! + epsilon));
+      const shift = Float32Array.from(beta, (value, c) => value - mean[c]! * scale[c]!);
+      return [Float32Array.from(scale), shift];
+    },
+  );
   const [scale, shift] = folded.map((data) => node.constantOf('float32', [channels], data));
   const output = { dtype: 'float32', shape: node.shape(x) } as const;
   return node.step('affine', [x, scale!, shift!], output, { act: NO_ACTIVATION });

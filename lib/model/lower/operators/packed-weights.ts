@@ -45,24 +45,28 @@ function matMulNBits(node: NodeLowering): ValueId {
   node.afford('float32', depth * columns);
   const key = `matMulNBits ${depth} ${columns} ${block} ${bits}`;
   const inputs = [packed.data, scales, ...(zeros ? [zeros.data] : [])];
-  const [weight] = node.context.cache.memoise(key, inputs, () => {
-    const bitsAt = (data: ArrayLike<number>, at: number, row: number) =>
-      (data[row + Math.floor((at * bits) / 8)]! >> ((at * bits) % 8)) & (2 ** bits - 1);
-    const zeroAt = (n: number, b: number): number => {
-      if (!zeros) return 2 ** (bits - 1);
-      const data = zeros.data as Uint8Array | Float32Array;
-      return zeros.dtype === 'float32' ? data[n * count + b]! : bitsAt(data, b, n * zeroBytes);
-    };
-    const wide = new Float32Array(columns * depth);
-    for (let n = 0; n < columns; n++) {
-      for (let k = 0; k < depth; k++) {
-        const b = Math.floor(k / block);
-        const q = bitsAt(packed.data as Uint8Array, k - b * block, (n * count + b) * bytes);
-        wide[n * depth + k] = (q - zeroAt(n, b)) * scales[n * count + b]!;
+  const [weight] = node.context.cache.memoise(
+    () => key,
+    inputs,
+    () => {
+      const bitsAt = (data: ArrayLike<number>, at: number, row: number) =>
+        (data[row + Math.floor((at * bits) / 8)]! >> ((at * bits) % 8)) & (2 ** bits - 1);
+      const zeroAt = (n: number, b: number): number => {
+        if (!zeros) return 2 ** (bits - 1);
+        const data = zeros.data as Uint8Array | Float32Array;
+        return zeros.dtype === 'float32' ? data[n * count + b]! : bitsAt(data, b, n * zeroBytes);
+      };
+      const wide = new Float32Array(columns * depth);
+      for (let n = 0; n < columns; n++) {
+        for (let k = 0; k < depth; k++) {
+          const b = Math.floor(k / block);
+          const q = bitsAt(packed.data as Uint8Array, k - b * block, (n * count + b) * bytes);
+          wide[n * depth + k] = (q - zeroAt(n, b)) * scales[n * count + b]!;
+        }
       }
-    }
-    return [wide];
-  });
+      return [wide];
+    },
+  );
   return layer(node, node.constantOf('float32', [columns, depth], weight!), 5);
 }
 
@@ -111,11 +115,15 @@ function matMulBnb4(node: NodeLowering): ValueId {
     );
   node.afford('float32', count);
   const key = `matMulBnb4 ${depth} ${columns} ${block} ${code[0]}`;
-  const [weight] = node.context.cache.memoise(key, [packed.data, largest], () => {
-    const bytes = packed.data as Uint8Array;
-    const at = (i: number) => (i % 2 === 0 ? bytes[i >> 1]! >> 4 : bytes[i >> 1]! & 15);
-    return [Float32Array.from({ length: count }, (_, i) => code[at(i)]! * largest[Math.floor(i / block)]!)];
-  });
+  const [weight] = node.context.cache.memoise(
+    () => key,
+    [packed.data, largest],
+    () => {
+      const bytes = packed.data as Uint8Array;
+      const at = (i: number) => (i % 2 === 0 ? bytes[i >> 1]! >> 4 : bytes[i >> 1]! & 15);
+      return [Float32Array.from({ length: count }, (_, i) => code[at(i)]! * largest[Math.floor(i / block)]!)];
+    },
+  );
   return layer(node, node.constantOf('float32', [columns, depth], weight!), NO_INPUT);
 }
 
@@ -127,12 +135,16 @@ function gatherBlockQuantized(node: NodeLowering): ValueId {
     const { dtype, shape, data, bits: width } = node.constant(id, 'data');
     if (dtype !== 'uint8' || width === 4 || bits === 8) return id;
     node.afford('uint8', 2 * data.length);
-    const [wide] = node.context.cache.memoise('halves', [data], () => [
-      Uint8Array.from(
-        { length: 2 * data.length },
-        (_, i) => ((data as Uint8Array)[i >> 1]! >> (4 * (i & 1))) & 15,
-      ),
-    ]);
+    const [wide] = node.context.cache.memoise(
+      () => 'halves',
+      [data],
+      () => [
+        Uint8Array.from(
+          { length: 2 * data.length },
+          (_, i) => ((data as Uint8Array)[i >> 1]! >> (4 * (i & 1))) & 15,
+        ),
+      ],
+    );
     const last = shape.length - 1;
     const apart = node.constantOf('uint8', shape.with(last, shape[last]! * 2), wide!);
     return length === undefined ? apart : part(node, apart, last, 0, length);
