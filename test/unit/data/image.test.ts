@@ -32,6 +32,36 @@ describe('decodeImage', () => {
     expect([...image.data]).toEqual([0, 0, 255, 255, 0, 0]);
   });
 
+  // The files are Pillow 11.1's, and the PNG files what it makes of them: Image.open(name).convert('RGB').
+  test.each(['cmyk.jpg', 'clear.gif'])("has the pixels of PIL's convert('RGB'): %s", async (name) => {
+    const file = join(__dirname, 'pil', name);
+    const expected = await sharp(join(__dirname, 'pil', `${name}.png`))
+      .removeAlpha()
+      .raw()
+      .toBuffer();
+    for (const given of [file, readFileSync(file)]) {
+      const image = await decodeImage(given);
+      expect(image).toMatchObject({ width: 24, height: 16, channels: 3 });
+      expect(Buffer.compare(Buffer.from(image.data), expected)).toBe(0);
+    }
+  });
+
+  test('a JPEG of CMYK is turned upright', async () => {
+    const cmyk = await sharp(join(__dirname, 'pil/cmyk.jpg')).metadata();
+    expect(cmyk.space).toBe('cmyk');
+    const file = readFileSync(join(__dirname, 'pil/cmyk.jpg'));
+    // EXIF with the orientation 3 behind the first marker.
+    const exif = Buffer.from(
+      '457869660000' + '49492a0008000000' + '0100' + '120103000100000003000000' + '00000000',
+      'hex',
+    );
+    const segment = Buffer.concat([Buffer.from([0xff, 0xe1, 0, exif.length + 2]), exif]);
+    const turned = await decodeImage(Buffer.concat([file.subarray(0, 2), segment, file.subarray(2)]));
+    const { data } = await decodeImage(file);
+    const pixel = (all: Uint8Array, i: number) => [...all.subarray(3 * i, 3 * i + 3)];
+    for (const i of [0, 5, 100, 383]) expect(pixel(turned.data, i)).toEqual(pixel(data, 383 - i));
+  });
+
   test('takes a 16-bit grey image', async () => {
     const raw = { width: 1, height: 1, channels: 1 } as const;
     const grey = await sharp(Uint8Array.of(77), { raw }).toColourspace('grey16').png().toBuffer();
