@@ -25,13 +25,13 @@ export function opaqueGif(file: Uint8Array): Uint8Array {
 }
 
 /** Pixels between two looks at the clock. */
-const ROW = 1 << 15;
+export const SLICE = 1 << 15;
 
 /** Writes the RGB of CMYK pixels over them. @returns the part that holds it */
 export function* rgbOfCmyk(data: Uint8Array): Sliced<Uint8Array> {
   const pixels = data.length / 4;
-  for (let from = 0; from < pixels; from += ROW) {
-    for (let i = from; i < Math.min(from + ROW, pixels); i++) {
+  for (let from = 0; from < pixels; from += SLICE) {
+    for (let i = from; i < Math.min(from + SLICE, pixels); i++) {
       const light = 255 - data[4 * i + 3]!;
       for (let c = 0; c < 3; c++) {
         // A product of bytes divided by 255, rounded.

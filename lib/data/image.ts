@@ -3,8 +3,8 @@ import type { KernelEnum, Sharp, SharpOptions } from 'sharp';
 import { discard } from '../backends/addon.js';
 import { ResidualSkipError } from '../errors.js';
 import { requirePackage } from '../util/packages.js';
-import { inTurns } from '../util/slices.js';
-import { opaqueGif, rgbOfCmyk } from './as-pil.js';
+import { inTurns, type Sliced } from '../util/slices.js';
+import { opaqueGif, rgbOfCmyk, SLICE } from './as-pil.js';
 import {
   decodeJpeg,
   frameOf,
@@ -265,13 +265,16 @@ function invalid(what: string, why: string, cause?: unknown): ResidualSkipError 
 }
 
 /** Luma with the weights of ITU-R BT.601 in 16-bit fixed point; an image that is already grey is returned unchanged. */
-export function toGrey(image: RawImage): RawImage {
+export function* toGrey(image: RawImage): Sliced<RawImage> {
   if (image.channels === 1) return image;
   const pixels = image.width * image.height;
   const data = new Uint8Array(pixels);
   const rgb = image.data;
-  for (let i = 0, j = 0; i < pixels; i++, j += 3) {
-    data[i] = (rgb[j]! * 19595 + rgb[j + 1]! * 38470 + rgb[j + 2]! * 7471 + 0x8000) >> 16;
+  for (let from = 0; from < pixels; from += SLICE) {
+    for (let i = from, j = 3 * from; i < Math.min(from + SLICE, pixels); i++, j += 3) {
+      data[i] = (rgb[j]! * 19595 + rgb[j + 1]! * 38470 + rgb[j + 2]! * 7471 + 0x8000) >> 16;
+    }
+    yield;
   }
   return { width: image.width, height: image.height, channels: 1, data };
 }
