@@ -129,7 +129,7 @@ export class AuditLog implements RunObserver {
     const times = await timeBothWays(this.#control, feeds, this.#timings++ % 2 === 0);
     this.#drain();
     // Without a header there is no item that the record could belong to.
-    if (!this.#file.fresh) this.#add({ type: 'full', time: Date.now(), run, ...times });
+    if (this.#ensureHeader()) this.#add({ type: 'full', time: Date.now(), run, ...times });
   }
 
   /** Records the CPU time and energy of items both ways, as `record` measures them, for the report. */
@@ -163,7 +163,7 @@ export class AuditLog implements RunObserver {
   /** Gives a file that was begun by rotation the header of the file before. False if there is none. */
   #ensureHeader(): boolean {
     if (!this.#header || !this.#file.isOpen) return false;
-    if (this.#file.fresh) this.#add({ ...this.#header, continues: this.#file.link });
+    if (this.#file.fresh) this.#add({ ...this.#header, continues: this.#file.link, lost: this.#stats.lost });
     return true;
   }
 

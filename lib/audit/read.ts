@@ -121,7 +121,7 @@ class Reader {
 
   #take(record: AuditRecord, before: string | undefined): void {
     if (record.type === 'header') this.#begin(record, before);
-    else if (!this.header || (record.type === 'full' && this.entries.length === 0))
+    else if (!this.header || (record.type === 'full' && this.entries.length === 0 && !this.hadEarlier))
       this.#report('tampered', `line ${this.#line} precedes what it refers to`);
     else if (record.type === 'energy') this.energy = record;
     else if (record.type === 'item') {
@@ -134,7 +134,7 @@ class Reader {
     } else if (record.type === 'end') {
       this.#open = false;
       this.#noteLost(record.lost);
-    } else if (record.skipMilliseconds !== undefined && this.entries.at(-1)!.record.run === record.run) {
+    } else if (record.skipMilliseconds !== undefined && this.entries.at(-1)?.record.run === record.run) {
       const timed = { full: record.milliseconds, skip: record.skipMilliseconds };
       this.entries.push({ ...this.entries.pop()!, timed });
     }

@@ -53,7 +53,7 @@ export async function renderAuditReport(
     title: 'What was skipped',
     subtitle:
       `${whole(summary.items)} items from ${utc(summary.from)} to ${utc(summary.to)} UTC, ` +
-      `model ${header.model.source ?? ''} ${header.model.sha256.slice(0, 12)}${wordOthers(summary)}`,
+      `model ${header.model.source ?? ''} ${header.model.sha256.slice(0, 12)}${wordScope(summary)}`,
     summary: inWords(summary),
     figures: figures(summary),
     sections: sections.filter((section) => section !== undefined),
@@ -63,9 +63,12 @@ export async function renderAuditReport(
 /** "2026-01-31 23:59:59" */
 const utc = (time: number) => new Date(time).toISOString().slice(0, 19).replace('T', ' ');
 
-/** That a log holds items of other networks, too. */
-export const wordOthers = ({ otherItems }: AuditSummary) =>
-  otherItems > 0 ? `; ${whole(otherItems)} items of other networks are left out` : '';
+/** That a log holds items of other networks, too, or only a sample of the items. */
+export const wordScope = ({ otherItems, sample: [least, greatest] }: AuditSummary) =>
+  (otherItems > 0 ? `; ${whole(otherItems)} items of other networks are left out` : '') +
+  (least < 1
+    ? `; a random sample: ${least < greatest ? `${percent(least)} to ` : ''}${percent(greatest)} of the items that ran were recorded`
+    : '');
 
 function inWords({ blocks, blocksSkipped, items, reasons }: AuditSummary): string {
   const left = `${percent((reasons.x ?? 0) / items)} of the items left at an early exit.`;

@@ -23,6 +23,8 @@ export interface AuditSummary {
   readonly items: number;
   /** Items of other networks, which are left out. */
   readonly otherItems: number;
+  /** The least and the greatest share of a session's items that was recorded: 1 unless the log is a sample. */
+  readonly sample: readonly [least: number, greatest: number];
   readonly from: number;
   readonly to: number;
   /** Those that ran, by their items. */
@@ -94,6 +96,7 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
   const entries = ofLastNetwork(all);
   const { blocks } = header;
   const headers = [...new Set(entries.map((entry) => entry.header))];
+  const samples = headers.map(({ sample }) => sample);
   const times = entries.map(({ record }) => record.time);
   // Costs depend on the shape of an item, such as the length of a text: its own header has them.
   const skippedCost = ({ header, record }: AuditEntry, cost: 'layers' | 'multiplyAdds') =>
@@ -108,6 +111,7 @@ export function summarise(all: readonly AuditEntry[]): AuditSummary {
     header,
     items: entries.length,
     otherItems: all.length - entries.length,
+    sample: [Math.min(...samples), Math.max(...samples)],
     // A clock may have gone backwards.
     from: times.reduce((a, b) => Math.min(a, b)),
     to: times.reduce((a, b) => Math.max(a, b)),

@@ -40,7 +40,7 @@ export interface WatchOptions {
 
 /** What a monitor has seen. */
 export interface WatchStats {
-  /** Items that it has seen. */
+  /** Items that it has seen; those of runs with a policy of their own only if it doesn't test the session's promise. */
   readonly items: number;
   /**
    * Items of the shadow sample since it was armed: those that ran again in full, and those that had run in full

@@ -74,9 +74,11 @@ export class Watch extends EventEmitter<WatchEvents> implements RunObserver {
   }
 
   onRun(event: RunEvent): void {
-    const { trace, inputs, outputs } = event;
+    const { context, trace, inputs, outputs } = event;
     const [{ metric }] = this.#tests;
-    const { promise } = this.#control ?? {};
+    const { policy, promise } = this.#control ?? {};
+    // A policy promises nothing of runs with another one.
+    if (promise && this.#options.maxDisagreement === undefined && policy && context.policy !== policy) return;
     const own = promise?.metric === metric ? promise : undefined;
     const how = { custom: this.#options.loss, reader: this.#control?.answerReader?.() };
     const losses = this.#tests.map((test) => shadowLoss(test.metric, event, own, how));

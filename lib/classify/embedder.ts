@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from '../data/files.js';
-import { findModel, type ModelFiles } from '../data/model-files.js';
+import { findModel } from '../data/model-files.js';
 import { ResidualSkipError } from '../errors.js';
 import type { TensorMetadata } from '../session/metadata.js';
 import { InferenceSession } from '../session/session.js';
@@ -63,6 +63,7 @@ const poolingSchema = late(() =>
     pooling_mode_mean_sqrt_len_tokens: flag(),
     pooling_mode_weightedmean_tokens: flag(),
     pooling_mode_lasttoken: flag(),
+    include_prompt: flag(),
   }),
 );
 const modulesSchema = late(() => z.array(z.looseObject({ type: z.string() })));
@@ -153,7 +154,7 @@ export class Embedder extends TextNetwork<TextModel | ImageModel> {
     const isText = model instanceof TextModel;
     const output = vectorOutput(session.outputMetadata, files.name, isText);
     const pools = output.shape.length > 2;
-    const found = pools && !own.pooling ? await poolingBeside(files) : undefined;
+    const found = pools && !own.pooling ? await poolingBeside(model) : undefined;
     const modulesFile = join(files.folder, 'modules.json');
     const modules = await readJson(modulesFile, modulesSchema());
     if (pools) checkModules(modules ?? [], modulesFile);
@@ -222,11 +223,11 @@ export class Embedder extends TextNetwork<TextModel | ImageModel> {
 }
 
 /** Pools the vectors of the text's own tokens; those that fill it up to a fixed length don't count. */
-function pooled({ data, dims, tokens }: TextOutput, pooling: Pooling): Float64Array {
+function pooled({ data, dims, tokens, first }: TextOutput, pooling: Pooling): Float64Array {
   const width = dims.at(-1)!;
   const result = new Float64Array(width);
   for (let c = 0; c < width; c++) {
-    const at = (token: number) => data[token * width + c]!;
+    const at = (token: number) => data[(first + token) * width + c]!;
     let sum = 0;
     let weights = 0;
     let largest = Number.NEGATIVE_INFINITY;
@@ -257,10 +258,17 @@ function checkModules(modules: z.infer<ReturnType<typeof modulesSchema>>, file: 
   );
 }
 
-async function poolingBeside(files: ModelFiles): Promise<Pooling[] | undefined> {
+async function poolingBeside(model: TextModel | ImageModel): Promise<Pooling[] | undefined> {
+  const { files } = model;
   const file = join(files.folder, '1_Pooling', 'config.json');
   const config = await readJson(file, poolingSchema());
   if (!config) return undefined;
+  if (config.include_prompt === false && model instanceof TextModel && model.prompt !== '') {
+    throw new ResidualSkipError(
+      'INVALID_DATA',
+      `file ${file}: include_prompt is false, but the tokens of the prompt can't be left out; give the option pooling to pool all tokens`,
+    );
+  }
   const asked = POOLINGS.filter((pooling) => config[KEYS[pooling]] === true);
   if (asked.length > 0) return asked;
   throw new ResidualSkipError(

@@ -78,8 +78,8 @@ function partsOf(output: Tensor, items: number): TextOutput[] {
   return Array.from({ length: items }, (_, i) => {
     const own = (data as Float32Array).slice(i * size, (i + 1) * size);
     const width = size / tokens;
-    if (shape.length !== 3) return { data: own, dims: [tokens, width], tokens };
+    if (shape.length !== 3) return { data: own, dims: [tokens, width], tokens, first: 0 };
     const turned = own.map((_value, at) => own[(at % width) * tokens + Math.floor(at / width)]!);
-    return { data: turned, dims: [tokens, width], tokens };
+    return { data: turned, dims: [tokens, width], tokens, first: 0 };
   });
 }

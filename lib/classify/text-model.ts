@@ -51,8 +51,9 @@ export interface TextResult {
   readonly data: Float32Array;
   /** Their shape, without the batch. */
   readonly dims: readonly number[];
-  /** Tokens of the text. */
+  /** Tokens of the text, and the number of the first of them: others fill it up. */
   readonly tokens: number;
+  readonly first: number;
   readonly trace: ItemTrace | null;
   /** Of the text in full; null without a trace. */
   readonly multiplyAdds: number | null;
@@ -156,11 +157,12 @@ export class TextModel {
     const { text: first, pair } = typeof text === 'string' ? { text, pair: undefined } : text;
     const { ids, types } = this.tokenizer.encode(first, pair, this.#limit());
     const length = this.length ?? ids.length;
+    const from = this.tokenizer.padsLeft ? length - ids.length : 0;
     const rows = new Int32Array(TOKEN_INPUTS.length * length);
-    rows.fill(this.tokenizer.padding, ids.length, length);
-    rows.set(ids);
-    rows.fill(1, length, length + ids.length);
-    rows.set(types, 2 * length);
+    rows.fill(this.tokenizer.padding, 0, length);
+    rows.set(ids, from);
+    rows.fill(1, length + from, length + from + ids.length);
+    rows.set(types, 2 * length + from);
     return new Tensor('int32', rows, [TOKEN_INPUTS.length, length]);
   }
 
@@ -188,15 +190,21 @@ export class TextModel {
     );
   }
 
-  /** A text's part of an output, by its feeds: a batch of one. Without marks among them, what is padding at the end fills it up. */
+  /** A text's part of an output, by its feeds: a batch of one. Without marks among them, what is padding at its side fills it up. */
   resultOf(output: Tensor, feeds: TensorMap): TextOutput {
     const { data, dims } = isFloat(output) ? toFloat32(output) : output;
     const { attention_mask: marks, input_ids: ids } = feeds;
     const list = Array.from((marks ?? ids)!.data, Number);
-    const tokens = marks
-      ? list.reduce((sum, mark) => sum + mark, 0)
-      : list.findLastIndex((id) => this.length === undefined || id !== this.tokenizer.padding) + 1;
-    return { data: data as Float32Array, dims: dims.slice(1), tokens };
+    const { padding, padsLeft } = this.tokenizer;
+    const isOwn = (value: number) => (marks ? value === 1 : this.length === undefined || value !== padding);
+    const first = marks || padsLeft ? Math.max(0, list.findIndex(isOwn)) : 0;
+    const end = marks || !padsLeft ? list.findLastIndex(isOwn) + 1 : list.length;
+    return { data: data as Float32Array, dims: dims.slice(1), tokens: end - first, first };
+  }
+
+  /** What the files beside the model put in front of each single text. */
+  get prompt(): string {
+    return this.tokenizer.prompt;
   }
 
   /** Runs each text at its own length, several of one length together. The results are in the order of the texts. */
@@ -274,14 +282,15 @@ export function resultsOf(output: Tensor, prepared: readonly Tensor<'int32'>[]):
   return prepared.map((text, i) => ({
     data: (data as Float32Array).slice(i * size, (i + 1) * size),
     dims: dims.slice(1),
-    tokens: tokensOf(text),
+    ...tokensOf(text),
   }));
 }
 
 /** Tokens of a prepared text, without those that fill it up. */
-function tokensOf({ data, dims }: Tensor<'int32'>): number {
+function tokensOf({ data, dims }: Tensor<'int32'>): Pick<TextOutput, 'tokens' | 'first'> {
   const length = dims[1]!;
-  return data.subarray(length, 2 * length).reduce((sum, mark) => sum + mark, 0);
+  const marks = data.subarray(length, 2 * length);
+  return { tokens: marks.reduce((sum, mark) => sum + mark, 0), first: Math.max(0, marks.indexOf(1)) };
 }
 
 function tokenInput({ name, type, shape }: TensorMetadata, model: string) {

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { AuditTrace } from '../audit/read.js';
 import { renderAudit } from '../audit/render.js';
-import { wordOthers } from '../audit/report.js';
+import { wordScope } from '../audit/report.js';
 import { type AuditSummary, summarise } from '../audit/summary.js';
 import { ResidualSkipError } from '../errors.js';
 import { checkUntouched, checkWritable, readLog, writeResult } from './files.js';
@@ -47,10 +47,12 @@ async function audit(path: string, options: AuditOptions, io: Io): Promise<void>
 }
 
 function publicSummary(summary: AuditSummary, { energy, problems, hadEarlier, signed }: AuditTrace) {
-  const { items, otherItems, from, to, blocksSkipped, layersSkipped, multiplyAddsSkipped, reasons } = summary;
+  const { items, otherItems, sample, from, to, blocksSkipped, layersSkipped, multiplyAddsSkipped, reasons } =
+    summary;
   return {
     items,
     otherItems,
+    sample,
     from: new Date(from).toISOString(),
     to: new Date(to).toISOString(),
     blocksSkipped,
@@ -100,7 +102,7 @@ function draw(
   ]);
   const head =
     `${paint(io, 'bold', path)}: ${plural(items, 'item')}, ${percent(layersSkipped)} of the layers and ` +
-    `${percent(multiplyAddsSkipped)} of the multiply-adds bypassed, ${plural(paths.length, 'distinct path')}${wordOthers(summary)}`;
+    `${percent(multiplyAddsSkipped)} of the multiply-adds bypassed, ${plural(paths.length, 'distinct path')}${wordScope(summary)}`;
   const until =
     signed &&
     `signed on ${new Date(signed.time).toISOString()}, ${plural(signed.itemsAfter, 'item')} since then\n`;

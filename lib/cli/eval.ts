@@ -35,7 +35,7 @@ export function addEvalCommand(program: Command, io: Io): void {
       .argument('<model>', 'ONNX file, or a folder with one')
       .requiredOption(
         '--data <dir>',
-        "images: a folder with images, with a folder for each class, with IDX files, or with CIFAR-10's binary batches; texts: a file (.jsonl, .csv, .tsv); " +
+        "images: a folder with images, with a folder for each class, with IDX files, or with CIFAR-10's binary batches; texts: a file (.jsonl, .ndjson, .csv, .tsv); " +
           'other inputs: .npz, .npy, .raw or .wav',
       )
       .option('--labels <file>', 'CSV or JSON file with the label of each image')

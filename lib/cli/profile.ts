@@ -25,6 +25,7 @@ interface ProfileOptions extends EngineOptions {
 
 /** One row of `profile --json`: a step or a block. */
 export interface ProfileRow {
+  /** In the model; of the network that verifies an 8-bit one's answers, it ends in ` (original)`. */
   readonly name: string;
   readonly op: string | null;
   readonly block: string | null;
@@ -88,7 +89,7 @@ async function profile(path: string, options: ProfileOptions, io: Io): Promise<v
     for (let run = 0; run < options.runs; run++) await session.run(feeds());
     const measured = session.endProfiling();
     if (output !== undefined) await writeResult(output, `${JSON.stringify(measured)}\n`);
-    const report = reportOf(files.name, session.policy, measured);
+    const report = reportOf(files.name, session.policy, measured, original !== undefined);
     io.out(options.json ? `${JSON.stringify(report, null, 2)}\n` : draw(report, output, io));
   } finally {
     await session.release();
@@ -97,33 +98,42 @@ async function profile(path: string, options: ProfileOptions, io: Io): Promise<v
 
 /** The time of one step or block over all items. */
 interface Total {
+  /** Tells those of an original that verifies from those of the model, which have the same names. */
+  readonly suffix: string;
   readonly first: ProfileEvent;
   /** Numbers of the items that ran it: a step may have several events in one item. */
   readonly items: Set<number>;
   microseconds: number;
 }
 
-function reportOf(model: string, policy: PolicyInfo, { traceEvents, otherData }: Profile): ProfileReport {
+/** @param hasOriginal whether items that a guard verifies run in another network */
+function reportOf(
+  model: string,
+  policy: PolicyInfo,
+  { traceEvents, otherData }: Profile,
+  hasOriginal: boolean,
+): ProfileReport {
   const totals = { item: new Map<string, Total>(), block: new Map(), gate: new Map(), step: new Map() };
   let item = 0;
+  let suffix = '';
   for (const event of traceEvents) {
     // An item's own event precedes those of its steps and blocks. What a guard runs again counts as the same item.
     item = event.args.item ?? item;
+    if (event.cat === 'item') suffix = hasOriginal && event.name.endsWith(', verified') ? ' (original)' : '';
     const known: Map<string, Total> = totals[event.cat];
-    // The steps of an original that verifies have the same names.
-    const name = event.cat === 'item' ? 'all' : `${event.name} ${event.args.op ?? ''}`;
-    const total = known.get(name) ?? { first: event, items: new Set(), microseconds: 0 };
-    known.set(name, total);
+    const key = event.cat === 'item' ? 'all' : `${event.name} ${event.args.op ?? ''}${suffix}`;
+    const total = known.get(key) ?? { suffix, first: event, items: new Set(), microseconds: 0 };
+    known.set(key, total);
     total.items.add(item);
     total.microseconds += event.dur;
   }
   const { microseconds: whole, items: all } = totals.item.get('all')!;
   const items = all.size;
   const rows = (known: ReadonlyMap<string, Total>) =>
-    [...known.values()].map(({ first, items: ran, microseconds }) => ({
-      name: first.name,
+    [...known.values()].map(({ suffix: of, first, items: ran, microseconds }) => ({
+      name: first.name + of,
       op: first.args.op ?? null,
-      block: first.args.block ?? null,
+      block: first.args.block === undefined ? null : first.args.block + of,
       ran: ran.size / items,
       milliseconds: microseconds / ran.size / 1000,
       share: microseconds / whole,

@@ -56,7 +56,7 @@ export function addRunCommand(program: Command, io: Io): void {
       .argument('<model>', 'ONNX file, or a folder with one')
       .argument(
         '<images-or-texts...>',
-        'image files, or folders of them; for networks of texts: texts, or files of them (.jsonl, .csv, .tsv); for others: .npz, .npy, .raw or .wav',
+        'image files, or folders of them; for networks of texts: texts, or files of them (.jsonl, .ndjson, .csv, .tsv); for others: .npz, .npy, .raw or .wav',
       )
       .addOption(new Option('--full', 'run every block; the same as --policy full').conflicts('policy'))
       .option(

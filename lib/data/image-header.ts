@@ -65,7 +65,7 @@ function bytesPerPixel({ format, depth, channels, isProgressive }: Header): numb
   if (format === 'heif') return RESULT_BYTES + (depth === 'uchar' ? HEIF_BYTES : DEEP_HEIF_BYTES);
   if (format === 'webp') return RESULT_BYTES + WEBP_BYTES;
   // Coefficients of 16 bits.
-  if (format === 'jpeg') return RESULT_BYTES + (isProgressive ? 2 * channels : 0);
+  if (format === 'jpeg') return RESULT_BYTES + (isProgressive ? 2 * channels : 0) + (channels > 3 ? 1 : 0);
   if (format === 'png' && !isProgressive) return RESULT_BYTES;
   // A TIFF may be one strip.
   return RESULT_BYTES + samples;

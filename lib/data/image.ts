@@ -3,6 +3,8 @@ import type { KernelEnum, Sharp, SharpOptions } from 'sharp';
 import { discard } from '../backends/addon.js';
 import { ResidualSkipError } from '../errors.js';
 import { requirePackage } from '../util/packages.js';
+import { inTurns, type Sliced } from '../util/slices.js';
+import { opaqueGif, rgbOfCmyk, SLICE } from './as-pil.js';
 import {
   decodeJpeg,
   frameOf,
@@ -92,7 +94,7 @@ export async function openImage(
       cause,
     });
   };
-  const open = () => loadSharp()(source, { failOn: 'warning', limitInputPixels: maxPixels });
+  const open = (bytes = source) => loadSharp()(bytes, { failOn: 'warning', limitInputPixels: maxPixels });
   return { open, head, source, read, maxPixels, failed };
 }
 
@@ -147,14 +149,16 @@ interface Decoding extends ImageFileOptions {
  * limit; MISSING_DEPENDENCY without sharp
  */
 export async function decodeImage(file: string | Uint8Array, options: Decoding = {}): Promise<RawImage> {
-  const { open, head, source, read, failed } = await openImage(file, options, mayBePlain);
+  const readsWhole = (start: Buffer) => mayBePlain(start) || isGif(start);
+  const { open, head, source, read, failed } = await openImage(file, options, readsWhole);
   try {
     const native = await decodedNatively(head, source, options);
     if (native) {
       for (const bytes of read) discard(bytes);
       return native;
     }
-    const image = open();
+    const image = open(typeof source !== 'string' && isGif(head) ? opaqueGif(source) : source);
+    if (isCmyk(head, source)) return await cmykToRaw(image.rotate());
     const target = options.resize && (await shrunkOnLoad(image, head, options.resize));
     if (!target) return await toRaw(image.rotate());
     const { width, height, ...how } = target;
@@ -167,6 +171,16 @@ export async function decodeImage(file: string | Uint8Array, options: Decoding =
 /** Whether a file that begins like this may be a JPEG that native code decodes. */
 function mayBePlain(head: Buffer): boolean {
   return head[0] === 0xff && frameOf(head)?.isPlain !== false;
+}
+
+const isGif = (head: Buffer) => head.toString('latin1', 0, 3) === 'GIF';
+
+/** Whether a file is a JPEG of CMYK. Its frame header may be behind a profile that is longer than the head. */
+function isCmyk(head: Buffer, source: string | Uint8Array): boolean {
+  if (head[0] !== 0xff) return false;
+  const whole =
+    typeof source === 'string' ? head : Buffer.from(source.buffer, source.byteOffset, source.byteLength);
+  return frameOf(whole)?.channels === 4;
 }
 
 /** A JPEG as native code decodes it; undefined if it is no JPEG or can't be decoded like that. */
@@ -237,18 +251,30 @@ async function toRaw(pipeline: Sharp): Promise<RawImage> {
   return { width: info.width, height: info.height, channels, data };
 }
 
+async function cmykToRaw(pipeline: Sharp): Promise<RawImage> {
+  const { data, info } = await pipeline
+    .pipelineColourspace('cmyk')
+    .toColourspace('cmyk')
+    .raw()
+    .toBuffer({ resolveWithObject: true });
+  return { width: info.width, height: info.height, channels: 3, data: await inTurns(rgbOfCmyk(data)) };
+}
+
 function invalid(what: string, why: string, cause?: unknown): ResidualSkipError {
   return new ResidualSkipError('INVALID_DATA', `${what} (${why.split('\n')[0]})`, { cause });
 }
 
 /** Luma with the weights of ITU-R BT.601 in 16-bit fixed point; an image that is already grey is returned unchanged. */
-export function toGrey(image: RawImage): RawImage {
+export function* toGrey(image: RawImage): Sliced<RawImage> {
   if (image.channels === 1) return image;
   const pixels = image.width * image.height;
   const data = new Uint8Array(pixels);
   const rgb = image.data;
-  for (let i = 0, j = 0; i < pixels; i++, j += 3) {
-    data[i] = (rgb[j]! * 19595 + rgb[j + 1]! * 38470 + rgb[j + 2]! * 7471 + 0x8000) >> 16;
+  for (let from = 0; from < pixels; from += SLICE) {
+    for (let i = from, j = 3 * from; i < Math.min(from + SLICE, pixels); i++, j += 3) {
+      data[i] = (rgb[j]! * 19595 + rgb[j + 1]! * 38470 + rgb[j + 2]! * 7471 + 0x8000) >> 16;
+    }
+    yield;
   }
   return { width: image.width, height: image.height, channels: 1, data };
 }

@@ -47,12 +47,16 @@ const APP14 = 0xee;
 /** Markers of this range that begin no frame. */
 const NO_FRAMES = [0xc4, 0xc8, 0xcc];
 
-/** Undefined if no frame header lies in `bytes`. */
+/** Segments before a frame header and bytes that fill them up, at most: a usual file has some tens. */
+const MAX_SEGMENTS = 4096;
+
+/** Undefined if no frame header lies in `bytes`, or behind more segments than files have. */
 export function frameOf(bytes: Buffer): JpegFrame | undefined {
   let frame: (Size & { channels: number }) | undefined;
   let hasExif = false;
   let [orientation, isPlain, hasProfile] = [1, true, false];
-  for (let at = 2; at + 10 <= bytes.length && bytes[at] === 0xff; ) {
+  for (let at = 2, left = MAX_SEGMENTS; at + 10 <= bytes.length && bytes[at] === 0xff; left--) {
+    if (left === 0) return undefined;
     const marker = bytes[at + 1]!;
     if (marker === 0xff) {
       at++;

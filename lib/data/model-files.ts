@@ -8,11 +8,13 @@ import type { SoundForm } from './arrays.js';
 import { readJson } from './files.js';
 import { type PreprocessorConfig, parsePreprocessor } from './preprocessor-config.js';
 import type { PreprocessorPreset } from './presets.js';
+import { preprocessorOfTimm, pretrainedSchema } from './timm-config.js';
 
 /** A model file, and the contents of Hugging Face's files beside it. */
 export interface ModelFiles extends ModelLocation {
   /** Name of the model for people: that of its folder if the file is called model.onnx, otherwise that of the file. */
   readonly name: string;
+  /** From preprocessor_config.json, or else from timm's config.json. */
   readonly preprocessor?: { readonly config: PreprocessorConfig; readonly source: string };
   /** Of a network of sounds, from preprocessor_config.json. */
   readonly sounds?: SoundForm;
@@ -36,6 +38,7 @@ const configSchema = late(() =>
       .optional(),
     problem_type: z.string().nullish(),
     architectures: z.array(z.string()).nullish(),
+    pretrained_cfg: pretrainedSchema().nullish(),
   }),
 );
 
@@ -63,11 +66,13 @@ export async function findModel(path: string): Promise<ModelFiles> {
     given === undefined || ofSounds ? undefined : parsePreprocessor(given, source, 'INVALID_DATA');
   const about = (await readJson(configFile, configSchema())) ?? {};
   refuseMisspelt(about, Object.keys(configSchema().shape), configFile, 'INVALID_DATA');
-  const { id2label, problem_type: problem, architectures } = about;
+  const { id2label, problem_type: problem, architectures, pretrained_cfg: ofTimm } = about;
+  const timm = given === undefined && ofTimm ? preprocessorOfTimm(ofTimm) : undefined;
   return {
     ...location,
     name: basename(model) === 'model.onnx' ? basename(folder) : basename(model),
     ...(config && { preprocessor: { config, source } }),
+    ...(timm && { preprocessor: { config: timm, source: configFile } }),
     ...(ofSounds && {
       sounds: { rate: ofSounds.sampling_rate, normalizes: ofSounds.do_normalize ?? false },
     }),

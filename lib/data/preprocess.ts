@@ -3,6 +3,7 @@ import { discard } from '../backends/addon.js';
 import { ResidualSkipError } from '../errors.js';
 import { roundHalfEven } from '../numeric/rounding.js';
 import { keepRecent } from '../util/maps.js';
+import { inTurns, type Sliced } from '../util/slices.js';
 import { type RawImage, toGrey } from './image.js';
 import { type ImageInput, type PreprocessorConfig, withPreset } from './preprocessor-config.js';
 import { type Drawing, draw, tapsOf } from './resample.js';
@@ -138,12 +139,17 @@ export class Preprocessor {
    */
   async apply(image: RawImage, name: string): Promise<PreparedImage> {
     const { channels } = this.#input;
-    const drawn = channels === 1 ? toGrey(image) : image;
+    const drawn = channels === 1 ? await inTurns(toGrey(image)) : image;
     const { width: wide, height: high, by } = image.shrunk ?? { ...drawn, by: 1 };
     const key = `${wide}x${high}/${by}`;
     const layout =
       this.#layouts.get(key) ??
-      keepRecent(this.#layouts, key, this.#layoutOf({ width: wide, height: high }, by, name), LAYOUTS);
+      keepRecent(
+        this.#layouts,
+        key,
+        await inTurns(this.#layoutOf({ width: wide, height: high }, by, name)),
+        LAYOUTS,
+      );
     const { height, width } = layout.size;
     const size = channels * height * width;
     const isCovered = layout.columns.firsts.length === width && layout.rows.firsts.length === height;
@@ -158,7 +164,7 @@ export class Preprocessor {
   }
 
   /** How images of this size are drawn whose pixels are the means of `by` rows and columns. */
-  #layoutOf(image: Size, by: number, name: string): Layout {
+  *#layoutOf(image: Size, by: number, name: string): Sliced<Layout> {
     const target = targetSize(image, this.#resize);
     const isResized = target.height !== image.height || target.width !== image.width;
     const most = Math.max(target.height, isResized ? image.height : 0) * target.width;
@@ -178,8 +184,8 @@ export class Preprocessor {
       return tapsOf({ from, to, kernel: this.#kernel, begin, end, shrunkBy: by });
     };
     return {
-      columns: taps(image.width, target.width, left, width),
-      rows: taps(image.height, target.height, top, height),
+      columns: yield* taps(image.width, target.width, left, width),
+      rows: yield* taps(image.height, target.height, top, height),
       ...{ size: { height, width }, left: Math.max(left, 0), top: Math.max(top, 0) },
     };
   }

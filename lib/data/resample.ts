@@ -4,6 +4,7 @@
  * 8-bit values in between. Integers are exact, so that native code has the same.
  */
 import { type DrawArguments, nativeDrawing } from '../backends/addon.js';
+import type { Sliced } from '../util/slices.js';
 import type { RawImage } from './image.js';
 import { type Window, windowsOfMeans } from './means.js';
 import type { ResizeKernel, Size } from './resize-rule.js';
@@ -71,7 +72,8 @@ export interface Axis {
   readonly shrunkBy?: number | undefined;
 }
 
-export function tapsOf({ from, to, kernel, begin = 0, end = to, shrunkBy = 1 }: Axis): Taps {
+/** A very long axis takes long. */
+export function* tapsOf({ from, to, kernel, begin = 0, end = to, shrunkBy = 1 }: Axis): Sliced<Taps> {
   const scale = from / to;
   // An axis that keeps its length keeps its elements, whatever the filter.
   if (kernel === 'nearest' || from === to) {
@@ -84,7 +86,7 @@ export function tapsOf({ from, to, kernel, begin = 0, end = to, shrunkBy = 1 }: 
   }
   const { reach, weight } = FILTERS[kernel];
   const stretch = Math.max(scale, 1);
-  const windows = Array.from({ length: end - begin }, (_, i): Window => {
+  const windowAt = (i: number): Window => {
     const centre = (begin + i + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - reach * stretch + 0.5));
     const stop = Math.min(from, Math.trunc(centre + reach * stretch + 0.5));
@@ -93,12 +95,17 @@ export function tapsOf({ from, to, kernel, begin = 0, end = to, shrunkBy = 1 }: 
     );
     const total = weights.reduce((sum, each) => sum + each, 0);
     return { first, weights: weights.map((each) => each / total) };
-  });
-  if (shrunkBy === 1) return asTaps(windows, from);
-  return asTaps(windowsOfMeans(windows, from, shrunkBy), Math.ceil(from / shrunkBy));
+  };
+  const windows: Window[] = [];
+  for (let i = 0; i < end - begin; i++) {
+    windows.push(windowAt(i));
+    yield;
+  }
+  if (shrunkBy === 1) return yield* asTaps(windows, from);
+  return yield* asTaps(windowsOfMeans(windows, from, shrunkBy), Math.ceil(from / shrunkBy));
 }
 
-function asTaps(windows: readonly Window[], length: number): Taps {
+function* asTaps(windows: readonly Window[], length: number): Sliced<Taps> {
   const each = windows.reduce((most, { weights }) => Math.max(most, weights.length), 1);
   // All factors are for elements of the input; those that are no part of a sum are 0.
   const firsts = Int32Array.from(windows, ({ first }) => Math.min(first, length - each));
@@ -108,6 +115,7 @@ function asTaps(windows: readonly Window[], length: number): Taps {
       const factor = weight * ONE;
       factors[i * each + first + x - firsts[i]!] = Math.trunc(factor < 0 ? factor - 0.5 : factor + 0.5);
     }
+    yield;
   }
   return { each, firsts, factors };
 }

@@ -33,7 +33,7 @@ const WITHOUT_HEADER: readonly (readonly string[])[] = [
   ['text', 'text_pair', 'label'],
 ];
 
-export const TEXT_FORMATS = ['.jsonl', '.csv', '.tsv'];
+export const TEXT_FORMATS = ['.jsonl', '.ndjson', '.csv', '.tsv'];
 
 /** Judged by the extension. */
 export function isTextFile(name: string): boolean {
@@ -72,7 +72,8 @@ export async function readTexts(file: string, options: TextOptions = {}): Promis
     );
   }
   const content = (await readFile(file, 'utf8')).replace(/^\uFEFF/, '');
-  const rows = extname(file).toLowerCase() === '.jsonl' ? jsonRows(content, file) : tableRows(content, file);
+  const isJson = ['.jsonl', '.ndjson'].includes(extname(file).toLowerCase());
+  const rows = isJson ? jsonRows(content, file) : tableRows(content, file);
   if (rows.length === 0) throw new ResidualSkipError('INVALID_DATA', `file ${file}: it holds no text`);
   return rows.map((row) => textRow(row, file, groups));
 }

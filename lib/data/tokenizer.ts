@@ -35,7 +35,7 @@ const tokenizerSchema = late(() =>
   z.looseObject({
     model: z.looseObject({}),
     truncation: z.looseObject({ max_length: z.int().positive(), direction: z.string().optional() }).nullish(),
-    padding: z.looseObject({ pad_id: z.int().nonnegative() }).nullish(),
+    padding: z.looseObject({ pad_id: z.int().nonnegative(), direction: z.string().optional() }).nullish(),
   }),
 );
 const configSchema = late(() =>
@@ -43,6 +43,7 @@ const configSchema = late(() =>
     model_max_length: z.number().positive().nullish(),
     pad_token: specialToken(),
     truncation_side: z.enum(['left', 'right']).nullish(),
+    padding_side: z.enum(['left', 'right']).nullish(),
   }),
 );
 const sentenceSchema = late(() =>
@@ -94,7 +95,9 @@ async function readConfiguration(folder: string) {
     prompt: prompt ? prompts![prompt]! : '',
   };
   const keepsEnd = (config.truncation_side ?? json?.truncation?.direction?.toLowerCase()) === 'left';
-  return { json, config, limit: limits.length > 0 ? Math.min(...limits) : undefined, first, keepsEnd };
+  const padsLeft = (config.padding_side ?? json?.padding?.direction?.toLowerCase()) === 'left';
+  const limit = limits.length > 0 ? Math.min(...limits) : undefined;
+  return { json, config, limit, first, keepsEnd, padsLeft };
 }
 
 /**
@@ -116,10 +119,11 @@ const VERSION = 1;
  * @throws ResidualSkipError INVALID_DATA naming the file and its field
  */
 export async function tokensId(folder: string, further: readonly string[] = []): Promise<string> {
-  const { json, config, limit, first, keepsEnd } = await readConfiguration(folder);
+  const { json, config, limit, first, keepsEnd, padsLeft } = await readConfiguration(folder);
   // Nothing is decoded, and truncation is in the limit.
   const { decoder: _, truncation: __, ...deciding } = json!;
   const own = [...(first.trims ? [first] : first.prompt ? [first.prompt] : []), ...(keepsEnd ? ['end'] : [])];
+  if (padsLeft) own.push('padded left');
   const made = JSON.stringify([VERSION, deciding, config, limit ?? null, ...own, ...further]);
   return createHash('sha256').update(made).digest('hex').slice(0, 16);
 }
@@ -144,6 +148,8 @@ export class TextTokenizer {
     readonly limit: number | undefined,
     /** Fills texts up for networks of a fixed length. */
     readonly padding: number,
+    /** In front of them, otherwise behind them. */
+    readonly padsLeft: boolean,
     private readonly first: Beginning,
     /** Of texts that are too long, the last tokens are kept. */
     private readonly keepsEnd: boolean,
@@ -155,7 +161,7 @@ export class TextTokenizer {
    */
   static async load(folder: string): Promise<TextTokenizer> {
     const file = join(folder, 'tokenizer.json');
-    const { json, config, limit, first, keepsEnd } = await readConfiguration(folder);
+    const { json, config, limit, first, keepsEnd, padsLeft } = await readConfiguration(folder);
     if (!json) {
       throw new ResidualSkipError(
         'INVALID_DATA',
@@ -168,11 +174,17 @@ export class TextTokenizer {
       const { pad_token: pad } = config;
       const name = typeof pad === 'string' ? pad : pad?.content;
       const known = name === undefined ? undefined : tokenizer.token_to_id(name);
-      return new TextTokenizer(tokenizer, limit, json.padding?.pad_id ?? known ?? 0, first, keepsEnd);
+      const padding = json.padding?.pad_id ?? known ?? 0;
+      return new TextTokenizer(tokenizer, limit, padding, padsLeft, first, keepsEnd);
     } catch (cause) {
       const why = (cause as Error).message;
       throw new ResidualSkipError('INVALID_DATA', `file ${file}: it can't be used (${why})`, { cause });
     }
+  }
+
+  /** Put in front of each single text. */
+  get prompt(): string {
+    return this.first.prompt;
   }
 
   /**

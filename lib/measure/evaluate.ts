@@ -119,7 +119,7 @@ const ownShape = {
  * itself on the calling thread, since its time is taken; the event loop gets turns between items.
  * @param model ONNX file, or a folder with one; a network of texts has `tokenizer.json` beside it
  * @param data a folder of images, with or without one folder for each class, or a file that holds many; or images or
- * tensors, float32[1, channels, height, width], one after another. Or a file of texts (.jsonl, .csv, .tsv), or texts. Or, for any
+ * tensors, float32[1, channels, height, width], one after another. Or a file of texts (.jsonl, .ndjson, .csv, .tsv), or texts. Or, for any
  * network, tensors by input: an iterable, or NumPy's files
  * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA or INVALID_SHAPE when no item can be used, ABORTED (an AbortError),
  * and what ImageClassifier.from, TextClassifier.from or Embedder.from throws. An image that can't be used is left out and named in

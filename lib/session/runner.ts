@@ -218,6 +218,7 @@ export class Runner {
   #attach(): void {
     const { expected, promise } = this.#policy;
     this.#notifier.attach((observer) => ({
+      policy: this.#policy,
       promise,
       expected: { gate: expected?.scores, exit: expected?.exits },
       auditLines: this.#parts.backend.auditLines,

@@ -92,6 +92,8 @@ export type AuditLines = (
 export interface SessionControl {
   /** How gates' and exits' scores were distributed when the session's policy was calibrated, if its file has them. */
   readonly expected?: { readonly gate?: ScoreDistributions; readonly exit?: ScoreDistributions };
+  /** The session's policy, which `RunEvent.context` has of runs without one of their own. */
+  readonly policy?: SkipPolicy;
   /** What the session's policy promises, if it does. */
   readonly promise?: Promised | undefined;
   /** Whether `runFull` runs another network, the session's option `original`. */

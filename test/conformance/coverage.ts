@@ -12,8 +12,8 @@ export const OPERATORS: ReadonlySet<string> = words(`
   NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RNN Range Reciprocal
   ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
   Relu Reshape Resize RoiAlign Round Scan Scatter ScatterElements ScatterND Selu SequenceAt SequenceConstruct
-  SequenceEmpty SequenceInsert SequenceLength Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth
-  Split SplitToSequence Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+  SequenceEmpty SequenceInsert SequenceLength Shape Shrink Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth
+  Split SplitToSequence Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
 `);
 
 /** Operators that ONNX's tests have no case of; test/unit/model/operators.test.ts has. */

@@ -47,6 +47,27 @@ test('reads a body whose length is known, and one whose length is not', async ()
   expect(Buffer.from(await read(bodies, chunks)).equals(whole)).toBe(true);
 });
 
+test('a body that is only announced counts, but gets no memory before more of it has come', async () => {
+  const bodies = new Bodies(LONG);
+  const take = jest.spyOn(bodies.memory, 'take');
+  const headers = { 'content-length': String(6 << 20) };
+  const message = Object.assign(new PassThrough(), { headers });
+  const body = new Promise<Uint8Array>((resolve, reject) => {
+    bodies.read(message as unknown as IncomingMessage, { client: 'client', json: 0 }, (error, read) =>
+      error ? reject(error) : resolve(read!),
+    );
+  });
+  const chunks = [part(1, 10), part(2, (6 << 20) - 10)];
+  message.write(chunks[0]);
+  await new Promise(setImmediate);
+  expect(bodies.unfinishedBytes).toBe(6 << 20);
+  expect(take.mock.calls.map(([length]) => length)).toEqual([64 << 10]);
+  message.end(chunks[1]);
+  expect(Buffer.from(await body).equals(Buffer.concat(chunks))).toBe(true);
+  expect(take.mock.calls.map(([length]) => length)).toEqual([64 << 10, 6 << 20]);
+  expect(bodies.unfinishedBytes).toBe(0);
+});
+
 test('memory is used again when it was given back, and not before', async () => {
   const bodies = new Bodies(LIMITS);
   const first = await read(bodies, [part(1, 1000)], { length: 1000 });

@@ -108,6 +108,30 @@ test('connections that send nothing do not hold up the end of a server', async (
   for (const socket of silent) socket.destroy();
 });
 
+test('a connection whose request ends while the server does is closed behind its answer', async () => {
+  const folder = folderOf({ 'own/model.onnx': network('Neg') });
+  const server = await createServer({ ...ports, folders: [join(folder, 'own')], drainTimeout: 600_000 });
+  const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
+  await new Promise<void>((done) => socket.once('connect', () => done()));
+  // The end of its body is still to come.
+  socket.write('POST /v2/models/own/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"inputs"');
+  const wait = () => new Promise((done) => setTimeout(done, 200));
+  await wait();
+  const closed = server.close();
+  await wait();
+  let answer = '';
+  socket.on('data', (part) => {
+    answer += part;
+  });
+  const gone = new Promise((done) => socket.once('close', done));
+  const began = performance.now();
+  socket.write(' '.repeat(91));
+  await Promise.all([closed, gone]);
+  // Idle connections are kept for 72 seconds.
+  expect(performance.now() - began).toBeLessThan(30_000);
+  expect(answer).toMatch(/^HTTP\/1.1 [45]\d\d /);
+});
+
 const answerOf = (url: string, headers: Record<string, string> = {}) =>
   fetch(`${url}/v2/models/own/infer`, {
     method: 'POST',

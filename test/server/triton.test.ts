@@ -214,6 +214,17 @@ describe('texts', () => {
       400,
       { code: 'INVALID_ARGUMENT', error: expect.stringMatching(/^texts\[0\]: it isn't UTF-8/) },
     ]);
+    // Half a character, as JSON can name it; a whole one is a text.
+    const named = (data: string) =>
+      post(
+        infer(TEXTS),
+        `{"inputs":[{"name":"text","datatype":"BYTES","shape":[2],"data":["so","${data}"]}]}`,
+      );
+    expect(json(await named('\\ud83d'))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      error: expect.stringMatching(/^texts\[1\]: it isn't UTF-8/),
+    });
+    expect((await named('\\ud83d\\ude00')).status).toBe(200);
   });
 
   test('have a limit', async () => {

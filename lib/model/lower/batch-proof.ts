@@ -124,6 +124,8 @@ const RULES: ReadonlyMap<string, Rule> = new Map(
       'Relu',
       'Round',
       'Selu',
+      'Shrink',
+      'ThresholdedRelu',
       'Sigmoid',
       'Sign',
     ),

@@ -156,10 +156,15 @@ export function createApp(
   app.server.removeAllListeners('request');
   app.server.on('request', (request, response) => {
     if (connections.isFull(request.socket)) return;
-    response.once(
-      'close',
-      connections.begin(request.socket, () => request.complete),
-    );
+    const { socket } = request;
+    const ended = connections.begin(socket, () => request.complete);
+    response.once('close', () => {
+      ended();
+      // A connection that began before would stay open for later requests, and the server with it.
+      if (!draining() || !connections.isSilent(socket)) return;
+      if (request.complete) socket.destroySoon();
+      else request.once('end', () => socket.destroySoon());
+    });
     let id = '';
     const fail = (error: unknown) => {
       if (response.headersSent || response.destroyed) return;

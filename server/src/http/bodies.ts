@@ -10,6 +10,8 @@ const LONG_JSON = 64 << 10;
 const JSON_SHARE = 1 / 3;
 /** The JSON of longer bodies is checked before the rest is read. */
 const LONG_BODY = 1 << 20;
+/** A longer body gets its memory when more bytes than these have come: mapping it takes milliseconds, and announcing it nothing. */
+const BEGUN = 64 << 10;
 /** Unfinished bodies may take this many times the limit on one of them. */
 const MAX_UNFINISHED = 2;
 /**
@@ -199,6 +201,7 @@ export class Bodies {
     }
     let whole: Uint8Array | undefined;
     let received = 0;
+    let counted = 0;
     let parts = 0;
     let over = false;
     const isPacked = (message.headers['content-encoding'] ?? 'identity') !== 'identity';
@@ -218,9 +221,10 @@ export class Bodies {
       if (!(whole && whole.length >= received)) {
         // Parts would be joined, which takes twice as much; and many that are tiny take far more than their bytes.
         const room = length >= received ? length : Math.min(2 * received, limit);
-        unfinished.add(room - (whole?.length ?? 0));
+        unfinished.add(room - counted);
         if (over) return;
-        const larger = this.memory.take(room, json ?? 0);
+        counted = room;
+        const larger = this.memory.take(received <= BEGUN ? Math.min(room, BEGUN) : room, json ?? 0);
         if (whole) {
           larger.set(whole);
           this.memory.giveBack(whole);

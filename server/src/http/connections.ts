@@ -74,6 +74,11 @@ export class Connections {
     };
   }
 
+  /** Whether no request is under way on a connection. */
+  isSilent(socket: Pick<Socket, 'remoteAddress' | 'remotePort'>): boolean {
+    return !this.#known.get(keyOf(socket))?.exchanges.size;
+  }
+
   /** Closes those that have no request under way. */
   closeSilent(): void {
     for (const { socket, exchanges } of this.#known.values()) if (exchanges.size === 0) socket.destroy();

@@ -56,7 +56,7 @@ function filesIn(name: string, shape: readonly number[]): number {
   if (count <= MAX_FILES) return count;
   throw new ServerError(
     'TOO_LARGE',
-    `input '${name}': it has ${count} images, and a request may have ${MAX_FILES}; send smaller batches`,
+    `input '${name}': it has ${count} images or texts, and a request may have ${MAX_FILES}; send smaller batches`,
   );
 }
 
@@ -66,7 +66,7 @@ export function checkFiles(name: string, shape: readonly number[], received: num
   if (received === count) return;
   throw new ServerError(
     'INVALID_ARGUMENT',
-    `input '${name}': its shape [${shape.join(', ')}] is for ${count} images, but it has ${received}; send as many`,
+    `input '${name}': its shape [${shape.join(', ')}] is for ${count} images or texts, but it has ${received}; send as many`,
   );
 }
 

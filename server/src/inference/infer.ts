@@ -240,7 +240,7 @@ export class Inference {
     }
     const parameters = settingParameters(setting, model.isWatched(setting));
     parameters.blocks_skipped = skippedBlocks;
-    parameters.multiply_adds_skipped = saved > 0 ? saved / (items.length * multiplyAdds) : 0;
+    parameters.multiply_adds_skipped = multiplyAdds > 0 ? saved / (items.length * multiplyAdds) : 0;
     if (traced) parameters.trace = JSON.stringify(items);
     return {
       model: model.name,

@@ -299,9 +299,10 @@ export class ServedModel {
         `${name}: it has ${text.length} bytes, and a text may have ${MAX_TEXT}`,
       );
     const classifier = this.text!;
-    return classifier.feeds(
-      classifier.prepare(typeof text === 'string' ? text : decoded(text, name)),
-    );
+    const whole = typeof text === 'string' ? text : decoded(text, name);
+    // JSON can name half a character.
+    if (LONE_SURROGATE.test(whole)) throw notUtf8(name);
+    return classifier.feeds(classifier.prepare(whole));
   }
 
   /** Decodes and preprocesses the bytes of an image file, as soon as the process has room for it. */
@@ -327,11 +328,17 @@ interface RunBy {
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
 /** A text that was sent as bytes. */
 function decoded(bytes: Uint8Array, name: string): string {
   try {
     return utf8.decode(bytes);
   } catch (cause) {
-    throw new ServerError('INVALID_ARGUMENT', `${name}: it isn't UTF-8; send text in UTF-8`, { cause });
+    throw notUtf8(name, cause);
   }
+}
+
+function notUtf8(name: string, cause?: unknown): ServerError {
+  return new ServerError('INVALID_ARGUMENT', `${name}: it isn't UTF-8; send text in UTF-8`, { cause });
 }

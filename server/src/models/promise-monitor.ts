@@ -249,7 +249,7 @@ class GroupMonitor {
 
 /** A watch tests what the policy of its session promises: this one's is that of a setting. */
 function controlFor(policy: Setting['policy'], control: SessionControl): SessionControl {
-  return typeof policy === 'object' ? { ...control, promise: policy.promise } : control;
+  return typeof policy === 'object' ? { ...control, policy, promise: policy.promise } : control;
 }
 
 /** A copy of one item of a batch, since requests' memory is used again. */

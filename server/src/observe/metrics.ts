@@ -18,7 +18,7 @@ const OF_SETTING = [...OF_MODEL, 'setting'] as const;
 
 /** What a model did since the last scrape. Counters of prom-client look up their labels on each call. */
 class Tally {
-  saved = 0;
+  executed = 0;
   full = 0;
   readonly outcomes = new Map<string, number>();
   readonly items = new Map<string, number>();
@@ -77,9 +77,9 @@ export class Metrics {
     labelNames: [...OF_MODEL, 'block', 'outcome'],
     registers: [this.registry],
   });
-  readonly #saved = this.#counter(
-    'multiply_adds_skipped_total',
-    'Multiply-adds that skipping saved, net of heads.',
+  readonly #executed = this.#counter(
+    'multiply_adds_executed_total',
+    'Multiply-adds that ran, those of heads, guards and fronts included.',
   );
   readonly #full = this.#counter(
     'multiply_adds_full_total',
@@ -248,7 +248,7 @@ export class Metrics {
     add(tally.items, setting.name, items.length);
     tally.full += items.length * multiplyAdds;
     for (const { blocks, multiplyAddsSkipped } of items) {
-      tally.saved += multiplyAddsSkipped;
+      tally.executed += multiplyAdds - multiplyAddsSkipped;
       for (const { block, ran } of blocks) {
         const counts = tally.blocks.get(block) ?? { ran: 0, skipped: 0 };
         counts[ran ? 'ran' : 'skipped']++;
@@ -273,15 +273,10 @@ export class Metrics {
       const { labels, tally } = seen;
       if (!tally) continue;
       seen.tally = undefined;
-      const { outcomes, saved, full, items, blocks } = tally;
+      const { outcomes, executed, full, items, blocks } = tally;
       for (const [outcome, count] of outcomes) this.#requests.inc({ ...labels, outcome }, count);
-      // Items that climb a ladder in vain cost more than in full, and a counter can't fall: what is owed counts against later items.
-      if (saved < 0) {
-        seen.tally = new Tally();
-        seen.tally.saved = saved;
-      }
       if (items.size === 0) continue;
-      this.#saved.inc(labels, Math.max(0, saved));
+      this.#executed.inc(labels, executed);
       this.#full.inc(labels, full);
       for (const [setting, count] of items) this.#items.inc({ ...labels, setting }, count);
       for (const [block, counts] of blocks) {

@@ -122,6 +122,7 @@ test('latency saved is the ratio of mean times, both taken alike and in turns', 
 test('no measurement is lost where a file is rotated', async () => {
   const energy = { cpuSeconds: { full: 0.002, skip: 0.001 }, joules: null };
   const log = auditLog({ path, maxBytes: 65_536 });
+  log.onAttach({ runFull: async () => ({}), runAgain: async () => ({}), setFullDepth: () => {} });
   const runs = 60;
   const id = 'x'.repeat(128);
   const requests = Array.from({ length: 8 }, () => ({ caller: id, id, clientId: id }));
@@ -133,6 +134,8 @@ test('no measurement is lost where a file is rotated', async () => {
       ),
       requests,
     });
+    // Whatever is added behind a rotation, a time of the item before it or another measurement.
+    if (run % 2 === 0) await log.timeFull({});
     log.recordEnergy({ ...energy, items: run + 1 });
   }
   await log.onRelease();
@@ -141,7 +144,11 @@ test('no measurement is lost where a file is rotated', async () => {
   const lines = files.flatMap((file) => readFileSync(file, 'utf8').trim().split('\n'));
   const measured = lines.map((line) => JSON.parse(line)).filter(({ type }) => type === 'energy');
   expect(measured.map(({ items }) => items)).toEqual(Array.from({ length: runs }, (_, i) => i + 1));
-  expect((await readAudit(folder)).problems).toEqual([]);
+  const { entries, problems } = await readAudit(folder);
+  expect(problems).toEqual([]);
+  expect(entries.filter(({ timed }) => timed)).toHaveLength(runs / 2);
+  // A file alone may begin with the time of an item in the file before it.
+  for (const file of files) expect((await readAudit(file)).problems).toEqual([]);
 });
 
 test('an id may have any character, such as a separator of lines', async () => {

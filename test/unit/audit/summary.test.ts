@@ -86,6 +86,23 @@ test('an exit behind the last block counts as an exit, and a guarded item as non
   expect([sum('guarded'), sum('exited')]).toEqual([1, 1]);
 });
 
+test('a log that is a sample says so', async () => {
+  const path = newLog();
+  const shares = [1, 0.999, 0.5];
+  const random = jest.spyOn(Math, 'random').mockReturnValue(0.25);
+  const words = ['', '; a random sample: 99.9 % to 100.0 %', '; a random sample: 50.0 % to 100.0 %'];
+  for (const [i, sample] of shares.entries()) {
+    const log = auditLog({ path, sample });
+    log.onRun(runEvent(runContext(), [[1, 1, 1]]));
+    await log.onRelease();
+    const { sample: range } = summarise((await readAudit(path)).entries);
+    expect(range).toEqual([sample, 1]);
+    const { out } = await cli('audit', path);
+    expect(out.split('\n')[0]).toContain(`distinct path${words[i]}`);
+  }
+  random.mockRestore();
+});
+
 test('times span all items, also where a clock went backwards, and other networks are counted', () => {
   const header = { ...headerOf('a'.repeat(64)) };
   const entries = [

@@ -118,8 +118,8 @@ describe('tokens', () => {
     }
     expect(filled).toBeGreaterThan(0);
     const { watch: seen } = monitor.stats();
-    // Runs in full agree with themselves.
-    expect(seen).toMatchObject({ metric: 'tokens', limit: 0.3, checks: 2 * WATCHED.length, failures: 0 });
+    // Runs with a policy of their own are left out.
+    expect(seen).toMatchObject({ metric: 'tokens', limit: 0.3, checks: WATCHED.length, failures: 0 });
     expect(losses).toBeGreaterThan(0.01);
     expect(seen.disagreements).toBeCloseTo(losses, 4);
   });

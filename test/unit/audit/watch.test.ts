@@ -31,6 +31,11 @@ function skipped(answer: number) {
   return { ...event, outputs: { logits } };
 }
 
+const promiseOf = (metric: Metric, limit: number): Promised => ({
+  ...{ metric, limit, confidence: 0.95, items: 1000, events: 0, risk: 0, pValue: 0.01, upperBound: limit },
+  data: { sha256: 'f'.repeat(64), seed: 1, fit: 0, order: 100, certify: 1000 },
+});
+
 test('answers that differ trip the session to full depth, once, and rearm undoes it', async () => {
   const session = new FakeSession();
   const monitor = watch({ shadow: 1, maxDisagreement: 0.05 });
@@ -96,6 +101,22 @@ test('an item that another monitor had run in full says nothing', async () => {
   monitor.onRun({ ...event, trace: { ...event.trace, items: [tripped] } });
   await monitor.settled();
   expect(monitor.stats().watch.checks).toBe(0);
+});
+
+test("runs with a policy of their own say nothing about the session's promise, but count for a limit of the caller's", async () => {
+  const promise = promiseOf('disagreement', 0.05);
+  for (const [maxDisagreement, items] of [
+    [undefined, 1],
+    [0.05, 3],
+  ]) {
+    const monitor = watch({ shadow: 1, maxDisagreement });
+    monitor.onAttach(Object.assign(new FakeSession(), { policy: context.policy, promise }));
+    monitor.onRun(runEvent({ ...context, policy: { default: 'run', blocks: {} } }, [[1, 1, 1]]));
+    monitor.onRun({ ...skipped(0), context: { ...context, policy: { blocks: {} } } });
+    monitor.onRun(skipped(1));
+    await monitor.settled();
+    expect(monitor.stats().watch).toMatchObject({ items, checks: items });
+  }
 });
 
 test('an exit behind the last block answers for itself, and is checked', async () => {
@@ -258,11 +279,6 @@ test('a model without class scores is reported once, and its drift is watched al
 });
 
 describe('by default, what the policy promises is tested', () => {
-  const promiseOf = (metric: Metric, limit: number): Promised => ({
-    ...{ metric, limit, confidence: 0.95, items: 1000, events: 0, risk: 0, pValue: 0.01, upperBound: limit },
-    data: { sha256: 'f'.repeat(64), seed: 1, fit: 0, order: 100, certify: 1000 },
-  });
-
   /** A session with this promise, whose full network answers with the outputs given. */
   class Promising extends FakeSession {
     constructor(

@@ -204,6 +204,48 @@ describe('Embedder', () => {
     },
   );
 
+  test.each([
+    ['tokenizer_config.json', { padding_side: 'left' }],
+    ['tokenizer.json', { ...TOKENIZER, padding: { pad_id: 0, direction: 'Left' } }],
+  ])('fills texts up at the left if %s says so', async (name, json) => {
+    for (const pooling of ['mean', 'lasttoken', 'weightedmean'] as const) {
+      const path = folder(model('tokens', 8), { [name]: json });
+      await using embedder = await Embedder.from(path, { ...options, pooling });
+      for (const [text, ids] of TEXTS) {
+        const prepared = embedder.prepare(text);
+        const free = 8 - ids.length;
+        expect([...prepared.data.subarray(0, 16)]).toEqual([
+          ...[...Array<number>(free).fill(0), ...ids],
+          ...[...Array<number>(free).fill(0), ...ids.map(() => 1)],
+        ]);
+        const expected = POOLED[pooling](ids);
+        near((await embedder.embed(text)).vector, expected);
+        near(embedder.vectorOf(await embedder.session.run(embedder.feeds(prepared)), prepared), expected);
+      }
+    }
+    const [left, right] = await Promise.all(
+      [{ [name]: json }, {}].map(async (files) => {
+        await using embedder = await Embedder.from(folder(model('tokens', 8), files), options);
+        return embedder.preparation();
+      }),
+    );
+    expect(left).not.toBe(right);
+  });
+
+  test('refuses to pool without the tokens of a prompt', async () => {
+    const files = (prompt: string) => ({
+      '1_Pooling/config.json': { pooling_mode_mean_tokens: true, include_prompt: false },
+      'config_sentence_transformers.json': { prompts: { query: prompt }, default_prompt_name: 'query' },
+    });
+    await expect(Embedder.from(folder(model('tokens'), files('a ')), options)).rejects.toMatchObject({
+      code: 'INVALID_DATA',
+      message: expect.stringMatching(/include_prompt is false, but the tokens of the prompt can't be left/),
+    });
+    // Without a prompt, nothing is left out.
+    await using embedder = await Embedder.from(folder(model('tokens'), files('')), options);
+    near((await embedder.embed('bad')).vector, meanOf([CLS, 6, SEP]));
+  });
+
   test("follows sentence-transformers' files", async () => {
     const more = {
       '1_Pooling/config.json': {

@@ -3,8 +3,10 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { decodeImage, type RawImage, toGrey } from 'lib/data/image.js';
 import { decodingBytes, pixelsOf } from 'lib/data/image-header.js';
+import { frameOf } from 'lib/data/jpeg.js';
 import { Preprocessor } from 'lib/data/preprocess.js';
 import type { ResizeKernel } from 'lib/data/resize-rule.js';
+import { atOnce } from 'lib/util/slices.js';
 import sharp, { type Sharp } from 'sharp';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 
@@ -32,11 +34,41 @@ describe('decodeImage', () => {
     expect([...image.data]).toEqual([0, 0, 255, 255, 0, 0]);
   });
 
+  // The files are Pillow 11.1's, and the PNG files what it makes of them: Image.open(name).convert('RGB').
+  test.each(['cmyk.jpg', 'clear.gif'])("has the pixels of PIL's convert('RGB'): %s", async (name) => {
+    const file = join(__dirname, 'pil', name);
+    const expected = await sharp(join(__dirname, 'pil', `${name}.png`))
+      .removeAlpha()
+      .raw()
+      .toBuffer();
+    for (const given of [file, readFileSync(file)]) {
+      const image = await decodeImage(given);
+      expect(image).toMatchObject({ width: 24, height: 16, channels: 3 });
+      expect(Buffer.compare(Buffer.from(image.data), expected)).toBe(0);
+    }
+  });
+
+  test('a JPEG of CMYK is turned upright', async () => {
+    const cmyk = await sharp(join(__dirname, 'pil/cmyk.jpg')).metadata();
+    expect(cmyk.space).toBe('cmyk');
+    const file = readFileSync(join(__dirname, 'pil/cmyk.jpg'));
+    // EXIF with the orientation 3 behind the first marker.
+    const exif = Buffer.from(
+      '457869660000' + '49492a0008000000' + '0100' + '120103000100000003000000' + '00000000',
+      'hex',
+    );
+    const segment = Buffer.concat([Buffer.from([0xff, 0xe1, 0, exif.length + 2]), exif]);
+    const turned = await decodeImage(Buffer.concat([file.subarray(0, 2), segment, file.subarray(2)]));
+    const { data } = await decodeImage(file);
+    const pixel = (all: Uint8Array, i: number) => [...all.subarray(3 * i, 3 * i + 3)];
+    for (const i of [0, 5, 100, 383]) expect(pixel(turned.data, i)).toEqual(pixel(data, 383 - i));
+  });
+
   test('takes a 16-bit grey image', async () => {
     const raw = { width: 1, height: 1, channels: 1 } as const;
     const grey = await sharp(Uint8Array.of(77), { raw }).toColourspace('grey16').png().toBuffer();
     const image = await decode(grey);
-    expect([...toGrey(image).data]).toEqual([77]);
+    expect([...atOnce(toGrey(image)).data]).toEqual([77]);
   });
 
   test.each([
@@ -211,6 +243,13 @@ describe('an image that is to be resized', () => {
     expect(await decodeImage(late, to(84, 64))).toEqual(await decodeImage(photo, to(84, 64)));
   });
 
+  test('more segments than files have are left to sharp, which does not take the event loop', async () => {
+    const comments = Buffer.from('fffe0002'.repeat(5000), 'hex');
+    const late = Buffer.concat([photo.subarray(0, 2), comments, photo.subarray(2)]);
+    expect(frameOf(late)).toBeUndefined();
+    expectSame(await decodeImage(late), await decodeImage(photo));
+  });
+
   test('a torn file is refused', async () => {
     await expect(decodeImage(photo.subarray(0, 9000), to(84, 64))).rejects.toMatchObject({
       code: 'INVALID_DATA',
@@ -290,9 +329,27 @@ describe('without sharp', () => {
   });
 });
 
+test('a very long image becomes grey and is resized in turns with the event loop', async () => {
+  const length = 2 ** 20;
+  const config = { size: { height: 28, width: 28 }, resample: 1 };
+  const preprocessor = new Preprocessor(config, { channels: 1, height: 28, width: 28 }, 'test');
+  let [longest, last] = [0, performance.now()];
+  const timer = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last);
+    last = performance.now();
+  }, 1);
+  const image = { width: 1, height: length, channels: 3, data: new Uint8Array(3 * length) } as const;
+  const began = performance.now();
+  await preprocessor.apply(image, 'long');
+  const took = performance.now() - began;
+  clearInterval(timer);
+  expect(longest).toBeLessThan(took / 2);
+  expect([...toGrey(image)].length).toBeGreaterThan(30);
+});
+
 test('toGrey weighs red, green and blue as BT.601 does', () => {
   const data = Uint8Array.of(255, 0, 0, 0, 255, 0, 0, 0, 255, 90, 90, 90);
-  const grey = toGrey({ width: 4, height: 1, channels: 3, data });
+  const grey = atOnce(toGrey({ width: 4, height: 1, channels: 3, data }));
   expect(grey.channels).toBe(1);
   expect([...grey.data]).toEqual([76, 150, 29, 90]);
 });

@@ -5,6 +5,7 @@ import { decodeImage, type RawImage } from 'lib/data/image.js';
 import { Preprocessor } from 'lib/data/preprocess.js';
 import { draw, drawHere, tapsOf } from 'lib/data/resample.js';
 import type { ResizeKernel } from 'lib/data/resize-rule.js';
+import { atOnce } from 'lib/util/slices.js';
 
 /** part.png is 37x29 pixels of photo.jpg; FILTER-WIDTHxHEIGHT.png is what PIL 11.1 resizes it to. */
 const folder = join(__dirname, 'pil');
@@ -92,8 +93,8 @@ describe('native code', () => {
         const size = { width: toWidth + 150, height: toHeight + 80 };
         const drawing = {
           ...{ image, size, left: 3, top: 5 },
-          columns: tapsOf({ from: width, to: toWidth, kernel: filter }),
-          rows: tapsOf({ from: height, to: toHeight, kernel: filter }),
+          columns: atOnce(tapsOf({ from: width, to: toWidth, kernel: filter })),
+          rows: atOnce(tapsOf({ from: height, to: toHeight, kernel: filter })),
           channels: channels === 1 ? [0, 0, 0] : [2, 1, 0],
           tables: Float32Array.from({ length: 768 }, (_, i) => i),
         };
@@ -125,7 +126,7 @@ describe('native code', () => {
     ['no window', (args) => (args[1][7] = 0)],
     ['negative sizes', (args) => (args[1][1] = -20)],
   ])('refuses %s', async (_, spoil) => {
-    const taps = tapsOf({ from: 20, to: 4, kernel: 'linear' });
+    const taps = atOnce(tapsOf({ from: 20, to: 4, kernel: 'linear' }));
     const numbers = Int32Array.of(20, 20, 3, 4, 4, 0, 0, taps.each, taps.each, 0, 1, 2);
     const axis = () => [taps.firsts.slice(), taps.factors.slice()] as const;
     const args: Parameters<ReturnType<typeof binding>['draw']> = [
@@ -148,7 +149,7 @@ test('factors of each pixel add up to 1, but for their rounding', () => {
       [5, 1],
       [6, 6],
     ] as const) {
-      const { each, firsts, factors } = tapsOf({ from, to, kernel });
+      const { each, firsts, factors } = atOnce(tapsOf({ from, to, kernel }));
       expect(firsts).toHaveLength(to);
       for (const [i, first] of firsts.entries()) {
         expect(first).toBeGreaterThanOrEqual(0);
@@ -162,8 +163,8 @@ test('factors of each pixel add up to 1, but for their rounding', () => {
 
 test('nearest: a middle between two elements is rounded as in PIL, which sums up its steps', () => {
   // What PIL 11.1 makes of [0, 1] with seven and fifteen elements.
-  const nearest = (to: number) => [...tapsOf({ from: 2, to, kernel: 'nearest' }).firsts];
+  const nearest = (to: number) => [...atOnce(tapsOf({ from: 2, to, kernel: 'nearest' })).firsts];
   expect(nearest(7)).toEqual([0, 0, 0, 0, 1, 1, 1]);
   expect(nearest(15)).toEqual([...Array(8).fill(0), ...Array(7).fill(1)]);
-  expect([...tapsOf({ from: 2, to: 7, kernel: 'nearest', begin: 3, end: 5 }).firsts]).toEqual([0, 1]);
+  expect([...atOnce(tapsOf({ from: 2, to: 7, kernel: 'nearest', begin: 3, end: 5 })).firsts]).toEqual([0, 1]);
 });

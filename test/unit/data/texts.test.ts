@@ -19,9 +19,14 @@ test.each([
     'a.jsonl',
     '\n{"text": "a \\"good\\" film, twice", "label": "good"}\n{"sentence": "bad", "label": 0}\n',
   ],
+  [
+    'NDJSON',
+    'a.ndjson',
+    '\n{"text": "a \\"good\\" film, twice", "label": "good"}\n{"text": "bad", "label": 0}\n',
+  ],
 ])('reads %s', async (_, name, content) => {
   const rows = await readTexts(fileOf(name, content));
-  const typed = (label: string) => (name.endsWith('.jsonl') && label === '0' ? 0 : label);
+  const typed = (label: string) => (/json/.test(name) && label === '0' ? 0 : label);
   expect(rows).toEqual(
     LABELLED.map((row) => ({ ...row, name: row.name.replace('a', name), label: typed(row.label) })),
   );
@@ -72,7 +77,7 @@ test.each<[string, string, string, RegExp]>([
   ['too many columns without names', 'a.tsv', 'a\tb\tc\td\n', /row 1 has 4 columns and names none/],
   ['a missing column of groups', 'a.csv', 'text\nx\n', /row 2 has no column source, which gives its group/],
   ['nothing', 'a.csv', '\n\n', /a\.csv: it holds no text/],
-  ['another kind of file', 'a.txt', 'x', /a\.txt: .*texts are in a file, \.jsonl, \.csv, \.tsv/],
+  ['another kind of file', 'a.txt', 'x', /a\.txt: .*texts are in a file, \.jsonl, \.ndjson, \.csv, \.tsv/],
 ])('refuses %s', async (_, name, content, message) => {
   const groups = message.source.includes('group') ? 'source' : undefined;
   await expect(readTexts(fileOf(name, content), { groups })).rejects.toMatchObject({

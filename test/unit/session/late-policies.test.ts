@@ -82,6 +82,7 @@ it('a session describes its own policy, whatever ran before and in the backgroun
   await withSession(network.model, { policy, observers: [{ onAttach }] }, async (session) => {
     const described = () => ({ blocks: session.blocks, context: session.context, model: session.model });
     const before = described();
+    expect(control!.policy).toBe(session.context.policy);
     await session.run({ input }, { policy: 'full' });
     expect(described()).toEqual(before);
     await control!.runFull({ input });

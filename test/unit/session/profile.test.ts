@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { ProfileReport } from 'lib/cli/profile.js';
@@ -101,6 +102,38 @@ describe('residual-skip profile', () => {
     // Every block ran once for each item, in its run in full.
     expect(report.blocks.map(({ ran }) => ran)).toEqual(report.blocks.map(() => 1));
     expect(report.blocks).toHaveLength(9);
+  });
+
+  it('keeps the blocks and steps of an original apart from those of the model', async () => {
+    const folder = resolve(__dirname, '../../../models/cifar10-resnet14-exits');
+    const [int8, original] = [join(folder, 'model.int8.onnx'), join(folder, 'model.onnx')];
+    const reference = { sha256: createHash('sha256').update(readFileSync(original)).digest('hex') };
+    const policy = join(
+      folderOf({
+        'policy.json': JSON.stringify({
+          ...{ version: 1, blocks: {}, default: 'run', reference },
+          guards: [{ labels: [...Array(10).keys()] }],
+        }),
+      }),
+      'policy.json',
+    );
+    const args = ['--runs', '2', '--threads', '1', '--policy', policy];
+    const { blocks, steps } = (await cliJson(
+      ...['profile', int8, ...args, '--original', original],
+    )) as ProfileReport;
+    const own = (rows: ProfileReport['blocks']) => rows.filter(({ name }) => !name.endsWith(' (original)'));
+    const others = (rows: ProfileReport['blocks']) => rows.filter(({ name }) => name.endsWith(' (original)'));
+    expect(others(blocks).map(({ name }) => name)).toEqual(
+      own(blocks).map(({ name }) => `${name} (original)`),
+    );
+    expect(own(blocks)).toHaveLength(6);
+    const names = new Set(others(steps).map(({ block }) => block));
+    for (const { name } of others(blocks)) expect(names).toContain(name);
+    // Only the 8-bit network multiplies bytes.
+    const ops = (rows: ProfileReport['steps']) => new Set(rows.map(({ op }) => op));
+    expect(ops(own(steps))).toContain('qconv');
+    expect(ops(others(steps))).toContain('conv');
+    expect(ops(others(steps))).not.toContain('qconv');
   });
 
   it('prints a table of steps and blocks, and writes the events', async () => {

@@ -106,6 +106,26 @@ function ofAny(kind: ActivationKind, ofIntegers: (node: NodeLowering, x: ValueId
   };
 }
 
+/** What `inside` says where x is `kind` (less or greater) than the bound, `otherwise` elsewhere. */
+function beyond(
+  node: NodeLowering,
+  kind: 'lt' | 'gt',
+  bound: number,
+  [inside, otherwise]: readonly [ValueId, ValueId],
+): ValueId {
+  const x = node.float(0);
+  const shape = node.shape(x);
+  const holds = node.step('compare', [x, node.scalar(bound)], { dtype: 'bool', shape }, { kind });
+  return node.step('where', [holds, inside, otherwise], { dtype: 'float32', shape }, {});
+}
+
+function shrink(node: NodeLowering): ValueId {
+  const x = node.float(0);
+  const [lambda, bias] = [node.number('lambd', 0.5), node.scalar(node.number('bias', 0))];
+  const above = beyond(node, 'gt', lambda, [arithmetic(node, 'sub', x, bias), node.scalar(0)]);
+  return beyond(node, 'lt', -lambda, [arithmetic(node, 'add', x, bias), above]);
+}
+
 /** x * sigmoid(alpha * x) */
 export function swish(node: NodeLowering, x: ValueId, alpha: number): ValueId {
   if (alpha === 1) return unary(node, x, 'silu');
@@ -138,6 +158,10 @@ export const ACTIVATIONS: OperatorTable = {
     },
   },
   Gelu: { lower: gelu },
+  Shrink: { lower: shrink },
+  ThresholdedRelu: {
+    lower: (node) => beyond(node, 'gt', node.number('alpha', 1), [node.float(0), node.scalar(0)]),
+  },
   PRelu: { lower: prelu },
   Relu: ofAny('relu', (node, x) =>
     arithmetic(node, 'max', x, node.cast(node.scalar(0), node.value(x).dtype)),
