@@ -6,6 +6,16 @@
 
 namespace rskip::RSKIP_ISA {
 
+// Steps of one product, of `all` steps: most of them, or as many as divide `all` where that takes hardly more products. A product of
+// another size needs other registers, which takes as long as several products.
+inline int product_steps(int all) {
+  const int fewest = (all + kMatrixSteps - 1) / kMatrixSteps;
+  for (int products = fewest; products <= fewest + fewest / 4 + 1; ++products) {
+    if (all % products == 0) return all / products;
+  }
+  return kMatrixSteps;
+}
+
 // As gemm_tile8 for so many rows, which are finished by fours and one by one: code for every number of rows would take 300 KB.
 template <int kHalves, int N>
 [[gnu::noinline]] void gemm_rows8_matrix(const GemmTile8& t, int rows) {
@@ -16,7 +26,7 @@ template <int kHalves, int N>
   const int8_t* w = t.w;
   const int first_rows = std::min(rows, kMatrixRows);
   for (int left = t.steps; left > 0;) {
-    const int steps = std::min(left, kMatrixSteps);
+    const int steps = std::min(left, t.product_steps);
     configure_matrices(first_rows, rows - first_rows, steps, t.configured);
     load_sums<kHalves, N>(sums, sum_row);
     for (; left >= steps; left -= steps, a += steps * kQuad, w += steps * kFactorBytes) {
