@@ -181,15 +181,17 @@ void each_gemm_tile8(const GemmTiles8<kRows> (&tiles)[kBlocks], const GemmTile8&
     t.weight_zero = whole.weight_zero == nullptr ? nullptr : whole.weight_zero + column;
     t.shift = whole.shift == nullptr ? nullptr : whole.shift + column;
     t.columns = t.n - static_cast<int>(column);
-    for (int r = 0; r < rows.chunks; ++r) {
+    for (int i = 0; i < rows.chunks; ++i) {
+      // There and back: a tile is as high as the one before, where that can be.
+      const int r = c % 2 == 0 ? i : rows.chunks - 1 - i;
       const ptrdiff_t row = rows.begin(r), at = row * t.n + column;
       t.a = whole.a + row * t.a_row;
       t.row_sums = whole.row_sums == nullptr ? nullptr : whole.row_sums + row;
       t.y = whole.y == nullptr ? nullptr : whole.y + at;
       t.y_float = whole.y_float == nullptr ? nullptr : whole.y_float + at;
-      for (int i = 0; i < t.addition_count; ++i) {
-        additions[i] = whole.additions[i];
-        additions[i].addend += row * additions[i].row + column;
+      for (int a = 0; a < t.addition_count; ++a) {
+        additions[a] = whole.additions[a];
+        additions[a].addend += row * additions[a].row + column;
       }
       tiles[columns.size(c) - 1].fn[rows.size(r) - 1](t);
     }
