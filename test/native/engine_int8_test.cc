@@ -213,6 +213,19 @@ IntegerWriter scaled(bool constant_weights) {
   return i;
 }
 
+// Maps behind each other, of which the last one has no whole block of channels.
+IntegerWriter joined(bool constant_weights) {
+  IntegerWriter i(constant_weights);
+  const Words image = {1, 3, 11, 13}, first = {1, 32, 11, 13}, last = {1, 20, 11, 13}, all = {1, 84, 11, 13};
+  const int32_t x = i.quantize(i.image(image), image, 0.01f, 120);
+  const int32_t a = i.conv(x, image, first, 3, 1, 1, 120, {90, 0, 255}, 10);
+  const int32_t b = i.conv(x, image, last, 1, 1, 1, 120, {90, 0, 255}, 20);
+  const int32_t sum = i.w.step(Op::kConcat, {a, a, b}, all, {1}, DType::kUint8);
+  i.w.output(sum);
+  i.w.output(i.conv(sum, all, first, 3, 1, 1, 90, {33, 0, 255}, 30));
+  return i;
+}
+
 // Convolutions whose weights have zero points, then one whose scale and zero point are known at run time only.
 IntegerWriter asymmetric(bool constant_weights) {
   IntegerWriter i(constant_weights);
@@ -295,6 +308,8 @@ TEST(IntegerPrograms, AsymmetricWeightsGiveTheBitsOfPlainLoops) { expect_plain_l
 TEST(IntegerPrograms, PaddedShortcutsGiveTheBytesOfPlainLoops) { expect_plain_loops(shortcuts); }
 
 TEST(IntegerPrograms, FactorsOfChannelsGiveTheBytesOfPlainLoops) { expect_plain_loops(scaled); }
+
+TEST(IntegerPrograms, JoinedMapsGiveTheBytesOfPlainLoops) { expect_plain_loops(joined); }
 
 TEST(IntegerPrograms, RowsGiveTheBytesOfPlainLoops) { expect_plain_loops(rows); }
 
