@@ -40,16 +40,28 @@ template <int kHalves, int N>
   RowAddition8 additions[kMaxAdditions8];
   std::copy_n(t.additions, t.addition_count, additions);
   rest.additions = additions;
+  // Activations of the whole tile are computed at once.
+  const bool activates = t.y == nullptr && !t.epilogue->clamp_only;
+  alignas(64) float values[kHalves * kMatrixRows][N * kLanes];
+  Epilogue clamping = *t.epilogue;
+  if (activates) {
+    if (t.columns < N * kLanes) std::fill_n(values[0], rows * N * kLanes, 0.0f);
+    clamping.clamp_only = true;
+    rest.epilogue = &clamping;
+    rest.y_float = values[0];
+    rest.n = N * kLanes;
+  }
   const auto finish = [&]<int P>(Bits (&sums)[P][N]) {
     gemm_finish8(sums, rest);
     if (rest.row_sums != nullptr) rest.row_sums += P;
-    if (rest.y != nullptr) rest.y += P * t.n;
-    if (rest.y_float != nullptr) rest.y_float += P * t.n;
+    if (rest.y != nullptr) rest.y += P * rest.n;
+    if (rest.y_float != nullptr) rest.y_float += P * rest.n;
     for (int i = 0; i < t.addition_count; ++i) additions[i].addend += P * additions[i].row;
   };
   int p = 0;
   for (; p + 4 <= rows; p += 4) finish(*reinterpret_cast<Bits(*)[4][N]>(acc[p]));
   for (; p < rows; ++p) finish(*reinterpret_cast<Bits(*)[1][N]>(acc[p]));
+  if (activates) activate_rows8(values[0], rows, N, t);
 }
 template <int P, int N>
 void gemm_tile8_matrix(const GemmTile8& t) {
