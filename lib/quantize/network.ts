@@ -66,7 +66,8 @@ export class Network {
       const [from = ''] = each.input ?? [];
       const [to = ''] = each.output ?? [];
       // PyTorch stores equal weights once, and passes them on.
-      const same = each.opType === 'Identity' && !this.outputs.includes(to) ? this.#tensors.get(from) : undefined;
+      const same =
+        each.opType === 'Identity' && !this.outputs.includes(to) ? this.#tensors.get(from) : undefined;
       const value = each.opType === 'Constant' ? attributeOf(each, 'value')?.t : same;
       if (value) this.#tensors.set(to, { ...value, name: to });
       return !value;

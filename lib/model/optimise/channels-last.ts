@@ -4,7 +4,7 @@ import { sameShape } from '../../numeric/shapes.js';
 import { recalled } from '../../tensor/recall.js';
 import { NONE, type ValueId } from '../program/program.js';
 import { dequantised } from './quantised-value.js';
-import type { Region, WorkStep, WorkStepNamed } from './region.js';
+import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 
 const TO_LAST = [0, 2, 3, 1];
 
@@ -136,7 +136,7 @@ function channelsFirst(region: Region, step: WorkStep): WorkStep | undefined {
   }
 }
 
-function isProductOfBytes(region: Region, { op, inputs }: WorkStep): boolean {
+function isProductOfBytes(region: Region, { op, inputs }: WorkOp): boolean {
   return (op === 'gemm' || op === 'matmul') && dequantised(region, inputs[1]!) !== undefined;
 }
 
