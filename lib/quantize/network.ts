@@ -54,7 +54,7 @@ export interface Weights {
 
 export class Network {
   nodes: NodeProto[];
-  /** Initialisers by name; those of Constant nodes, too. */
+  /** Initialisers by name; those of Constant nodes, and of Identity nodes behind them, too. */
   readonly #tensors = new Map<string, TensorProto>();
   #producers = new Map<string, NodeProto>();
   #consumers = new Map<string, NodeProto[]>();
@@ -63,8 +63,13 @@ export class Network {
     const { node = [], initializer = [] } = proto.graph!;
     for (const tensor of initializer) this.#tensors.set(tensor.name ?? '', tensor);
     this.nodes = node.filter((each) => {
-      const value = each.opType === 'Constant' ? attributeOf(each, 'value')?.t : undefined;
-      if (value) this.#tensors.set(each.output![0]!, { ...value, name: each.output![0]! });
+      const [from = ''] = each.input ?? [];
+      const [to = ''] = each.output ?? [];
+      // PyTorch stores equal weights once, and passes them on.
+      const same =
+        each.opType === 'Identity' && !this.outputs.includes(to) ? this.#tensors.get(from) : undefined;
+      const value = each.opType === 'Constant' ? attributeOf(each, 'value')?.t : same;
+      if (value) this.#tensors.set(to, { ...value, name: to });
       return !value;
     });
     this.index();

@@ -1,6 +1,7 @@
 // Lowering of integer steps that take every element or window of a map alike.
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "ops/lower_quantized_operators.h"
 #include "plan/window2d.h"
@@ -24,17 +25,22 @@ BinaryArgs8 binary_args(const Step& step) {
   return args;
 }
 
-// The first operand has the result's shape and is blocked; the second has one number for each channel of each image.
+// One operand has the result's shape and is blocked, the first one of a sum; the other has one number for each channel of each image.
 bool lower_channels8(Lowering& plan, const Step& step) {
   Image x, narrow;
-  const ValueId a = step.inputs[0], b = step.inputs[1];
+  ValueId a = step.inputs[0], b = step.inputs[1];
+  BinaryArgs8 args = binary_args(step);
+  if (step.binary == BinaryKind::kMul && plan.value(a).shape != plan.value(step.outputs[0]).shape) {
+    std::swap(a, b);
+    std::swap(args.zero_a, args.zero_b);
+  }
+  if (plan.value(a).shape != plan.value(step.outputs[0]).shape) return false;
   if (!as_image(plan.value(a), &x, kBytes) || !as_image(plan.value(b), &narrow, kBytes)) return false;
   if (!plan.blocked_at_home(a) || plan.is_constant(b)) return false;
   if (plan.value(b).shape.size() != plan.value(a).shape.size() || !(narrow == Image{x.n, x.c, 1, 1})) return false;
   const NodeId left = plan.request(a, Form::kBlocked), right = plan.request(b, Form::kBlocked);
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
   Draft draft{.reads = {left, right}, .write = to, .in_place = {left}};
-  BinaryArgs8 args = binary_args(step);
   args.by_channel = true;
   draft.make = [=](const Emitter& e) {
     return for_images(x.n, [&](int n) {
@@ -79,7 +85,7 @@ bool lower_qbinary(Lowering& plan, const Step& step) {
   const bool same = plan.value(a).shape == y.shape && plan.value(b).shape == y.shape;
   const bool blocked = same && (plan.blocked_at_home(a) || plan.blocked_at_home(b));
   if (!blocked && lower_rows8(plan, step)) return true;
-  if (!same) return plan.value(a).shape == y.shape && lower_channels8(plan, step);
+  if (!same) return lower_channels8(plan, step);
   if (!blocked) return false;
   const NodeId left = plan.request(a, Form::kBlocked), right = plan.request(b, Form::kBlocked);
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);

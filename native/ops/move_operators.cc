@@ -49,9 +49,14 @@ void check_pad(const StepCheck& c) {
   }
 }
 
-// Whether a step moves a blocked map, of floats or of bytes, to a map.
+// What maps hold: floats or bytes.
+DType image_type(const Lowering& plan, const Step& step) {
+  return plan.value(step.inputs[0]).dtype == DType::kUint8 ? DType::kUint8 : DType::kFloat32;
+}
+
+// Whether a step moves a blocked map to a map.
 bool moves_images(const Lowering& plan, const Step& step, Image* x, Image* y) {
-  const DType dtype = plan.value(step.inputs[0]).dtype == DType::kUint8 ? DType::kUint8 : DType::kFloat32;
+  const DType dtype = image_type(plan, step);
   return plan.blocked_at_home(step.inputs[0]) && plan.as_images(step, x, y, dtype) && x->n == y->n;
 }
 bool draft_move(Lowering& plan, const Step& step, const BlockedMove& move) {
@@ -148,28 +153,40 @@ void check_concat(const StepCheck& c) {
 }
 
 // Along channels, where every input but the last fills whole blocks.
+// Copies maps to one block after the other of `to`.
+template <class Operand>
+InstructionPtr make_concat(const std::vector<Operand>& from, Operand to) {
+  std::vector<InstructionPtr> copies;
+  for (const Operand& x : from) {
+    to.view.channels = x.view.channels;
+    copies.push_back(make_copy_blocked(x, to));
+    to.place = to.place.plus(to.view.block_stride * x.view.blocks() * static_cast<int64_t>(sizeof *to.view.data));
+  }
+  return make_sequence(std::move(copies));
+}
+
 bool lower_concat(Lowering& plan, const Step& step) {
   Image y;
-  if (step.axis != 1 || !as_image(plan.value(step.outputs[0]), &y)) return false;
+  const DType dtype = image_type(plan, step);
+  if (step.axis != 1 || !as_image(plan.value(step.outputs[0]), &y, dtype)) return false;
   for (size_t i = 0; i < step.inputs.size(); ++i) {
     if (!plan.blocked_at_home(step.inputs[i])) return false;
     if (i + 1 < step.inputs.size() && plan.value(step.inputs[i]).shape[1] % kLanes != 0) return false;
   }
   Draft draft;
-  for (ValueId id : step.inputs) draft.reads.push_back(plan.request_blocked(id));
+  for (ValueId id : step.inputs) draft.reads.push_back(plan.request(id, Form::kBlocked));
   draft.write = plan.target(step.outputs[0], Form::kBlocked);
-  draft.make = [=, from = draft.reads, to = draft.write](const Emitter& e) {
-    std::vector<InstructionPtr> copies;
-    for (int n = 0; n < y.n; ++n) {
-      BlockedOperand part = e.blocked(to, n);
-      for (NodeId node : from) {
-        const BlockedOperand x = e.blocked(node, n);
-        part.view.channels = x.view.channels;
-        copies.push_back(make_copy_blocked(x, part));
-        part.place = part.place.plus(part.view.block_stride * x.view.blocks() * static_cast<int64_t>(sizeof(float)));
+  draft.make = [=, bytes = dtype == DType::kUint8, from = draft.reads, to = draft.write](const Emitter& e) {
+    return for_images(y.n, [&](int n) {
+      if (!bytes) {
+        std::vector<BlockedOperand> maps;
+        for (NodeId node : from) maps.push_back(e.blocked(node, n));
+        return make_concat(maps, e.blocked(to, n));
       }
-    }
-    return make_sequence(std::move(copies));
+      std::vector<BlockedOperand8> maps;
+      for (NodeId node : from) maps.push_back(e.blocked8(node, n));
+      return make_concat(maps, e.blocked8(to, n));
+    });
   };
   plan.compute(std::move(draft));
   return true;

@@ -42,6 +42,11 @@ class IntegerWriter {
     append(attributes, requant);
     return w.step(Op::kQbinary, {a, b}, shape, attributes, DType::kUint8);
   }
+  int32_t multiply(int32_t a, int32_t b, const Words& shape, uint8_t zero_a, uint8_t zero_b) {
+    Words attributes = {static_cast<int32_t>(BinaryKind::kMul), 2, zero_a, bits(0.009f), zero_b, bits(1.0f)};
+    append(attributes, {100, 3, 250});
+    return w.step(Op::kQbinary, {a, b}, shape, attributes, DType::kUint8);
+  }
   int32_t max_pool(int32_t x, const Words& to) {
     return w.step(Op::kPool, {x}, to, {1, 0, 0, 2, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1}, DType::kUint8);
   }
@@ -195,6 +200,32 @@ IntegerWriter rows(bool constant_weights) {
   return i;
 }
 
+// A factor for each channel, before and behind the map.
+IntegerWriter scaled(bool constant_weights) {
+  IntegerWriter i(constant_weights);
+  const Words image = {1, 3, 11, 13}, map = {1, 37, 11, 13}, factors = {1, 37, 1, 1};
+  int32_t x = i.conv(i.quantize(i.image(image), image, 0.01f, 120), image, map, 3, 1, 1, 120, {90, 0, 255}, 10);
+  const int32_t factor = i.conv(i.mean(x, 37, 90, DType::kUint8), factors, factors, 1, 1, 1, 90, {20, 0, 255}, 20);
+  i.w.output(i.multiply(x, factor, map, 90, 20));
+  i.w.output(i.multiply(factor, x, map, 20, 90));
+  i.w.output(i.add(x, factor, map, 90, 20, {90, 3, 250}));
+  i.w.output(i.add(factor, x, map, 20, 90, {90, 3, 250}));
+  return i;
+}
+
+// Maps behind each other, of which the last one has no whole block of channels.
+IntegerWriter joined(bool constant_weights) {
+  IntegerWriter i(constant_weights);
+  const Words image = {1, 3, 11, 13}, first = {1, 32, 11, 13}, last = {1, 20, 11, 13}, all = {1, 84, 11, 13};
+  const int32_t x = i.quantize(i.image(image), image, 0.01f, 120);
+  const int32_t a = i.conv(x, image, first, 3, 1, 1, 120, {90, 0, 255}, 10);
+  const int32_t b = i.conv(x, image, last, 1, 1, 1, 120, {90, 0, 255}, 20);
+  const int32_t sum = i.w.step(Op::kConcat, {a, a, b}, all, {1}, DType::kUint8);
+  i.w.output(sum);
+  i.w.output(i.conv(sum, all, first, 3, 1, 1, 90, {33, 0, 255}, 30));
+  return i;
+}
+
 // Convolutions whose weights have zero points, then one whose scale and zero point are known at run time only.
 IntegerWriter asymmetric(bool constant_weights) {
   IntegerWriter i(constant_weights);
@@ -262,8 +293,9 @@ TEST(IntegerPrograms, LargeMapsAreProcessedInBands) {
   }
 }
 
-TEST(IntegerPrograms, AsymmetricWeightsGiveTheBitsOfPlainLoops) {
-  const IntegerWriter plain = asymmetric(false), packed = asymmetric(true);
+// Weights that aren't constant have no kernels.
+void expect_plain_loops(IntegerWriter make(bool constant_weights)) {
+  const IntegerWriter plain = make(false), packed = make(true);
   const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
   for (const KernelTable* table : available_tables()) {
     SCOPED_TRACE(table->name);
@@ -271,23 +303,15 @@ TEST(IntegerPrograms, AsymmetricWeightsGiveTheBitsOfPlainLoops) {
   }
 }
 
-TEST(IntegerPrograms, PaddedShortcutsGiveTheBytesOfPlainLoops) {
-  const IntegerWriter plain = shortcuts(false), packed = shortcuts(true);
-  const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
-  for (const KernelTable* table : available_tables()) {
-    SCOPED_TRACE(table->name);
-    for (int threads : {1, 3}) EXPECT_EQ(expected, outputs_of(*table, threads, packed, BlockMode::kRun));
-  }
-}
+TEST(IntegerPrograms, AsymmetricWeightsGiveTheBitsOfPlainLoops) { expect_plain_loops(asymmetric); }
 
-TEST(IntegerPrograms, RowsGiveTheBytesOfPlainLoops) {
-  const IntegerWriter plain = rows(false), packed = rows(true);
-  const auto expected = outputs_of(scalar(), 1, plain, BlockMode::kRun);
-  for (const KernelTable* table : available_tables()) {
-    SCOPED_TRACE(table->name);
-    for (int threads : {1, 3}) EXPECT_EQ(expected, outputs_of(*table, threads, packed, BlockMode::kRun));
-  }
-}
+TEST(IntegerPrograms, PaddedShortcutsGiveTheBytesOfPlainLoops) { expect_plain_loops(shortcuts); }
+
+TEST(IntegerPrograms, FactorsOfChannelsGiveTheBytesOfPlainLoops) { expect_plain_loops(scaled); }
+
+TEST(IntegerPrograms, JoinedMapsGiveTheBytesOfPlainLoops) { expect_plain_loops(joined); }
+
+TEST(IntegerPrograms, RowsGiveTheBytesOfPlainLoops) { expect_plain_loops(rows); }
 
 TEST(IntegerPrograms, KernelsGiveTheBytesOfPlainLoops) {
   for (bool skip_table : {false, true}) {

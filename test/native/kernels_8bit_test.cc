@@ -16,7 +16,8 @@ void on_every_table(const Check& check) {
 }
 
 // `zeros`: of weights, of which there are none, one, or one for each column. at_run_time: scale and zero point of A come last.
-void check_gemm(int m, int k, int n, bool trans_b, bool to_float, int zeros = 0, bool at_run_time = false) {
+void check_gemm(int m, int k, int n, bool trans_b, bool to_float, int zeros = 0, bool at_run_time = false,
+                const Activation& act = {}) {
   SCOPED_TRACE(std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n));
   const Bytes a = random_integers<uint8_t>(static_cast<size_t>(m) * k, 1, 0, 255);
   const std::vector<int8_t> b = random_integers<int8_t>(static_cast<size_t>(k) * n, 2, -128, 127);
@@ -39,6 +40,7 @@ void check_gemm(int m, int k, int n, bool trans_b, bool to_float, int zeros = 0,
       expected_floats.push_back(std::fma(static_cast<float>(sum), scale[j], shift[j]));
     }
   }
+  available_tables().front()->unary_span(expected_floats.data(), expected_floats.data(), expected_floats.size(), act);
   on_every_table([&](const KernelTable& table, int parts) {
     GuardedArray<uint8_t> x(a.size()), y(expected.size());
     Guarded y_float(expected.size());
@@ -52,6 +54,7 @@ void check_gemm(int m, int k, int n, bool trans_b, bool to_float, int zeros = 0,
     args.y_float = to_float ? y_float.data() : nullptr;
     args.rounding = rounding;
     args.shift = shift.data();
+    args.act = act;
     args.scratch = scratch.data();
     const uint8_t a_zero = 131;
     if (at_run_time) {
@@ -76,12 +79,25 @@ TEST(Kernels8, MatrixProducts) {
   }
 }
 
+// Rows and steps that don't divide evenly, and some that do.
+TEST(Kernels8, MatrixProductsInSeveralTiles) {
+  for (int k : {96, 132, 144, 400}) check_gemm(65, k, 80, k == 144, k > 100);
+}
+
 TEST(Kernels8, MatrixProductsWithZeroPointsOfWeights) {
   for (int m : {1, 9}) {
     for (int k : {4, 37}) {
       for (int n : {1, 33, 50}) {
         for (bool each : {false, true}) check_gemm(m, k, n, (m + k) % 2 == 0, (k + n) % 2 == 0, each ? n : 1, each == (m == 1));
       }
+    }
+  }
+}
+
+TEST(Kernels8, ActivationsBehindMatrixProducts) {
+  for (ActivationKind kind : {ActivationKind::kGelu, ActivationKind::kTanh}) {
+    for (int m : {1, 3, 21, 37}) {
+      for (int n : {16, 33, 50}) check_gemm(m, 40, n, true, true, 0, false, {.kind = kind});
     }
   }
 }
@@ -474,6 +490,30 @@ TEST(Kernels8, FloatsAndBack) {
       EXPECT_TRUE(std::equal(real.data(), real.data() + n, back.begin()));
     }
   });
+}
+
+TEST(Kernels8, QuotientsAreThoseOfDivisions) {
+  // Beside n + 1/2, and at the ends of the floats; of scales whose reciprocals aren't used as well.
+  std::vector<float> scales = random_floats(40, 7, 1, 2);
+  for (int exponent : {-140, -61, -60, -59, -20, 0, 20, 59, 60, 61, 120}) scales.push_back(std::ldexp(1.37f, exponent));
+  for (const float scale : scales) {
+    std::vector<float> x = {0.0f, -0.0f, 1e-45f, -1e-39f, 3e38f, -3e38f, scale, -scale};
+    for (int n = -130; n < 260; ++n) {
+      float at = (static_cast<float>(n) + 0.5f) * scale;
+      for (int i = 0; i < 3; ++i) at = std::nextafter(at, -std::numeric_limits<float>::infinity());
+      for (int i = 0; i < 7; ++i) {
+        x.push_back(at);
+        at = std::nextafter(at, std::numeric_limits<float>::infinity());
+      }
+    }
+    Bytes expected;
+    for (float v : x) expected.push_back(oracle_round(v / scale, {-100, 155, 100}));
+    on_every_table([&](const KernelTable& table, int) {
+      GuardedArray<uint8_t> y(x.size());
+      table.quantize8({x.data(), y.data(), x.size(), scale, 100});
+      EXPECT_EQ(expected, Bytes(y.data(), y.data() + y.size())) << scale;
+    });
+  }
 }
 
 TEST(Kernels8, LayoutsThereAndBack) {

@@ -3,7 +3,8 @@
 import { sameShape } from '../../numeric/shapes.js';
 import { recalled } from '../../tensor/recall.js';
 import { NONE, type ValueId } from '../program/program.js';
-import type { Region, WorkStep, WorkStepNamed } from './region.js';
+import { dequantised } from './quantised-value.js';
+import type { Region, WorkOp, WorkStep, WorkStepNamed } from './region.js';
 
 const TO_LAST = [0, 2, 3, 1];
 
@@ -117,7 +118,10 @@ function channelsFirst(region: Region, step: WorkStep): WorkStep | undefined {
       return { ...step, inputs, attrs: { ...step.attrs, pads: ordered } };
     }
     case 'quantize':
+      return { ...step, inputs, attrs: { axis: TO_LAST[step.attrs.axis]! } };
     case 'dequantize':
+      // Of its bytes and those of the weights, a product of integers is made, whose channels are last.
+      if (region.users(step.outputs[0]!).some((reader) => isProductOfBytes(region, reader))) return undefined;
       return { ...step, inputs, attrs: { axis: TO_LAST[step.attrs.axis]! } };
     case 'reduceMean': {
       const axes = step.attrs.axes.map((axis) => TO_LAST[axis]!).sort((a, b) => a - b);
@@ -130,6 +134,10 @@ function channelsFirst(region: Region, step: WorkStep): WorkStep | undefined {
     default:
       return undefined;
   }
+}
+
+function isProductOfBytes(region: Region, { op, inputs }: WorkOp): boolean {
+  return (op === 'gemm' || op === 'matmul') && dequantised(region, inputs[1]!) !== undefined;
 }
 
 /** A constant of one number, or of one for each channel, as an operand of maps whose channels are first. */

@@ -42,7 +42,9 @@ inline void bind_gemm8(const GemmArgs8& args, ptrdiff_t begin, ptrdiff_t end, in
 inline void multiply8(const GemmTile8& whole, int m, ptrdiff_t begin, ptrdiff_t end) {
 #if RSKIP_MATRIX
   if (m > kGemmRows8) {
-    each_gemm_tile8(kMatrixGemmTiles8, whole, m, begin, end);
+    GemmTile8 t = whole;
+    t.product_steps = product_steps(t.steps);
+    each_gemm_tile8(kMatrixGemmTiles8, t, m, begin, end);
     return release_matrices();
   }
 #endif

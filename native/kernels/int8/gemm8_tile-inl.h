@@ -24,6 +24,7 @@ struct GemmTile8 {
   const Epilogue* epilogue = nullptr;
   const RowAddition8* additions = nullptr;  // what is added is that of the tile
   int addition_count = 0;
+  int product_steps = 0;         // where the processor multiplies matrices: most steps of one product
   mutable int configured = 0;  // as configure_matrices() keeps it
 };
 using GemmTileFn8 = void (*)(const GemmTile8&);
@@ -59,6 +60,22 @@ RSKIP_INLINE void store_block8(uint8_t* y, Bits bytes, bool last, int lanes) {
   }
 }
 
+// The same for a block of floats.
+RSKIP_INLINE void store_row8(float* y, Vec value, bool last, int lanes) {
+  store_first(y, value, last ? std::min(kLanes, lanes) : kLanes);
+}
+
+// Activates numbers [rows][blocks][16] of a tile, and stores them: all at once, since one alone takes as long as its latency.
+[[gnu::noinline]] inline void activate_rows8(float* value, int rows, int blocks, const GemmTile8& t) {
+  const int lanes = t.columns - (blocks - 1) * kLanes;
+  RSKIP_BASE::unary_span(value, value, static_cast<size_t>(rows * blocks) * kLanes, t.epilogue->act);
+  for (ptrdiff_t p = 0; p < rows; ++p) {
+    for (int n = 0; n < blocks; ++n, value += kLanes) {
+      store_row8(t.y_float + p * t.n + n * kLanes, load(value), n + 1 == blocks, lanes);
+    }
+  }
+}
+
 // What becomes of the sums of a tile.
 template <int P, int N>
 RSKIP_INLINE void gemm_finish8(Bits (&acc)[P][N], const GemmTile8& t) {
@@ -71,21 +88,29 @@ RSKIP_INLINE void gemm_finish8(Bits (&acc)[P][N], const GemmTile8& t) {
   const int lanes = t.columns - (N - 1) * kLanes;
   if (t.y == nullptr) {
     const Vec low = splat(t.epilogue->low), high = splat(t.epilogue->high);
+    Vec value[P][N];
     RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
       const int count = n + 1 < N ? kLanes : std::min(kLanes, lanes);
       const Vec scale = load(t.scale + n * kLanes);
       const Vec shift = t.shift == nullptr ? splat(0) : load_first(t.shift + n * kLanes, count);
       RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
         const Vec sum = to_float(acc[p][n]);
-        Vec value = sum * scale;
-        if (t.shift != nullptr) value = t.rounds_product ? value + shift : fma(sum, scale, shift);
-        store_first(t.y_float + static_cast<ptrdiff_t>(p) * t.n + n * kLanes, min(high, max(low, value)), count);
+        Vec each = sum * scale;
+        if (t.shift != nullptr) each = t.rounds_product ? each + shift : fma(sum, scale, shift);
+        value[p][n] = min(high, max(low, each));
       }
     }
-    if (t.epilogue->clamp_only) return;
-    for (int p = 0; p < P; ++p) {
-      float* const y = t.y_float + static_cast<ptrdiff_t>(p) * t.n;
-      RSKIP_BASE::unary_span(y, y, static_cast<size_t>(std::min(N * kLanes, t.columns)), t.epilogue->act);
+    if (!t.epilogue->clamp_only) {
+      alignas(64) float values[P * N * kLanes];
+      RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+        RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) store(values + (p * N + n) * kLanes, value[p][n]);
+      }
+      return activate_rows8(values, P, N, t);
+    }
+    RSKIP_UNROLL(16) for (int p = 0; p < P; ++p) {
+      RSKIP_UNROLL(16) for (int n = 0; n < N; ++n) {
+        store_row8(t.y_float + static_cast<ptrdiff_t>(p) * t.n + n * kLanes, value[p][n], n + 1 == N, lanes);
+      }
     }
     return;
   }
@@ -156,15 +181,17 @@ void each_gemm_tile8(const GemmTiles8<kRows> (&tiles)[kBlocks], const GemmTile8&
     t.weight_zero = whole.weight_zero == nullptr ? nullptr : whole.weight_zero + column;
     t.shift = whole.shift == nullptr ? nullptr : whole.shift + column;
     t.columns = t.n - static_cast<int>(column);
-    for (int r = 0; r < rows.chunks; ++r) {
+    for (int i = 0; i < rows.chunks; ++i) {
+      // There and back: a tile is as high as the one before, where that can be.
+      const int r = c % 2 == 0 ? i : rows.chunks - 1 - i;
       const ptrdiff_t row = rows.begin(r), at = row * t.n + column;
       t.a = whole.a + row * t.a_row;
       t.row_sums = whole.row_sums == nullptr ? nullptr : whole.row_sums + row;
       t.y = whole.y == nullptr ? nullptr : whole.y + at;
       t.y_float = whole.y_float == nullptr ? nullptr : whole.y_float + at;
-      for (int i = 0; i < t.addition_count; ++i) {
-        additions[i] = whole.additions[i];
-        additions[i].addend += row * additions[i].row + column;
+      for (int a = 0; a < t.addition_count; ++a) {
+        additions[a] = whole.additions[a];
+        additions[a].addend += row * additions[a].row + column;
       }
       tiles[columns.size(c) - 1].fn[rows.size(r) - 1](t);
     }

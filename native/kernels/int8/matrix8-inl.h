@@ -6,6 +6,16 @@
 
 namespace rskip::RSKIP_ISA {
 
+// Steps of one product, of `all` steps: most of them, or as many as divide `all` where that takes hardly more products. A product of
+// another size needs other registers, which takes as long as several products.
+inline int product_steps(int all) {
+  const int fewest = (all + kMatrixSteps - 1) / kMatrixSteps;
+  for (int products = fewest; products <= fewest + fewest / 4 + 1; ++products) {
+    if (all % products == 0) return all / products;
+  }
+  return kMatrixSteps;
+}
+
 // As gemm_tile8 for so many rows, which are finished by fours and one by one: code for every number of rows would take 300 KB.
 template <int kHalves, int N>
 [[gnu::noinline]] void gemm_rows8_matrix(const GemmTile8& t, int rows) {
@@ -16,7 +26,7 @@ template <int kHalves, int N>
   const int8_t* w = t.w;
   const int first_rows = std::min(rows, kMatrixRows);
   for (int left = t.steps; left > 0;) {
-    const int steps = std::min(left, kMatrixSteps);
+    const int steps = std::min(left, t.product_steps);
     configure_matrices(first_rows, rows - first_rows, steps, t.configured);
     load_sums<kHalves, N>(sums, sum_row);
     for (; left >= steps; left -= steps, a += steps * kQuad, w += steps * kFactorBytes) {
@@ -30,16 +40,28 @@ template <int kHalves, int N>
   RowAddition8 additions[kMaxAdditions8];
   std::copy_n(t.additions, t.addition_count, additions);
   rest.additions = additions;
+  // Activations of the whole tile are computed at once.
+  const bool activates = t.y == nullptr && !t.epilogue->clamp_only;
+  alignas(64) float values[kHalves * kMatrixRows][N * kLanes];
+  Epilogue clamping = *t.epilogue;
+  if (activates) {
+    if (t.columns < N * kLanes) std::fill_n(values[0], rows * N * kLanes, 0.0f);
+    clamping.clamp_only = true;
+    rest.epilogue = &clamping;
+    rest.y_float = values[0];
+    rest.n = N * kLanes;
+  }
   const auto finish = [&]<int P>(Bits (&sums)[P][N]) {
     gemm_finish8(sums, rest);
     if (rest.row_sums != nullptr) rest.row_sums += P;
-    if (rest.y != nullptr) rest.y += P * t.n;
-    if (rest.y_float != nullptr) rest.y_float += P * t.n;
+    if (rest.y != nullptr) rest.y += P * rest.n;
+    if (rest.y_float != nullptr) rest.y_float += P * rest.n;
     for (int i = 0; i < t.addition_count; ++i) additions[i].addend += P * additions[i].row;
   };
   int p = 0;
   for (; p + 4 <= rows; p += 4) finish(*reinterpret_cast<Bits(*)[4][N]>(acc[p]));
   for (; p < rows; ++p) finish(*reinterpret_cast<Bits(*)[1][N]>(acc[p]));
+  if (activates) activate_rows8(values[0], rows, N, t);
 }
 template <int P, int N>
 void gemm_tile8_matrix(const GemmTile8& t) {

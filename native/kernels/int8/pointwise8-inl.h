@@ -143,13 +143,26 @@ inline void lookup8(const LookupArgs8& args, int part, int parts) {
   });
 }
 
-inline void quantize8(const QuantizeArgs8& args) {
-  const Rounding rounding{static_cast<float>(-args.zero), static_cast<float>(255 - args.zero), args.zero};
-  const Clamp8 clamp(rounding);
-  const Vec scale = splat(args.scale);
+// Whether Quotient8 is exact: no step of it overflows or underflows.
+inline bool divides_by_factor(float scale) { return scale > 0x1p-60f && scale < 0x1p60f; }
+
+// x / scale, for the integer that it is rounded to: a division takes as long as three such vectors. The quotient is corrected by its
+// remainder (Markstein 1990); that it is rounded as a division rounds it was checked for every mantissa of a scale, beside all n + 1/2.
+struct Quotient8 {
+  Vec scale, factor, least, most;
+  Quotient8(float s, const Rounding& rounding)
+      : scale(splat(s)), factor(splat(1 / s)), least(splat(rounding.low * s)), most(splat(rounding.high * s)) {}
+  RSKIP_INLINE Vec operator()(Vec value) const {
+    const Vec x = min(most, max(value, least)), quotient = x * factor;
+    return fma(fma(splat(0.0f) - quotient, scale, x), factor, quotient);
+  }
+};
+
+template <class Divide>
+void quantize_span8(const QuantizeArgs8& args, const Rounding& rounding, const Divide& divide) {
   const auto rounded = [&](Vec x, uint8_t* y) {
-    const Vec value = x / scale;
-    store_rounded(y, select(is_nan(value), splat(0.0f), value), clamp, rounding);
+    const Vec value = divide(select(is_nan(x), splat(0.0f), x));
+    store_bytes(y, add_bits(round_to_bits(value), rounding.zero));
   };
   size_t i = 0;
   for (; i + kLanes <= args.n; i += kLanes) rounded(load(args.x + i), args.y + i);
@@ -157,6 +170,17 @@ inline void quantize8(const QuantizeArgs8& args) {
   uint8_t row[kLanes];
   rounded(load_first(args.x + i, static_cast<int>(args.n - i)), row);
   std::copy_n(row, args.n - i, args.y + i);
+}
+
+inline void quantize8(const QuantizeArgs8& args) {
+  const Rounding rounding{static_cast<float>(-args.zero), static_cast<float>(255 - args.zero), args.zero};
+  if (divides_by_factor(args.scale)) return quantize_span8(args, rounding, Quotient8(args.scale, rounding));
+  const Clamp8 clamp(rounding);
+  const Vec scale = splat(args.scale);
+  quantize_span8(args, rounding, [&](Vec x) {
+    const Vec value = x / scale;
+    return clamp(select(is_nan(value), splat(0.0f), value));
+  });
 }
 
 inline void dynamic_quantize8(const DynamicQuantizeArgs8& args) {

@@ -122,7 +122,6 @@ inline void binary_channel(BinaryKind kind, const BlockedView& a, const float* v
 }
 
 void unary_span(const float* x, float* y, size_t n, Activation act) {
-  const Epilogue e = epilogue_of(act);
   const size_t whole = n / kLanes * kLanes;
   const auto map = [&](const auto& function) __attribute__((always_inline)) {
     for (size_t i = 0; i < whole; i += kLanes) store(y + i, function(load(x + i)));
@@ -139,9 +138,11 @@ void unary_span(const float* x, float* y, size_t n, Activation act) {
       map([](Vec v) __attribute__((always_inline)) { return hard_swish(v); });
       break;
     default:
-      map([&](Vec v) __attribute__((always_inline)) { return finish(v, e); });
+      map([e = epilogue_of(act)](Vec v) __attribute__((always_inline)) { return finish(v, e); });
   }
-  if (const int rest = static_cast<int>(n - whole); rest > 0) store_first(y + whole, finish(load_first(x + whole, rest), e), rest);
+  if (const int rest = static_cast<int>(n - whole); rest > 0) {
+    store_first(y + whole, finish(load_first(x + whole, rest), epilogue_of(act)), rest);
+  }
 }
 
 inline void unify_nans(float* x, size_t n) {

@@ -43,6 +43,19 @@ function conv(b: IrBuilder, x: ValueId, channels: number, seed: number): ValueId
   ]);
 }
 
+/** A layer on the last axis, with int8 weights, one scale for each output. */
+function linear(b: IrBuilder, x: ValueId, outputs: number, seed: number): ValueId {
+  const shape = b.shape(x);
+  const depth = shape.at(-1)!;
+  const bytes = b.constant(
+    Int8Array.from(randomFloats(depth * outputs, seed), (v) => v * 127),
+    [depth, outputs],
+  );
+  const scales = b.constant(new Float32Array(outputs).fill(0.003), [outputs]);
+  const weight = b.step('dequantize', [bytes, scales, NONE], { axis: 1 }, [depth, outputs]);
+  return b.step('matmul', [x, weight], {}, [...shape.slice(0, -1), outputs]);
+}
+
 type Make = (b: IrBuilder, x: ValueId, body: ValueId) => ValueId;
 
 /**
@@ -242,6 +255,27 @@ test.each(['mean', 'grid', 'pyramid'] as const)('a head reads %s of the bytes of
       expect(v).toBeCloseTo(expected[i]!, 5);
     });
   }
+});
+
+test('layers on maps whose channels are last, between transposes, multiply bytes', () => {
+  const b = new IrBuilder();
+  const x = b.act(conv(b, rounded(b, b.input([1, 3, 6, 6])), 4, 1));
+  const last = b.step('transpose', [x], { perm: [0, 2, 3, 1] }, [1, 6, 6, 4]);
+  const hidden = linear(b, rounded(b, last), 16, 2);
+  const bias = b.constant(randomFloats(16, 3), [16]);
+  const sum = b.step('binary', [hidden, bias], { kind: 'add', act: NO_ACTIVATION }, [1, 6, 6, 16]);
+  const y = linear(b, rounded(b, b.act(sum)), 4, 4);
+  const first = b.step('transpose', [y], { perm: [0, 3, 1, 2] }, [1, 4, 6, 6]);
+  const ir = b.build(b.gemm(b.globalPool(first), 3));
+  const program = buildProgram(ir);
+  expect(opsOf(program).filter((op) => op === 'qmatmul')).toHaveLength(2);
+  expect(opsOf(program)).not.toContain('dequantize');
+  const [actual, expected] = [program, denseProgram(ir)].map(
+    (each) => runProgram(each, item(1)).output as Float32Array,
+  );
+  actual!.forEach((v, i) => {
+    expect(v).toBeCloseTo(expected![i]!, 4);
+  });
 });
 
 test.each([64, 300])('a product of bytes by transposed bytes over %i numbers is one step', (depth) => {

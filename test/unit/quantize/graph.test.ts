@@ -58,6 +58,17 @@ function gated() {
 
 const networkOf = (graph: GraphBuilder) => new Network(decodeModelProto(modelBytes(graph)));
 
+test('weights that Identity passes on are weights', () => {
+  const { graph, random, x } = builder();
+  const same = (name: string) => graph.node('Identity', [graph.node('Identity', [name])]);
+  const bias = random([C], 0.1);
+  const first = graph.node('Conv', [x, random([C, 3, 3, 3], 0.3), bias]);
+  graph.nodes('Conv', [first, same(random([C, C, 3, 3], 0.3)), same(bias)], {}, { outputs: ['y'] });
+  const network = networkOf(graph.output('y', ['n', C, 4, 4]));
+  expect(layersOf(network)).toHaveLength(2);
+  expect(network.nodes.map(({ opType }) => opType)).toEqual(['Conv', 'Conv']);
+});
+
 async function values(model: ModelProto, names: readonly string[]) {
   const output = names.map((name) => ({ name }));
   await using session = await InferenceSession.create(
