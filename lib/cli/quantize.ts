@@ -24,15 +24,15 @@ export function addQuantizeCommand(program: Command, io: Io): void {
     addBackendOptions(
       program
         .command('quantize')
-        .description('make an 8-bit network from a float one, with images without labels')
+        .description('make an 8-bit network from a float one, with images or texts without labels')
         .argument('<model>', 'ONNX file, or a folder with one')
         .requiredOption(
-          '--data <dir>',
-          'images: any folder of them, or what eval takes; a few hundred are enough',
+          '--data <path>',
+          'images: any folder of them, or what eval takes; or a file of texts; a few hundred are enough',
         )
         .requiredOption('-o, --output <file>', 'ONNX file to write')
         .option('--float <layer...>', 'layers that stay in float, by the names of their nodes')
-        .option('--seed <n>', 'seed of the choice of images for each purpose', positiveInteger, 1),
+        .option('--seed <n>', 'seed of the choice of items for each purpose', positiveInteger, 1),
     ),
   ).action((model: string, options: QuantizeOptions) => run(model, options, io));
 }
@@ -60,15 +60,15 @@ function draw(
     `file: ${output}`,
     `size: ${megabytes(bytes.int8)} instead of ${megabytes(bytes.float)}`,
     `layers: ${layers.int8} with 8 bits; in float: ${layers.float.join(', ') || 'none'}`,
-    `chosen on ${plural(chosen.images.choice, 'image')}: ranges of activations by ${WORDED[chosen.range]}` +
+    `chosen on ${plural(chosen.images.choice, 'item')}: ranges of activations by ${WORDED[chosen.range]}` +
       `${chosen.biasCorrected ? ', biases corrected' : ''}${chosen.equalised ? ', layers equalised' : ''}`,
     ...(compared ? [`answers changed: ${share(answers)}`] : []),
     ...(decisions.items > 0 ? [`decisions of gates changed: ${share(decisions)}`] : []),
     ...(compared
       ? [
-          `time of one image: ${milliseconds(latencyMs.int8)} ms instead of ${milliseconds(latencyMs.float)} ms`,
+          `time of one item: ${milliseconds(latencyMs.int8)} ms instead of ${milliseconds(latencyMs.float)} ms`,
         ]
-      : ['compared: nothing, since no image was left']),
+      : ['compared: nothing, since no item was left']),
   ];
   return `${lines.join('\n')}\n`;
 }

@@ -1,5 +1,5 @@
-/** The float network and a quantised one on the same images. */
-import type { ImageClassifier } from '../classify/image-classifier.js';
+/** The float network and a quantised one on the same items. */
+import type { DataModel } from '../classify/data-model.js';
 import type { Work } from '../classify/work.js';
 import { prefetch } from '../data/prefetch.js';
 import { median } from '../numeric/statistics.js';
@@ -19,30 +19,30 @@ export interface Comparison {
   readonly answers: Share;
   /** Decisions of gates that changed: whether a block ran. */
   readonly decisions: Share;
-  /** Median times of one image in milliseconds, alternately, each network with its own gates. */
+  /** Median times of one item in milliseconds, alternately, each network with its own gates. */
   readonly latencyMs: { readonly float: number; readonly int8: number };
 }
 
-/** Images that are timed, and the time after which no further one is. */
-const TIMED = { images: 200, milliseconds: 5000 };
+/** Items that are timed, and the time after which no further one is. */
+const TIMED = { items: 200, milliseconds: 5000 };
 /** A smaller probability counts as this one. */
 const MIN_SHARE = 1e-30;
 /** Runs under way at a time. */
 const AT_ONCE = 8;
 
-/** Class probabilities of each image, every block run. */
+/** Class probabilities of each item, every block run. */
 export async function probabilitiesOf(
-  classifier: ImageClassifier,
+  opened: DataModel,
   session: InferenceSession,
-  images: readonly Tensor[],
+  items: readonly Tensor[],
   work: Work,
 ): Promise<Float64Array[]> {
-  const answer = async (image: Tensor) => {
-    const outputs = await session.run(classifier.feeds(image), [classifier.output], { policy: 'full' });
-    return classifier.scoresOf(outputs, 1)[0]!;
+  const answer = async (item: Tensor) => {
+    const outputs = await session.run(opened.feeds(item), [opened.output], { policy: 'full' });
+    return opened.answerOf(outputs, item);
   };
   const all: Float64Array[] = [];
-  for await (const scores of work.each(prefetch(images, answer, AT_ONCE))) {
+  for await (const scores of work.each(prefetch(items, answer, AT_ONCE))) {
     // Asked for behind the first run, since the context may depend on its shape.
     all.push(probabilities(scores, session.context.classScores!.meaning));
   }
@@ -59,33 +59,33 @@ export function divergence(from: readonly Float64Array[], to: readonly Float64Ar
   return from.reduce((sum, p, i) => sum + of(p, to[i]!), 0) / from.length;
 }
 
-/** Compares answers, decisions and times on images that chose nothing. */
+/** Compares answers, decisions and times on items that chose nothing. */
 export class Comparing {
-  #images = 0;
+  #items = 0;
   #answers = 0;
   #decisions = { items: 0, changed: 0 };
   readonly #times = { float: [] as number[], int8: [] as number[] };
   #spent = 0;
 
   constructor(
-    private readonly classifier: ImageClassifier,
+    private readonly opened: DataModel,
     private readonly session: InferenceSession,
   ) {}
 
-  add(image: Tensor): void {
-    const { classifier } = this;
-    const feeds = classifier.feeds(image);
-    const both = { float: classifier.session, int8: this.session };
+  add(item: Tensor): void {
+    const { opened } = this;
+    const feeds = opened.feeds(item);
+    const both = { float: opened.session, int8: this.session };
     const answered = (name: 'float' | 'int8') => {
-      const { outputs, trace } = both[name].runTracedSync(feeds, [classifier.output]);
-      return { answer: answerOf(classifier.scoresOf(outputs, 1)[0]!), blocks: trace.items[0]!.blocks };
+      const { outputs, trace } = both[name].runTracedSync(feeds, [opened.output]);
+      return { answer: answerOf(opened.answerOf(outputs, item)), blocks: trace.items[0]!.blocks };
     };
     // A run finds its weights in the caches if the run before was of the same network. Both take turns at being first, which gives them that.
-    const order = this.#images % 2 === 0 ? (['float', 'int8'] as const) : (['int8', 'float'] as const);
+    const order = this.#items % 2 === 0 ? (['float', 'int8'] as const) : (['int8', 'float'] as const);
     const second = answered(order[1]);
     const first = answered(order[0]);
     const [float, int8] = order[0] === 'float' ? [first, second] : [second, first];
-    this.#images++;
+    this.#items++;
     // NaN scores name no class.
     if (float.answer < 0 || float.answer !== int8.answer) this.#answers++;
     for (const [i, { score, ran }] of float.blocks.entries()) {
@@ -93,10 +93,10 @@ export class Comparing {
       this.#decisions.items++;
       if (int8.blocks[i]?.ran !== ran) this.#decisions.changed++;
     }
-    if (this.#images > TIMED.images || this.#spent > TIMED.milliseconds) return;
+    if (this.#items > TIMED.items || this.#spent > TIMED.milliseconds) return;
     for (const name of order) {
       const start = performance.now();
-      both[name].runSync(feeds, [classifier.output]);
+      both[name].runSync(feeds, [opened.output]);
       const time = performance.now() - start;
       this.#times[name].push(time);
       this.#spent += time;
@@ -105,7 +105,7 @@ export class Comparing {
 
   result(): Comparison {
     return {
-      answers: { items: this.#images, changed: this.#answers },
+      answers: { items: this.#items, changed: this.#answers },
       decisions: this.#decisions,
       latencyMs: { float: median(this.#times.float), int8: median(this.#times.int8) },
     };

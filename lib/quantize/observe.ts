@@ -1,10 +1,11 @@
-/** Runs the float network on images and records the distribution of its values. */
-import type { ImageClassifier } from '../classify/image-classifier.js';
+/** Runs the float network on items and records the distribution of its values. */
+import type { DataModel } from '../classify/data-model.js';
 import type { Work } from '../classify/work.js';
 import { prefetch } from '../data/prefetch.js';
 import { encodeModelProto } from '../model/read/proto.js';
 import type { SessionOptions } from '../session/options.js';
 import { InferenceSession } from '../session/session.js';
+import type { TensorMap } from '../skip/observer.js';
 import type { Tensor } from '../tensor/tensor.js';
 import { Histogram } from './histogram.js';
 import type { Network } from './network.js';
@@ -22,20 +23,15 @@ export async function openWith(
   return InferenceSession.create(bytes, { ...engine, policy: 'full' });
 }
 
-/** Type and shape of every value that the network computes, for one image. */
-export async function shapesOf(
-  network: Network,
-  classifier: ImageClassifier,
-  image: Tensor,
-  engine: Engine,
-): Promise<Shapes> {
+/** Type and shape of every value that the network computes, for one item. */
+export async function shapesOf(network: Network, feeds: TensorMap, engine: Engine): Promise<Shapes> {
   const names = network.nodes.flatMap(({ output = [] }) => output.filter((name) => name !== ''));
   const session = await openWith(network, names, engine);
   try {
     const shapes = new Map<string, ValueShape>();
-    for (const [name, { type, dims }] of Object.entries(await session.run(classifier.feeds(image))))
+    for (const [name, { type, dims }] of Object.entries(await session.run(feeds)))
       shapes.set(name, { type, dims });
-    for (const name of network.inputs) shapes.set(name, { type: image.type, dims: image.dims });
+    for (const name of network.inputs) shapes.set(name, feeds[name]!);
     return shapes;
   } finally {
     await session.release();
@@ -52,31 +48,34 @@ export interface Observed {
 
 /** What is run, and on what. */
 export interface Observing {
-  readonly classifier: ImageClassifier;
+  readonly opened: DataModel;
   readonly engine: Engine;
-  readonly images: readonly Tensor[];
+  readonly items: readonly Tensor[];
   readonly work: Work;
 }
 
 /**
- * @param channelAxes of the values to record: the axis of their channels, for an image
+ * @param channelAxes of the values to record: the axis of their channels, for an item
  */
 export async function observe(
   network: Network,
   channelAxes: ReadonlyMap<string, number>,
-  { classifier, engine, images, work }: Observing,
+  { opened, engine, items, work }: Observing,
 ): Promise<Map<string, Observed>> {
   const inputs = new Set(network.inputs);
   const names = [...channelAxes.keys()].filter((name) => !inputs.has(name));
   const session = await openWith(network, names, engine);
   try {
     const found = new Map<string, Recorder>();
-    const run = async (image: Tensor) => ({ image, outputs: await session.run(classifier.feeds(image)) });
+    const run = async (item: Tensor) => {
+      const feeds = opened.feeds(item);
+      return { feeds, outputs: await session.run(feeds) };
+    };
     let done = 0;
-    for await (const { image, outputs } of work.each(prefetch(images, run, 2))) {
-      work.report('observing', ++done, images.length);
+    for await (const { feeds, outputs } of work.each(prefetch(items, run, 2))) {
+      work.report('observing', ++done, items.length);
       for (const [name, axis] of channelAxes) {
-        const { data, dims } = inputs.has(name) ? image : outputs[name]!;
+        const { data, dims } = inputs.has(name) ? feeds[name]! : outputs[name]!;
         let recorder = found.get(name);
         if (!recorder) {
           recorder = new Recorder(dims[axis]!);

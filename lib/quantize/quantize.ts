@@ -1,20 +1,13 @@
 /** 8-bit networks: `residual-skip quantize` as a function. See docs/quantization.md. */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { ImageClassifier } from '../classify/image-classifier.js';
+import { type DataModel, openDataModel } from '../classify/data-model.js';
 import type { ImageClassifierOptions } from '../classify/image-options.js';
-import {
-  type DataOptions,
-  dataShape,
-  type Images,
-  type Item,
-  openItems,
-  prepareItems,
-} from '../classify/images.js';
+import { type DataOptions, dataShape, type Images, type Item, prepareItems } from '../classify/images.js';
 import { doubtOf } from '../classify/task.js';
+import type { Texts } from '../classify/texts.js';
 import { Unusable } from '../classify/unusable.js';
 import { Work, type WorkOptions, workShape } from '../classify/work.js';
-import { findModel } from '../data/model-files.js';
 import { prefetch } from '../data/prefetch.js';
 import { ResidualSkipError } from '../errors.js';
 import { encodeModelProto } from '../model/read/proto.js';
@@ -38,7 +31,7 @@ export interface QuantizeOptions
     WorkOptions {
   /** Names of layers (nodes of the file) that stay in float, besides those that quantize itself leaves there. */
   readonly float?: readonly string[] | undefined;
-  /** Seed of the choice of images for each purpose; 1 when left out. */
+  /** Seed of the choice of items for each purpose; 1 when left out. */
   readonly seed?: number | undefined;
 }
 
@@ -57,9 +50,9 @@ export interface Quantization extends Comparison {
   readonly range: RangeMethod;
   readonly biasCorrected: boolean;
   readonly equalised: boolean;
-  /** Mean Kullback-Leibler divergence of the class probabilities, every block run, on the images that chose. */
+  /** Mean Kullback-Leibler divergence of the class probabilities, every block run, on the items that chose. */
   readonly loss: number;
-  /** Images that set ranges, and images that chose between candidates. */
+  /** Images or texts that set ranges, and those that chose between candidates. */
   readonly images: { readonly ranges: number; readonly choice: number };
 }
 
@@ -73,10 +66,10 @@ const ownShape = {
 type Own = Pick<QuantizeOptions, keyof typeof ownShape & keyof QuantizeOptions>;
 
 const SEED = 1;
-/** Shares of the images that set ranges, and that choose; the others are only compared. */
+/** Shares of the items that set ranges, and that choose; the others are only compared. */
 const SHARE = 0.25;
 const MOST = { ranges: 512, choice: 512, compared: 2000 };
-const MIN_IMAGES = 20;
+const MIN_ITEMS = 20;
 /**
  * Layers that are tried in float, and the factor by which the loss must fall. The last one costs little. The first one reads and writes large
  * maps: an 8-bit ResNet-18 takes up to half as long again with it.
@@ -87,55 +80,80 @@ const IN_FLOAT = [
 ];
 
 /**
- * Makes an 8-bit network of a float one by images alone: weights as int8 with a scale for each output channel, activations as uint8,
- * biases as int32. Gates and exits decide in float.
+ * Makes an 8-bit network of a float one by images or texts alone: weights as int8 with a scale for each output channel, activations as
+ * uint8, biases as int32. Gates and exits decide in float.
  * @param model ONNX file (opset 13 or later), or a folder with one
- * @param images as for `calibrate`; labels aren't used. A few hundred are enough
- * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (images that can't be used, or too few), UNSUPPORTED_MODEL (nothing to
- * quantise, quantised already, an older opset), ABORTED, and what ImageClassifier.from throws
+ * @param data as for `calibrate`; labels aren't used. A few hundred items are enough
+ * @throws ResidualSkipError INVALID_ARGUMENT, INVALID_DATA (items that can't be used, or too few), UNSUPPORTED_MODEL (nothing to
+ * quantise, quantised already, an older opset, no classes), ABORTED, and what ImageClassifier.from or TextClassifier.from throws
  */
 export async function quantize(
   model: string,
-  images: Images,
+  data: Images | Texts,
   options: QuantizeOptions = {},
+): Promise<Quantization> {
+  return quantizeItems(
+    model,
+    async (opened, limits) => (await opened.open(data, limits, 'none')).list,
+    options,
+  );
+}
+
+type Listed = Iterable<Item<Tensor>> | AsyncIterable<Item<Tensor>>;
+type Limits = Pick<DataOptions, 'maxPixels' | 'maxBytes'>;
+
+/** The same, with items that may be prepared already. */
+export async function quantizeItems(
+  model: string,
+  itemsOf: (opened: DataModel, limits: Limits) => Promise<Listed>,
+  options: QuantizeOptions,
 ): Promise<Quantization> {
   const { own, rest } = parsePart(ownShape, options);
   const work = new Work('quantization', own);
   work.check();
   // Each network decides by its own gates: a policy of the folder is for the float file alone.
   const asked = { ...rest, policy: 'model', maxPixels: own.maxPixels, onNote: work.note };
-  const classifier = await ImageClassifier.from(model, asked);
+  const opened = await openDataModel(model, asked);
   try {
-    return await quantizeWith(classifier, images, own, rest, work);
+    if (!opened.labels) {
+      throw new ResidualSkipError(
+        'UNSUPPORTED_MODEL',
+        `model ${opened.name}: its answers are no classes, by whose probabilities 8-bit networks are chosen`,
+      );
+    }
+    const list = await itemsOf(opened, { maxPixels: own.maxPixels, maxBytes: own.maxBytes });
+    return await quantizeWith(opened, list, own, rest, work);
   } finally {
-    await classifier.release();
+    await opened.session.release();
   }
 }
 
 async function quantizeWith(
-  classifier: ImageClassifier,
-  images: Images,
+  opened: DataModel,
+  list: Listed,
   own: Own,
   { backend, isa, threads }: Omit<QuantizeOptions, keyof Own>,
   work: Work,
 ): Promise<Quantization> {
   const engine = { backend, isa, threads };
-  const { network, bytes } = await readNetwork(classifier.file);
+  const { network, bytes } = await readNetwork(opened.file);
   simplify(network);
-  const parts = await partsOf(classifier, images, own, work);
-  const [first] = parts.ranges;
-  const shapes = await shapesOf(network, classifier, first!, engine);
+  const parts = await partsOf(opened, list, own, work);
+  // The longest of texts: what is one token long says little about axes.
+  const first = parts.ranges.reduce((most, item) => (item.size > most.size ? item : most));
+  const feeds = opened.feeds(first);
+  const shapes = await shapesOf(network, feeds, engine);
   dropCasts(network, shapes);
-  const streams = await streamsOf(classifier, first!);
+  const streams = await streamsOf(opened.file, feeds);
   const draft = new Draft(network, shapes, streams, own.float ?? [], (variant, axes) =>
-    observe(variant, axes, { classifier, engine, images: parts.ranges, work }),
+    observe(variant, axes, { opened, engine, items: parts.ranges, work }),
   );
-  const expected = await probabilitiesOf(classifier, classifier.session, parts.choice, work);
+  const expected = await probabilitiesOf(opened, opened.session, parts.choice, work);
   const build = async (choices: Choices): Promise<Candidate> => {
     const model = encodeModelProto(await draft.build(choices));
     const session = await InferenceSession.create(model, engine);
     try {
-      const found = await probabilitiesOf(classifier, session, parts.choice, work);
+      const found = await probabilitiesOf(opened, session, parts.choice, work);
       return { choices, model, loss: divergence(expected, found) };
     } finally {
       await session.release();
@@ -144,12 +162,12 @@ async function quantizeWith(
   const { choices, model, loss } = await choose(build, draft.pairs > 0, work);
   const { layers } = draft.plan(choices.inFloat);
   const session = await InferenceSession.create(model, engine);
-  const compared = await compare(classifier, session, parts, work).finally(() => session.release());
+  const compared = await compare(opened, session, parts, work).finally(() => session.release());
   const inPlan = new Set(layers.map(({ node }) => node));
   return {
     model,
     sha256: createHash('sha256').update(model).digest('hex'),
-    floatSha256: await classifier.session.sha256(),
+    floatSha256: await opened.session.sha256(),
     bytes: { float: bytes, int8: model.byteLength },
     layers: {
       int8: layers.length,
@@ -166,24 +184,21 @@ async function quantizeWith(
   };
 }
 
-/** Both networks on images that chose nothing. */
+/** Both networks on items that chose nothing. */
 async function compare(
-  classifier: ImageClassifier,
+  opened: DataModel,
   session: InferenceSession,
   { compared, unusable: before }: Parts,
   work: Work,
 ): Promise<Comparison> {
-  const comparing = new Comparing(classifier, session);
-  const unusable = new Unusable([...before]);
+  const comparing = new Comparing(opened, session);
+  const unusable = new Unusable([...before], opened.what);
   let done = 0;
-  for await (const { tensor } of work.each(prepareItems<Item>(compared, unusable))) {
+  for await (const { tensor } of work.each(prepareItems(compared, unusable))) {
     if (tensor) comparing.add(tensor);
     work.report('comparing', ++done, compared.length);
   }
-  const { name, output, labels, labelsKnown } = classifier;
-  const { problem } = await findModel(classifier.file);
-  const answers = { name, output, labels, labelsKnown, problem };
-  const doubt = doubtOf(answers, classifier.session.context.classScores, false);
+  const doubt = doubtOf({ ...opened, labels: opened.labels! }, opened.session.context.classScores, false);
   if (doubt)
     work.note(`an answer is the position of the largest score, which need be no class: ${doubt.reason}`);
   const leftOut = unusable.describe();
@@ -226,20 +241,19 @@ async function choose(
 interface Parts {
   readonly ranges: readonly Tensor[];
   readonly choice: readonly Tensor[];
-  readonly compared: readonly Item[];
+  readonly compared: readonly Item<Tensor>[];
   readonly unusable: Unusable['problems'];
 }
 
-/** Divides the images by chance; only those that are compared are not kept in memory. */
-async function partsOf(classifier: ImageClassifier, images: Images, own: Own, work: Work): Promise<Parts> {
-  const { maxPixels, maxBytes, seed = SEED } = own;
-  const { list } = await openItems(images, classifier, { maxPixels, maxBytes, labelsFrom: 'none' });
-  const items: Item[] = [];
-  for await (const item of work.each(prefetch<Item, Item>(list, async (each) => each))) items.push(item);
-  if (items.length < MIN_IMAGES) {
+/** Divides the items by chance; only those that are compared are not kept in memory. */
+async function partsOf({ what }: DataModel, list: Listed, { seed = SEED }: Own, work: Work): Promise<Parts> {
+  const items: Item<Tensor>[] = [];
+  for await (const item of work.each(prefetch<Item<Tensor>, Item<Tensor>>(list, async (each) => each)))
+    items.push(item);
+  if (items.length < MIN_ITEMS) {
     throw new ResidualSkipError(
       'INVALID_DATA',
-      `images: there are ${items.length}; quantize needs ${MIN_IMAGES} at least, and a few hundred to choose well`,
+      `${what}s: there are ${items.length}; quantize needs ${MIN_ITEMS} at least, and a few hundred to choose well`,
     );
   }
   const order = [...items.keys()];
@@ -247,15 +261,13 @@ async function partsOf(classifier: ImageClassifier, images: Images, own: Own, wo
   const shuffled = order.map((i) => items[i]!);
   const size = (most: number) => Math.min(most, Math.ceil(SHARE * items.length));
   const [ranges, choice] = [size(MOST.ranges), size(MOST.choice)];
-  const unusable = new Unusable();
+  const unusable = new Unusable([], what);
   const prepared: Tensor[] = [];
-  for await (const { tensor } of work.each(
-    prepareItems<Item>(shuffled.slice(0, ranges + choice), unusable),
-  )) {
+  for await (const { tensor } of work.each(prepareItems(shuffled.slice(0, ranges + choice), unusable))) {
     work.report('reading', prepared.length, ranges + choice);
     if (tensor) prepared.push(tensor);
   }
-  if (prepared.length < MIN_IMAGES / 2) unusable.check('too few images are left');
+  if (prepared.length < MIN_ITEMS / 2) unusable.check(`too few ${what}s are left`);
   const middle = Math.ceil(prepared.length / 2);
   return {
     ranges: prepared.slice(0, middle),

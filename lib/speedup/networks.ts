@@ -5,7 +5,6 @@ import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import type { DataModel } from '../classify/data-model.js';
 import { ImageClassifier } from '../classify/image-classifier.js';
-import type { Images } from '../classify/images.js';
 import type { Work } from '../classify/work.js';
 import { readJson } from '../data/files.js';
 import { findModel } from '../data/model-files.js';
@@ -13,7 +12,7 @@ import { ResidualSkipError } from '../errors.js';
 import { loadModel } from '../model/load.js';
 import { PRECISIONS, type Precision, type ReducedPrecision } from '../model/program/program.js';
 import type { Model } from '../model/read/model.js';
-import { type QuantizeOptions, quantize } from '../quantize/quantize.js';
+import { type QuantizeOptions, quantizeItems } from '../quantize/quantize.js';
 import { LoadedFront } from '../session/fronts.js';
 import type { FrontSpec } from '../skip/fronts.js';
 
@@ -63,17 +62,17 @@ export const reducedPrecision = ({ precision }: Network) =>
 
 /**
  * The network in 8 bits; undefined, with a note, where it can't be made.
- * @param images those that choose ranges: none that certifies
+ * @param items those that choose ranges: none that certifies
  */
 export async function int8Network(
   name: string,
   file: string,
-  images: Images,
+  items: Parameters<typeof quantizeItems>[1],
   options: Pick<QuantizeOptions, 'labels' | 'preprocessor' | 'isa' | 'threads'>,
   work: Work,
 ): Promise<Network | undefined> {
   try {
-    const { model: bytes } = await quantize(file, images, {
+    const { model: bytes } = await quantizeItems(file, items, {
       ...options,
       onProgress: ({ stage, done, total }) => work.report(stage, done, total, nameOfInt8(name)),
       onNote: () => {},

@@ -10,14 +10,16 @@ import type { Programs } from '../calibrate/run/evaluator.js';
 import { type Split, splitItems } from '../calibrate/split.js';
 import { type Task, taskOf } from '../calibrate/task.js';
 import type { DataModel } from '../classify/data-model.js';
-import type { Images } from '../classify/images.js';
+import type { Item } from '../classify/images.js';
 import type { Work } from '../classify/work.js';
+import type { RawImage } from '../data/image.js';
 import { inPrecision, type Program } from '../model/program/program.js';
 import type { Binding } from '../model/read/model.js';
 import type { LoadedFront } from '../session/fronts.js';
 import { joining } from '../session/known-fronts.js';
 import { type AnyExit, modelExits } from '../skip/exits.js';
 import { exitInside, isInside } from '../skip/fronts.js';
+import type { Tensor } from '../tensor/tensor.js';
 import { atOnce } from '../util/slices.js';
 import type { Ladder } from './choose.js';
 import {
@@ -115,33 +117,30 @@ export class PoolMaker {
   /** 8-bit forms of the network and of the given fronts. */
   async int8(given: readonly GivenFront[], { labels, preprocessor, isa, threads }: Engine) {
     const { float, opened, work } = this.setup;
-    if (!opened.images) return undefined;
+    const choosing = (reader: DataModel) => this.#choosing(reader);
     const options = { labels, preprocessor, isa, threads };
-    const own = await int8Network(float.name, opened.file, this.#choosing(), options, work);
+    const own = await int8Network(float.name, opened.file, choosing, options, work);
     const fronts: Candidate[] = [];
     for (const front of given) {
       if (this.isLate()) break;
-      const network = await int8Network(
-        front.network.name,
-        front.file,
-        this.#choosing(),
-        { isa, threads },
-        work,
-      );
+      const network = await int8Network(front.network.name, front.file, choosing, { isa, threads }, work);
       if (network) fronts.push(front.candidate(network));
     }
     return { own, given: fronts };
   }
 
-  /** Images that ranges of activations are chosen by: never those that certify. */
-  async *#choosing(): AsyncGenerator<
-    Images extends string | Iterable<infer T> | AsyncIterable<unknown> ? T : never
-  > {
+  /** Items that ranges of activations are chosen by: never those that certify. Images are prepared for the network that reads them. */
+  async #choosing(reader: DataModel): Promise<Iterable<Item<Tensor>> | AsyncIterable<Item<Tensor>>> {
     const { byHash, typical } = this.setup.read;
-    for (const { sha256, input } of [...this.split.fit, ...this.split.order]) {
-      const item = byHash.get(sha256);
-      yield (item?.load ? await item.load() : { ...typical, data: input }) as never;
+    const chosen = [...this.split.fit, ...this.split.order];
+    if (!reader.images) return chosen.map(({ sha256 }) => byHash.get(sha256)!);
+    async function* images() {
+      for (const { sha256, input } of chosen) {
+        const item = byHash.get(sha256);
+        yield (item?.load ? await item.load() : { ...typical, data: input }) as RawImage;
+      }
     }
+    return (await reader.open(images(), {}, 'none')).list;
   }
 
   /** The network, behind its fronts, which run in its precision. */

@@ -1,4 +1,4 @@
-import type { ImageClassifier } from 'lib/classify/image-classifier.js';
+import type { DataModel } from 'lib/classify/data-model.js';
 import { Comparing } from 'lib/quantize/compare.js';
 import type { InferenceSession } from 'lib/session/session.js';
 import type { Tensor } from 'lib/tensor/tensor.js';
@@ -27,9 +27,9 @@ test('a network that answers NaN has changed its answer, whichever it is', () =>
         runSync: () => {},
         runTracedSync: () => ({ outputs, trace: { items: [{ blocks: [] }] } }),
       }) as unknown as InferenceSession;
-    const scoresOf = (outputs: number[]) => [Float32Array.from(outputs)];
-    const classifier = { session: session(float), feeds: () => ({}), scoresOf };
-    const comparing = new Comparing(classifier as unknown as ImageClassifier, session(int8));
+    const answerOf = (outputs: number[]) => Float32Array.from(outputs);
+    const opened = { session: session(float), feeds: () => ({}), answerOf };
+    const comparing = new Comparing(opened as unknown as DataModel, session(int8));
     comparing.add({} as Tensor);
     return comparing.result().answers.changed;
   });
@@ -46,12 +46,12 @@ test('in two images, each network is timed as often after itself as after the ot
         return { outputs: {}, trace: { items: [{ blocks: [] }] } };
       },
     }) as unknown as InferenceSession;
-  const classifier = {
+  const opened = {
     session: session('float'),
     feeds: () => ({}),
-    scoresOf: () => [Float32Array.of(1, 0)],
+    answerOf: () => Float32Array.of(1, 0),
   };
-  const comparing = new Comparing(classifier as unknown as ImageClassifier, session('int8'));
+  const comparing = new Comparing(opened as unknown as DataModel, session('int8'));
   for (let image = 0; image < 4; image++) comparing.add({} as Tensor);
   const after = { float: 0, int8: 0 };
   for (const [i, { name, timed }] of ran.entries())

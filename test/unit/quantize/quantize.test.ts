@@ -3,6 +3,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { calibrate } from 'lib/calibrate/calibrate.js';
 import { contentHash } from 'lib/calibrate/split.js';
+import { TextClassifier } from 'lib/classify/text-classifier.js';
 import { compileModel } from 'lib/model/compile.js';
 import { loadModel } from 'lib/model/load.js';
 import { decodeModelProto, encodeModelProto } from 'lib/model/read/proto.js';
@@ -14,6 +15,7 @@ import { cli } from '../../helpers/cli.js';
 import { folderOf, png, removeFolders } from '../../helpers/files.js';
 import { randomFloats, uniform } from '../../helpers/random.js';
 import { seededNetwork } from '../../helpers/seeded-network.js';
+import { randomTexts, textNetwork } from '../../helpers/text-network.js';
 
 const ROOT = resolve(__dirname, '../../..');
 const RUNTIME = process.env.RESIDUAL_SKIP_ONNXRUNTIME ?? join(ROOT, 'bench/node_modules/onnxruntime-node');
@@ -157,6 +159,34 @@ withRuntime('onnxruntime runs the file, with the same answers', async () => {
     best((logits!.data as Float32Array).slice(i * classes, (i + 1) * classes)),
   );
   expect(own).toEqual(expected.map(best));
+});
+
+test('texts of any length choose ranges, and a network of vectors is refused', async () => {
+  const folder = textNetwork('classes');
+  const texts = randomTexts(120, 3);
+  const { model, layers, answers, loss, images } = await quantize(folder, texts, { threads: 1 });
+  expect(layers.int8 + layers.float.length).toBe(9);
+  expect(layers.int8).toBeGreaterThanOrEqual(8);
+  expect(images).toEqual({ ranges: 30, choice: 30 });
+  expect(answers).toMatchObject({ items: 60 });
+  expect(answers.changed).toBeLessThanOrEqual(3);
+  expect(loss).toBeLessThan(0.01);
+  const int8 = join(folder, 'model.int8.onnx');
+  writeFileSync(int8, model);
+  await using float = await TextClassifier.from(join(folder, 'model.onnx'));
+  await using small = await TextClassifier.from(int8);
+  for (const text of ['word1', texts[0]!, `${texts[1]} ${texts[2]}`]) {
+    const [before, after] = await Promise.all([float, small].map((each) => each.classify(text)));
+    expect(after!.probability).toBeCloseTo(before!.probability, 1);
+  }
+  await expect(quantize(textNetwork('vectors'), texts)).rejects.toMatchObject({
+    code: 'UNSUPPORTED_MODEL',
+    message: expect.stringMatching(/its answers are no classes/),
+  });
+  await expect(quantize(folder, texts.slice(0, 5))).rejects.toMatchObject({
+    code: 'INVALID_DATA',
+    message: expect.stringMatching(/^texts: there are 5; quantize needs 20/),
+  });
 });
 
 test('the command writes the file and says what it costs', async () => {
