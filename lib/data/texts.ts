@@ -58,7 +58,9 @@ export async function readTexts(file: string, options: TextOptions = {}): Promis
   const kind = await kindOf(file);
   if (kind !== 'file' || !isTextFile(file)) {
     const why =
-      kind === undefined ? "it doesn't exist" : `it is ${kind === 'folder' ? 'a folder' : 'a file of another kind'}`;
+      kind === undefined
+        ? "it doesn't exist"
+        : `it is ${kind === 'folder' ? 'a folder' : 'a file of another kind'}`;
     throw new ResidualSkipError(
       'INVALID_DATA',
       `data ${file}: ${why}; texts are in a file, ${TEXT_FORMATS.join(', ')}`,
