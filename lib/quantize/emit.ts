@@ -16,7 +16,7 @@ export interface LayerNumbers {
  */
 export function emit(
   float: Network,
-  { layers, groups }: Plan,
+  { layers, groups, floatSums }: Plan,
   quantisations: readonly Quantisation[],
   numbers: readonly LayerNumbers[],
 ): ModelProto {
@@ -54,8 +54,10 @@ export function emit(
     }
     add(undefined, ...nodes);
   }
+  const before = new Map([...floatSums].map(([sum, names]) => [ownNode.get(sum)!, names]));
   for (const [name, quantisation] of quantisationOf) {
-    add(network.producer(name), ...throughBytes(network, name, quantisation));
+    const readers = network.consumers(name).filter((reader) => !before.get(reader)?.includes(name));
+    add(network.producer(name), ...throughBytes(network, name, readers, quantisation));
   }
   network.nodes = [
     ...(added.get(undefined) ?? []),
@@ -65,13 +67,18 @@ export function emit(
   return network.build();
 }
 
-/** Has all readers of a value read it through bytes, and returns the nodes that make these. */
-function throughBytes(network: Network, name: string, { scale, zero }: Quantisation): NodeProto[] {
+/** Has readers of a value read it through bytes, and returns the nodes that make these. */
+function throughBytes(
+  network: Network,
+  name: string,
+  readers: readonly NodeProto[],
+  { scale, zero }: Quantisation,
+): NodeProto[] {
   const own = network.unusedName(`${name}_uint8`);
   const [scaleName, zeroName, back] = [`${own}_scale`, `${own}_zero`, `${own}_float`];
   network.setTensor(tensorProto(scaleName, Float32Array.of(scale)));
   network.setTensor(tensorProto(zeroName, Uint8Array.of(zero)));
-  for (const reader of network.consumers(name)) rename(reader, name, back);
+  for (const reader of readers) rename(reader, name, back);
   const node = (opType: string, input: string, output: string) => ({
     ...{ name: `${own}_${opType}`, opType },
     ...{ input: [input, scaleName, zeroName], output: [output] },

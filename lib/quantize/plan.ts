@@ -24,6 +24,8 @@ export interface Plan {
   readonly layers: readonly Layer[];
   /** The values that are quantised; those of one array share scale and zero point. */
   readonly groups: readonly (readonly string[])[];
+  /** Sums in float, which read quantised values before they are: those that are computed in float as well. */
+  readonly floatSums: ReadonlyMap<NodeProto, readonly string[]>;
 }
 
 /** They move elements, and so keep their quantisation. */
@@ -92,7 +94,8 @@ export function planOf(
 ): Plan {
   const heads = decisionHeads(network, shapes);
   const layers = layersOf(network).filter(({ node }) => !inFloat.has(node) && !heads.has(node));
-  return { layers, groups: new Grouping(network, shapes, layers).groups(streams) };
+  const grouping = new Grouping(network, shapes, layers);
+  return { layers, groups: grouping.groups(streams), floatSums: grouping.floatSums() };
 }
 
 const sizeOf = (shape: ValueShape | undefined) => shape?.dims.reduce((a, b) => a * b, 1) ?? 0;
@@ -150,6 +153,17 @@ class Grouping {
     return [...groups.values()];
   }
 
+  /** The residual streams of most transformers: normalised values are quantised for the layers alone. */
+  floatSums(): Map<NodeProto, string[]> {
+    const sums = new Map<NodeProto, string[]>();
+    for (const node of this.network.nodes) {
+      if (node.opType !== 'Add' || this.#isStream(node)) continue;
+      for (const name of node.input!)
+        if (this.#parents.has(name) && !this.#givesBytes(name)) append(sums, node, name);
+    }
+    return sums;
+  }
+
   #want(name: string): void {
     if (this.#parents.has(name) || this.shapes.get(name)?.type !== 'float32') return;
     this.#parents.set(name, name);
@@ -191,13 +205,24 @@ class Grouping {
 
   /** Whether what computes a value can do so in integers. */
   #isInteger(name: string): boolean {
-    if (this.#parents.has(name)) return true;
+    return this.#parents.has(name) || this.#isComputed(name, (kind) => FUSED.has(kind) || MOVES.has(kind));
+  }
+
+  /** Whether a value is computed in integers once all that was chosen is quantised. */
+  #givesBytes(name: string): boolean {
+    return this.#isComputed(name, (kind, node) =>
+      kind === 'Mul' ? this.#isScaling(node) : [FUSED, MOVES, POOLS, FUNCTIONS].some((all) => all.has(kind)),
+    );
+  }
+
+  /** @param passes whether a node gives integers if it reads them */
+  #isComputed(name: string, passes: (kind: string, node: NodeProto) => boolean): boolean {
     const node = this.network.producer(name);
     if (!node) return false;
     if (this.#layers.has(node)) return true;
     const kind = node.opType ?? '';
     if (kind === 'Add') return node.input!.every((input) => this.#isInteger(input) || this.#isGated(input));
-    return (FUSED.has(kind) || MOVES.has(kind)) && this.#isInteger(node.input![0]!);
+    return passes(kind, node) && this.#isInteger(node.input![0]!);
   }
 
   #isGated(name: string): boolean {

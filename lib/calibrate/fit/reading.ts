@@ -33,7 +33,7 @@ export function readingOf({ values, steps, blocks, outputs }: Program): Reading 
     const input = read.find((id) => sameShape(values[id]!.shape, values[step.outputs[0]!]!.shape)) ?? read[0];
     if (input === undefined) continue;
     const from = seen.get(input)!;
-    if (step.op === 'gemm' || step.op === 'matmul') {
+    if (step.op === 'gemm' || step.op === 'matmul' || step.op === 'qmatmul') {
       const axis = from.axes.at(-1)!;
       return axis > 0 ? { rank, axis, first: from.first } : undefined;
     }
@@ -54,6 +54,7 @@ function behind(step: Step, from: Seen, x: Value, y: Value, values: readonly Val
     case 'reshape':
       return reshaped(from, x, y);
     case 'globalPool':
+    case 'qglobalPool':
       return { axes: y.shape.map((_, axis) => (axis < 2 ? axes[axis]! : -1)), first };
     case 'reduce':
     case 'reduceMean': {

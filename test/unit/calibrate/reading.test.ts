@@ -58,6 +58,17 @@ test.each<[string, Shape, (b: IrBuilder, x: number) => number, Features | undefi
   for (const place of points) expect([place.features, place.width]).toEqual([features, width]);
 });
 
+test('a last layer of 8 bits is read as one in float', () => {
+  const program = network(TOKENS, (b, x) => mean(b, x, 1));
+  const inBytes = program.steps.map((step) => (step.op === 'gemm' ? { ...step, op: 'qmatmul' } : step));
+  expect(inBytes.at(-1)!.op).toBe('qmatmul');
+  expect(readingOf({ ...program, steps: inBytes as Program['steps'] })).toEqual({
+    rank: 3,
+    axis: 2,
+    first: false,
+  });
+});
+
 /** The features of the first block's output, and that output. */
 function readFeatures(program: Program, features: Features, inputs: Parameters<typeof runProgram>[1]) {
   const growth = new Growth({ ...program, outputs: [] });

@@ -190,6 +190,21 @@ test('batch normalisation becomes a part of the convolution before it, and the a
   });
 });
 
+test('a residual sum in float reads the normalised value that a layer reads as bytes', async () => {
+  const { graph, random, x } = builder();
+  const norm = (y: string) =>
+    graph.node('LayerNormalization', [y, random([SIDE], 1), random([SIDE], 0.1)], { axis: -1 });
+  const layer = (y: string) => graph.node('MatMul', [y, random([SIDE, SIDE], 0.3)]);
+  const first = norm(x);
+  const inner = graph.node('Add', [layer(first), first]);
+  graph.nodes('Identity', [layer(norm(inner))], {}, { outputs: ['y'] });
+  const { draft } = await draftOf(graph.output('y', ['n', 3, SIDE, SIDE]));
+  const network = new Network(await draft.build(CHOICES));
+  const readers = (name: string) => network.consumers(name).map(({ opType }) => opType);
+  expect(readers(first).sort()).toEqual(['Add', 'QuantizeLinear']);
+  expect(readers(`${first}_uint8_float`)).toEqual(['MatMul']);
+});
+
 test('equalised layers compute the same, and the channels between them have similar ranges', async () => {
   const { graph, conv, random, x } = builder();
   const limits = [
