@@ -62,7 +62,7 @@ bool moves_images(const Lowering& plan, const Step& step, Image* x, Image* y) {
 bool draft_move(Lowering& plan, const Step& step, const BlockedMove& move) {
   const NodeId x = plan.request(step.inputs[0], Form::kBlocked);
   const NodeId to = plan.target(step.outputs[0], Form::kBlocked);
-  const bool bytes = plan.value(step.inputs[0]).dtype == DType::kUint8;
+  const bool bytes = image_type(plan, step) == DType::kUint8;
   const auto make = [=, images = plan.image(to).n](NodeId from, const BlockedMove& moved) -> MakeFn {
     return [=](const Emitter& e) {
       return for_images(images, [&](int n) {
@@ -152,7 +152,6 @@ void check_concat(const StepCheck& c) {
   c.require(sum == y[axis], "the extents don't add up");
 }
 
-// Along channels, where every input but the last fills whole blocks.
 // Copies maps to one block after the other of `to`.
 template <class Operand>
 InstructionPtr make_concat(const std::vector<Operand>& from, Operand to) {
@@ -165,6 +164,7 @@ InstructionPtr make_concat(const std::vector<Operand>& from, Operand to) {
   return make_sequence(std::move(copies));
 }
 
+// Along channels, where every input but the last fills whole blocks.
 bool lower_concat(Lowering& plan, const Step& step) {
   Image y;
   const DType dtype = image_type(plan, step);

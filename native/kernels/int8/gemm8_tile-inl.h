@@ -182,7 +182,7 @@ void each_gemm_tile8(const GemmTiles8<kRows> (&tiles)[kBlocks], const GemmTile8&
     t.shift = whole.shift == nullptr ? nullptr : whole.shift + column;
     t.columns = t.n - static_cast<int>(column);
     for (int i = 0; i < rows.chunks; ++i) {
-      // There and back: a tile is as high as the one before, where that can be.
+      // Down and up in turns, so that most tiles are as high as the one before.
       const int r = c % 2 == 0 ? i : rows.chunks - 1 - i;
       const ptrdiff_t row = rows.begin(r), at = row * t.n + column;
       t.a = whole.a + row * t.a_row;

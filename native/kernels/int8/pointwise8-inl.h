@@ -146,8 +146,8 @@ inline void lookup8(const LookupArgs8& args, int part, int parts) {
 // Whether Quotient8 is exact: no step of it overflows or underflows.
 inline bool divides_by_factor(float scale) { return scale > 0x1p-60f && scale < 0x1p60f; }
 
-// x / scale, for the integer that it is rounded to: a division takes as long as three such vectors. The quotient is corrected by its
-// remainder (Markstein 1990); that it is rounded as a division rounds it was checked for every mantissa of a scale, beside all n + 1/2.
+// x / scale, for the integer that it is rounded to, in a third of the time of a division. The quotient is corrected by its remainder
+// (Markstein 1990). It rounds to the same integer as the division's: that was checked for every mantissa of a scale, beside all n + 1/2.
 struct Quotient8 {
   Vec scale, factor, least, most;
   Quotient8(float s, const Rounding& rounding)
