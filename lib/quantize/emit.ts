@@ -54,9 +54,9 @@ export function emit(
     }
     add(undefined, ...nodes);
   }
-  const before = new Map([...floatSums].map(([sum, names]) => [ownNode.get(sum)!, names]));
+  const readInFloat = new Map([...floatSums].map(([sum, names]) => [ownNode.get(sum)!, names]));
   for (const [name, quantisation] of quantisationOf) {
-    const readers = network.consumers(name).filter((reader) => !before.get(reader)?.includes(name));
+    const readers = network.consumers(name).filter((reader) => !readInFloat.get(reader)?.includes(name));
     add(network.producer(name), ...throughBytes(network, name, readers, quantisation));
   }
   network.nodes = [

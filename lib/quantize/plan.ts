@@ -24,7 +24,7 @@ export interface Plan {
   readonly layers: readonly Layer[];
   /** The values that are quantised; those of one array share scale and zero point. */
   readonly groups: readonly (readonly string[])[];
-  /** Sums in float, which read quantised values before they are: those that are computed in float as well. */
+  /** Sums that are computed in float, with the values that they read before these are quantised. */
   readonly floatSums: ReadonlyMap<NodeProto, readonly string[]>;
 }
 
@@ -153,7 +153,7 @@ class Grouping {
     return [...groups.values()];
   }
 
-  /** The residual streams of most transformers: normalised values are quantised for the layers alone. */
+  /** In most transformers, sums of the residual stream; only what the layers read is quantised there. */
   floatSums(): Map<NodeProto, string[]> {
     const sums = new Map<NodeProto, string[]>();
     for (const node of this.network.nodes) {

@@ -125,11 +125,10 @@ const RULES: ReadonlyMap<string, Rule> = new Map(
       'Round',
       'Selu',
       'Shrink',
-      'ThresholdedRelu',
       'Sigmoid',
       'Sign',
     ),
-    ...rules(first, 'Softplus', 'Softsign', 'Sqrt', 'Swish', 'Tanh', 'Cast', 'Identity'),
+    ...rules(first, 'Softplus', 'Softsign', 'Sqrt', 'Swish', 'Tanh', 'ThresholdedRelu', 'Cast', 'Identity'),
     ...rules(
       first,
       'Conv',

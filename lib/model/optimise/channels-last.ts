@@ -120,7 +120,7 @@ function channelsFirst(region: Region, step: WorkStep): WorkStep | undefined {
     case 'quantize':
       return { ...step, inputs, attrs: { axis: TO_LAST[step.attrs.axis]! } };
     case 'dequantize':
-      // Of its bytes and those of the weights, a product of integers is made, whose channels are last.
+      // Its bytes and those of the weights become a product of integers, whose channels are last.
       if (region.users(step.outputs[0]!).some((reader) => isProductOfBytes(region, reader))) return undefined;
       return { ...step, inputs, attrs: { axis: TO_LAST[step.attrs.axis]! } };
     case 'reduceMean': {
