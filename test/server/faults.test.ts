@@ -253,6 +253,12 @@ test.each([
     'INVALID_ARGUMENT',
   ],
   ['no host', 'GET /v2 HTTP/1.1\r\nconnection: close\r\n\r\n', 400, 'INVALID_ARGUMENT'],
+  [
+    'two hosts',
+    'GET /v2 HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n',
+    400,
+    'INVALID_ARGUMENT',
+  ],
 ])('%s: a typed answer, and it is counted', async (_what, bytes, status, code) => {
   const count = async () => {
     const text = await (await fetch(`${server.url}/metrics`)).text();

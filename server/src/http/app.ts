@@ -99,7 +99,9 @@ export function createApp(
   /** Who sends a request, if it may be answered; throws ServerError. */
   const admit = (request: IncomingMessage, response: ServerResponse): Access | undefined => {
     if (draining()) response.setHeader('connection', 'close');
-    if (request.headers.host === undefined && request.httpVersion === '1.1')
+    const hosts = request.headersDistinct.host?.length ?? 0;
+    if (hosts > 1) throw new ServerError('INVALID_ARGUMENT', 'header Host: it is there twice; send it once');
+    if (hosts === 0 && request.httpVersion === '1.1')
       throw new ServerError('INVALID_ARGUMENT', 'header Host: it is missing; HTTP/1.1 needs it');
     if (control.has(request)) return EVERYTHING;
     return OPEN_PATHS.has(request.url!)
