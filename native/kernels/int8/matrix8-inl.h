@@ -6,8 +6,8 @@
 
 namespace rskip::RSKIP_ISA {
 
-// Steps of one product, of `all` steps: fewer than it could take if they then divide `all` evenly in hardly more products. A remainder
-// would need registers of another shape, and changing that takes as long as several products.
+// Steps of one product, of `all` steps. It takes fewer than it could if all products then have the same number, and there are hardly more
+// of them: a shorter last product needs registers of another shape, and changing the shape takes as long as several products.
 inline int product_steps(int all) {
   const int fewest = (all + kMatrixSteps - 1) / kMatrixSteps;
   for (int products = fewest; products <= fewest + fewest / 4 + 1; ++products) {

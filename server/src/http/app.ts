@@ -100,7 +100,7 @@ export function createApp(
   const admit = (request: IncomingMessage, response: ServerResponse): Access | undefined => {
     if (draining()) response.setHeader('connection', 'close');
     const hosts = request.headersDistinct.host?.length ?? 0;
-    if (hosts > 1) throw new ServerError('INVALID_ARGUMENT', 'header Host: it is there twice; send it once');
+    if (hosts > 1) throw new ServerError('INVALID_ARGUMENT', 'header Host: there is more than one; send one');
     if (hosts === 0 && request.httpVersion === '1.1')
       throw new ServerError('INVALID_ARGUMENT', 'header Host: it is missing; HTTP/1.1 needs it');
     if (control.has(request)) return EVERYTHING;
