@@ -25,6 +25,11 @@ export interface Ladder {
   readonly boldest: number;
   /** Whether a setting keeps the risk by as much as the number of items that order leaves open. */
   readonly sure: boolean;
+  /**
+   * Whether its network alone, without any exit, will be certified: always in float, where no answer changes. In 8 bits answers change
+   * that no threshold changes back.
+   */
+  readonly safe: boolean;
   /** What it does; where none keeps the risk, the most careful one. */
   readonly predicted: Prediction;
   /** `unsafe`: no setting keeps the risk; `slow`: none that does is faster than the network in full. */
@@ -47,6 +52,8 @@ const [NEAR, FAR] = [0.985, 0.93];
 const [BEFORE, BEHIND] = [1.5, 0.6];
 /** Standard errors by which the risk that is predicted for the boldest setting keeps what can be certified. */
 const MARGIN = 1;
+/** The same for a network without exits, whose answers no threshold can change. */
+const SAFE_MARGIN = 2;
 /** Where no number of events is certified, but a mean: part of the limit that a setting may use. */
 const USABLE = 0.85;
 
@@ -179,11 +186,11 @@ export interface TimedLadder {
 export const isFaster = ({ mean, time }: Omit<TimedLadder, 'ladder'>) => mean < 1 && time < 1;
 
 /**
- * The ladders to time as they are: the fastest, and the fastest of each kind. Exits are timed by runs that all leave there; where paths
+ * The ladders to time as they are: the fastest, and the fastest of each kind, safe or not. Exits are timed by runs that all leave there; where paths
  * change from item to item they cost more, by an amount that only a trial shows.
  */
 export function finalists(ladders: readonly Ladder[]): Ladder[] {
-  const kinds = ladders.map((ladder) => kindOf(ladder).join());
+  const kinds = ladders.map((ladder) => [...kindOf(ladder), ladder.safe].join());
   return ladders.filter((_, i) => i < FASTEST || kinds.indexOf(kinds[i]!) === i);
 }
 
@@ -194,10 +201,10 @@ function kindOf({ pool: { times, own } }: Ladder): Kind {
 }
 
 /**
- * The ladders to certify: the fastest, and beside it the fastest without exits behind blocks, whose few thresholds fit chance less. If the
- * fastest is a network in 8 bits alone, the items that certify can only accept or refuse it: beside it goes the fastest with thresholds. Both
- * are tested at half of the error, so that whichever is taken keeps its promise. The second is left out where it can't win, or where the
- * items are too few to prove both.
+ * The ladders to certify: the fastest, and a safe one that is surer to pass. Beside a ladder that isn't safe, that is the fastest safe one,
+ * however slow, since the items that certify may refuse the first in every setting. Beside a safe one, it is the fastest without exits behind
+ * blocks, whose few thresholds fit chance less, unless it can't win. Both are tested at half of the error, so that whichever is taken keeps
+ * its promise; where the items are too few to prove both, the fastest is tested alone.
  * @param timed the fastest first
  * @param provesAt of a ladder, where so many are tested
  */
@@ -207,10 +214,9 @@ export function contenders<T extends TimedLadder>(
 ): T[] {
   const [first] = timed;
   if (!first) return [];
-  const isAlone = ({ ladder }: T) => ladder.settings.length === 0;
-  const plain = timed.filter(({ ladder }) => isAlone(first) || !kindOf(ladder).includes(true));
-  const second = plain.find((one) => !isAlone(one)) ?? plain[0];
-  if (!second || second === first || second.time >= MAX_BEHIND * first.time) return [first];
+  const { safe } = first.ladder;
+  const second = timed.find(({ ladder }) => ladder.safe && !(safe && kindOf(ladder).includes(true)));
+  if (!second || second === first || (safe && second.time >= MAX_BEHIND * first.time)) return [first];
   const both = [first, second];
   const isProvable = ({ ladder }: T) => {
     const proves = provesAt(ladder, both.length);
@@ -241,14 +247,15 @@ export function ladderOf(pool: Pool, proves: Proves): Ladder {
   const boldest = surest >= 0 ? surest : points.findLastIndex((point) => proves(point));
   // An 8-bit network may be faster without any exit.
   const plain = pool.predict(pool.exits.map(() => NEVER));
+  const safe = !pool.task.original || proves(plain, SAFE_MARGIN);
   if (pool.task.original && proves(plain) && plain.mean <= (points[boldest]?.mean ?? 1)) {
     const alone = { settings: [], points: [plain], boldest: -1, predicted: plain };
-    return { pool, ...alone, sure: proves(plain, MARGIN), state: 'pays' };
+    return { pool, ...alone, sure: proves(plain, MARGIN), safe, state: 'pays' };
   }
   const predicted = points[Math.max(0, boldest)] ?? plain;
   const fast = predicted.mean < 1 ? 'pays' : 'slow';
   const state = proves(predicted) ? fast : 'unsafe';
-  return { pool, settings, points, boldest, sure: surest >= 0, predicted, state };
+  return { pool, settings, points, boldest, sure: surest >= 0, safe, predicted, state };
 }
 
 const isSame = (one: Thresholds, other: Thresholds) => one.every((threshold, e) => threshold === other[e]);
