@@ -26,10 +26,10 @@ export interface Ladder {
   /** Whether a setting keeps the risk by as much as the number of items that order leaves open. */
   readonly sure: boolean;
   /**
-   * Whether its network alone, without any exit, will be certified: always in float, where no answer changes. In 8 bits answers change
-   * that no threshold changes back.
+   * Whether its network alone, without any exit, keeps the risk by a wider margin. It always does in float32. In 8 bits or bfloat16, some of
+   * its own answers change, whatever the thresholds are.
    */
-  readonly safe: boolean;
+  readonly sureEnd: boolean;
   /** What it does; where none keeps the risk, the most careful one. */
   readonly predicted: Prediction;
   /** `unsafe`: no setting keeps the risk; `slow`: none that does is faster than the network in full. */
@@ -44,7 +44,7 @@ const MAX_FRONTS = 3;
 const WIDENED = 4;
 /** Ladders that are timed, whatever their kind. */
 const FASTEST = 3;
-/** A second ladder is certified beside the fastest if it takes less than this many times its time. */
+/** A second ladder without exits can win if it takes less than this many times the time of the fastest. */
 const MAX_BEHIND = 1.25;
 /** The mean time of a setting is at most this part of that of the one before, to be worth a test: near the boldest one, and far from it. */
 const [NEAR, FAR] = [0.985, 0.93];
@@ -53,7 +53,7 @@ const [BEFORE, BEHIND] = [1.5, 0.6];
 /** Standard errors by which the risk that is predicted for the boldest setting keeps what can be certified. */
 const MARGIN = 1;
 /** The same for a network without exits, whose answers no threshold can change. */
-const SAFE_MARGIN = 2;
+const END_MARGIN = 2;
 /** Where no number of events is certified, but a mean: part of the limit that a setting may use. */
 const USABLE = 0.85;
 
@@ -186,11 +186,11 @@ export interface TimedLadder {
 export const isFaster = ({ mean, time }: Omit<TimedLadder, 'ladder'>) => mean < 1 && time < 1;
 
 /**
- * The ladders to time as they are: the fastest, and the fastest of each kind, safe or not. Exits are timed by runs that all leave there; where paths
- * change from item to item they cost more, by an amount that only a trial shows.
+ * The ladders to time as they are: the fastest, and the fastest of each kind, with a sure end and without one. Exits are timed by runs that
+ * all leave there; where paths change from item to item they cost more, by an amount that only a trial shows.
  */
 export function finalists(ladders: readonly Ladder[]): Ladder[] {
-  const kinds = ladders.map((ladder) => [...kindOf(ladder), ladder.safe].join());
+  const kinds = ladders.map((ladder) => [...kindOf(ladder), ladder.sureEnd].join());
   return ladders.filter((_, i) => i < FASTEST || kinds.indexOf(kinds[i]!) === i);
 }
 
@@ -201,10 +201,10 @@ function kindOf({ pool: { times, own } }: Ladder): Kind {
 }
 
 /**
- * The ladders to certify: the fastest, and a safe one that is surer to pass. Beside a ladder that isn't safe, that is the fastest safe one,
- * however slow, since the items that certify may refuse the first in every setting. Beside a safe one, it is the fastest without exits behind
- * blocks, whose few thresholds fit chance less, unless it can't win. Both are tested at half of the error, so that whichever is taken keeps
- * its promise; where the items are too few to prove both, the fastest is tested alone.
+ * The ladders to certify: the fastest, and a second one with a sure end. If the fastest has none, the items that certify may refuse it in
+ * every setting, and the second is the fastest with a sure end, however slow. Otherwise it is the fastest of them without exits behind
+ * blocks, whose few thresholds fit chance less, and is left out where it can't win. Both are tested at half of the error, so that whichever
+ * is taken keeps its promise. If the items are too few to prove both, the fastest is tested alone.
  * @param timed the fastest first
  * @param provesAt of a ladder, where so many are tested
  */
@@ -214,9 +214,9 @@ export function contenders<T extends TimedLadder>(
 ): T[] {
   const [first] = timed;
   if (!first) return [];
-  const { safe } = first.ladder;
-  const second = timed.find(({ ladder }) => ladder.safe && !(safe && kindOf(ladder).includes(true)));
-  if (!second || second === first || (safe && second.time >= MAX_BEHIND * first.time)) return [first];
+  const { sureEnd } = first.ladder;
+  const second = timed.find(({ ladder }) => ladder.sureEnd && !(sureEnd && kindOf(ladder).includes(true)));
+  if (!second || second === first || (sureEnd && second.time >= MAX_BEHIND * first.time)) return [first];
   const both = [first, second];
   const isProvable = ({ ladder }: T) => {
     const proves = provesAt(ladder, both.length);
@@ -247,15 +247,15 @@ export function ladderOf(pool: Pool, proves: Proves): Ladder {
   const boldest = surest >= 0 ? surest : points.findLastIndex((point) => proves(point));
   // An 8-bit network may be faster without any exit.
   const plain = pool.predict(pool.exits.map(() => NEVER));
-  const safe = !pool.task.original || proves(plain, SAFE_MARGIN);
+  const sureEnd = !pool.task.original || proves(plain, END_MARGIN);
   if (pool.task.original && proves(plain) && plain.mean <= (points[boldest]?.mean ?? 1)) {
     const alone = { settings: [], points: [plain], boldest: -1, predicted: plain };
-    return { pool, ...alone, sure: proves(plain, MARGIN), safe, state: 'pays' };
+    return { pool, ...alone, sure: proves(plain, MARGIN), sureEnd, state: 'pays' };
   }
   const predicted = points[Math.max(0, boldest)] ?? plain;
   const fast = predicted.mean < 1 ? 'pays' : 'slow';
   const state = proves(predicted) ? fast : 'unsafe';
-  return { pool, settings, points, boldest, sure: surest >= 0, safe, predicted, state };
+  return { pool, settings, points, boldest, sure: surest >= 0, sureEnd, predicted, state };
 }
 
 const isSame = (one: Thresholds, other: Thresholds) => one.every((threshold, e) => threshold === other[e]);

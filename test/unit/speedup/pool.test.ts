@@ -297,13 +297,13 @@ test('beside the fastest ladder, the fastest without exits is certified, at half
   expect(chosen([withExits, plain], 0.1, false)).toEqual([withExits]);
   expect(chosen([], 0.1)).toEqual([]);
   // The items that certify may refuse a network in 8 bits in every setting: a slow ladder is better than none.
-  const [unsafe, alone] = [withExits, { ...plain, settings: [], boldest: -1 }].map((ladder) => ({
+  const [unsure, alone] = [withExits, { ...plain, settings: [], boldest: -1 }].map((ladder) => ({
     ...ladder,
-    safe: false,
+    sureEnd: false,
   })) as [Ladder, Ladder];
-  expect(chosen([alone, unsafe, withExits, plain], 0.1)).toEqual([alone, withExits]);
-  expect(chosen([unsafe, alone, plain], 0.2)).toEqual([unsafe, plain]);
-  expect(chosen([unsafe, alone], 0.1)).toEqual([unsafe]);
+  expect(chosen([alone, unsure, withExits, plain], 0.1)).toEqual([alone, withExits]);
+  expect(chosen([unsure, alone, plain], 0.2)).toEqual([unsure, plain]);
+  expect(chosen([unsure, alone], 0.1)).toEqual([unsure]);
   expect(chosen([withExits, alone, plain], 0.02)).toEqual([withExits, plain]);
   const [whole, half] = [1, 2].map((share) => provable(pool, 900, share));
   const rate = {
@@ -315,7 +315,7 @@ test('beside the fastest ladder, the fastest without exits is certified, at half
   expect(half!({ risk: less, changed: less })).toBe(true);
 });
 
-test('a network in 8 bits is safe if it changes few enough answers by itself, and the fastest safe ladder is timed', () => {
+test('a network in 8 bits is a sure end if it changes few enough answers by itself, and the fastest ladder with a sure end is timed', () => {
   const proves = (pool: Pool) => provable(pool, 900);
   const laddersWith = (changed: number) => {
     const float = poolOf();
@@ -331,11 +331,11 @@ test('a network in 8 bits is safe if it changes few enough answers by itself, an
   // A tenth may change; 500 items order, whose share of 0.07 is off by 0.011.
   const [few, many] = [15, 35].map(laddersWith) as [Ladder[], Ladder[]];
   expect([few, many].map((ladders) => ladders.length > 0)).toEqual([true, true]);
-  expect(few.every(({ safe }) => safe)).toBe(true);
-  expect(many.some(({ safe }) => safe)).toBe(false);
+  expect(few.every(({ sureEnd }) => sureEnd)).toBe(true);
+  expect(many.some(({ sureEnd }) => sureEnd)).toBe(false);
   const float = poolOf();
   const inFloat = laddersOf(float, proves(float)).filter(({ state }) => state === 'pays');
-  expect(inFloat.every(({ safe }) => safe)).toBe(true);
+  expect(inFloat.every(({ sureEnd }) => sureEnd)).toBe(true);
   const slowest = [...ranked(many, 'mean'), ...ranked(inFloat, 'mean')];
   expect(finalists(slowest)).toContain(ranked(inFloat, 'mean')[0]);
 });
