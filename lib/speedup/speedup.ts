@@ -48,7 +48,10 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
   const unusable = new Unusable([], opened.what);
   try {
     const metric: Metric = own.metric ?? 'disagreement';
-    if (isVectorMetric(metric) || !opened.labels) throw forClasses(metric);
+    if (!opened.labels)
+      throw refused(`it is for networks that answer with a class, and ${opened.name} doesn't`);
+    if (isVectorMetric(metric))
+      throw refused(`its metrics are disagreement, accuracy and probability, not '${metric}'`);
     const float = await floatNetwork(opened.file);
     await noteOwnPolicy('model', model, work);
     const given = await GivenFront.all(own.front ?? [], float, opened, work);
@@ -82,9 +85,9 @@ export async function speedup(model: string, data: Data, options: SpeedupOptions
   }
 }
 
-function forClasses(metric: Metric): ResidualSkipError {
+function refused(why: string): ResidualSkipError {
   return new ResidualSkipError(
     'INVALID_ARGUMENT',
-    `speedup: it is for networks with classes and the metrics disagreement, accuracy and probability, not for '${metric}' or vectors; calibrate takes those`,
+    `speedup: ${why}; calibrate takes other answers and metrics`,
   );
 }

@@ -477,7 +477,11 @@ test('a given front reads what was prepared for the network, and its labels say 
 });
 
 test.each<[string, object, RegExp]>([
-  ['a metric of vectors', { metric: 'cosine' }, /networks with classes/],
+  [
+    'a metric of vectors',
+    { metric: 'cosine' },
+    /disagreement, accuracy and probability, not 'cosine'; calibrate/,
+  ],
   ['what is to be short', { for: 'median' }, /for: expected 'mean', 'p95' or 'energy'/],
   ['no minutes', { minutes: 0 }, /minutes: expected a number above 0/],
   ['a misspelt option', { fronts: [] }, /unknown key 'fronts'/],
@@ -485,6 +489,19 @@ test.each<[string, object, RegExp]>([
   await expect(speedup(model, items, { ...QUICK, ...options } as never)).rejects.toMatchObject({
     code: 'INVALID_ARGUMENT',
     message: expect.stringMatching(message),
+  });
+});
+
+test('a network that answers with a map is refused', async () => {
+  const graph = new GraphBuilder();
+  graph.nodes('Relu', [graph.input('picture', ['n', 3, 16, 16])], {}, { outputs: ['map'] });
+  const map = modelBytes(graph.output('map', ['n', 3, 16, 16]));
+  const file = join(folderOf({ 'map.onnx': map }), 'map.onnx');
+  await expect(speedup(file, items, { ...QUICK, task: undefined })).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringContaining(
+      "answer with a class, and map.onnx doesn't; calibrate takes other answers",
+    ),
   });
 });
 
