@@ -252,7 +252,7 @@ function originalOutOfReach(losses: readonly number[], { limit }: Rule): Residua
   const events = losses.filter((loss) => loss > 0).length;
   return new ResidualSkipError(
     'INVALID_DATA',
-    `original: without any exit, ${events} of ${losses.length} answers already differ from its own, so no policy keeps the limit ` +
+    `original: without any exit, ${events} of ${losses.length} answers already differ from the original's, so no policy keeps the limit ` +
       `of ${limit}; quantise the network again with more layers in float, or decide for a higher limit, and certify on fresh images: ` +
       'those that certified have been read',
   );
