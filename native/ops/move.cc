@@ -30,6 +30,19 @@ void with_size(DType dtype, F f) {
   }
 }
 
+// Fills `length` elements with the one at `from`.
+template <int64_t Size>
+void repeat(char* to, const char* from, int64_t length) {
+  // Copied from memory that is still in cache.
+  constexpr int64_t kChunk = 1024;
+  if (length > 0) copy_element<Size>(to, from);
+  for (int64_t done = 1; done < length;) {
+    const int64_t count = std::min({done, kChunk, length - done});
+    std::memcpy(to + done * Size, to, static_cast<size_t>(count * Size));
+    done += count;
+  }
+}
+
 // Rows of x that are copied side by side into columns of y.
 constexpr int64_t kSideBySide = 32;
 
@@ -65,6 +78,8 @@ void gather_strided(const TensorView& x, int64_t start, const Ints& strides, con
       const char* from = x.as<char>() + (start + at[1]) * kSize;
       if (steps[1] == 1) {
         std::memcpy(to, from, static_cast<size_t>(length * kSize));
+      } else if (steps[1] == 0) {
+        repeat<kSize>(to, from, length);
       } else {
         for (int64_t i = 0; i < length; ++i) copy_element<kSize>(to + i * kSize, from + i * steps[1] * kSize);
       }

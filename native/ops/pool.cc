@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 #include <type_traits>
 
@@ -34,17 +35,22 @@ void each_row(const Geometry& g, int64_t d, int64_t h, int64_t w, Poll& poll, co
   }
 }
 
+// How many elements a window averages; in double, as the product of three 31-bit extents can exceed 64 bits.
+double cells_of(const Geometry& g, int64_t d, int64_t h, int64_t w, bool count_include_pad) {
+  double cells = 1;
+  for (const auto& [axis, at] : {std::pair{g[0], d}, {g[1], h}, {g[2], w}}) {
+    cells *= static_cast<double>(axis.cells(at, count_include_pad));
+  }
+  return cells;
+}
+
 float average_window(const Geometry& g, const float* x, int64_t d, int64_t h, int64_t w, bool count_include_pad,
                      Poll& poll) {
   double sum = 0;
   each_row(g, d, h, w, poll, [&](int64_t row, const Range& taps) {
     for (int64_t k = taps.first; k < taps.last; ++k) sum += x[row + k * g[2].dilation];
   });
-  // In double, as the product of three 31-bit extents can exceed 64 bits.
-  double cells = 1;
-  for (const auto& [axis, at] : {std::pair{g[0], d}, {g[1], h}, {g[2], w}}) {
-    cells *= static_cast<double>(axis.cells(at, count_include_pad));
-  }
+  const double cells = cells_of(g, d, h, w, count_include_pad);
   return cells == 0 ? 0.0f : static_cast<float>(sum / cells);
 }
 
@@ -62,6 +68,31 @@ int64_t max_window(const Geometry& g, const T* x, int64_t d, int64_t h, int64_t 
   return best;
 }
 
+// Whether the window of each element of y has one column, that of the element.
+bool is_vertical(const Axis& w) {
+  return w.kernel == 1 && w.stride == 1 && w.pad_begin == 0 && w.output == w.input;
+}
+
+// `average_window` for a row of y where windows have one column: sums of neighbours grow side by side.
+void average_row(const Geometry& g, const float* x, int64_t d, int64_t h, bool count_include_pad, float* y, Poll& poll) {
+  constexpr int64_t kSums = 512;
+  double sums[kSums];
+  const double cells = cells_of(g, d, h, 0, count_include_pad);
+  const Range di = g[0].taps_inside(d), hi = g[1].taps_inside(h);
+  for (int64_t begin = 0; begin < g[2].output; begin += kSums) {
+    const int64_t count = std::min(kSums, g[2].output - begin);
+    std::fill_n(sums, count, 0.0);
+    for (int64_t i = di.first; i < di.last; ++i) {
+      for (int64_t j = hi.first; j < hi.last; ++j) {
+        poll.before(count);
+        const float* row = x + Plane{g}.row(d, i, h, j) + begin;
+        for (int64_t w = 0; w < count; ++w) sums[w] += row[w];
+      }
+    }
+    for (int64_t w = 0; w < count; ++w) y[begin + w] = cells == 0 ? 0.0f : static_cast<float>(sums[w] / cells);
+  }
+}
+
 template <class T>
 void pool_of(const TensorView& x, const Window& win, bool max, bool count_include_pad, bool column_major,
              const TensorView& y, const TensorView& indices, Poll& poll) {
@@ -74,6 +105,13 @@ void pool_of(const TensorView& x, const Window& win, bool max, bool count_includ
     for (int64_t d = 0; d < g[0].output; ++d) {
       for (int64_t h = 0; h < g[1].output; ++h) {
         poll.before(g[2].output);
+        if constexpr (std::is_same_v<T, float>) {
+          if (!max && is_vertical(g[2])) {
+            average_row(g, plane, d, h, count_include_pad, y.as<float>() + at, poll);
+            at += g[2].output;
+            continue;
+          }
+        }
         for (int64_t w = 0; w < g[2].output; ++w, ++at) {
           if constexpr (std::is_same_v<T, float>) {
             if (!max) {

@@ -26,6 +26,10 @@ const PoolCase kPoolCases[] = {
     // Windows that lie wholly in the padding.
     {{1, 1, 2, 2}, {1, 1, 6, 2}, {{1, 1}, {1, 1}, {2, 0, 2, 0}, {1, 1}}},
     {{1, 0, 4, 4}, {1, 0, 2, 2}, {{2, 2}, {2, 2}, {0, 0, 0, 0}, {1, 1}}},
+    // Windows of one column.
+    {{2, 1, 5, 1200}, {2, 1, 5, 1200}, {{3, 1}, {1, 1}, {1, 0, 1, 0}, {1, 1}}},
+    {{1, 2, 3, 5, 6}, {1, 2, 2, 2, 6}, {{2, 2, 1}, {1, 2, 1}, {0, 1, 0, 0, 0, 0}, {1, 2, 1}}},
+    {{1, 2, 4, 6}, {1, 2, 4, 5}, {{3, 1}, {1, 2}, {1, 2, 1, 2}, {1, 1}}},
 };
 
 struct WindowSum {
@@ -372,6 +376,9 @@ TEST(OpsExpand, RepeatsAxes) {
       ops::expand(x.view(), y.view());
       expect_tensor(y, [&](const Ints& i) { return x.broadcast(i); });
     }
+    const OpTensor column = OpTensor::random(type, {2, 1}, 1), rows(type, {2, 3000});
+    ops::expand(column.view(), rows.view());
+    expect_tensor(rows, [&](const Ints& i) { return column.broadcast(i); });
   }
 }
 

@@ -44,9 +44,9 @@ export class LoweringBudget {
     lowerings = 1,
     readonly inRun = false,
   ) {
-    this.maxWork = inRun ? MAX_RUN_WORK : Math.min(2 ** 23 + 4 * elements, MAX_WORK);
+    this.maxWork = inRun ? MAX_RUN_WORK : MAX_WORK;
     this.work = inRun ? 2 ** 36 : 2 ** 26 + 16 * elements;
-    this.bytes = inRun ? 2 ** 32 : 2 ** 25 + 16 * bytes;
+    this.bytes = inRun ? 2 ** 32 : 2 ** 27 + 16 * bytes;
     this.maxSteps = 2 ** 14 + bytes / 64;
     this.allSteps = lowerings * this.maxSteps;
   }
@@ -160,6 +160,8 @@ export function foldCacheOf(graph: Graph): FoldCache {
 /** For each element that is sorted, and for each that a function or a sum takes. */
 const SORT_WORK = 64;
 const FUNCTION_WORK = 4;
+/** How many copies of an element take as long as one operation. */
+const COPIES = 4;
 
 /** Rough count of elementary operations of a step. */
 function workOf(
@@ -183,6 +185,8 @@ function workOf(
       return result * (inputs[1]?.shape[1] ?? 1);
     case 'topK':
       return SORT_WORK * size(x);
+    case 'expand':
+      return result / COPIES;
     case 'unary':
     case 'softmax':
       return FUNCTION_WORK * result;

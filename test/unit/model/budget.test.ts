@@ -127,6 +127,21 @@ describe('constants that a file asks for', () => {
     const [y] = Object.values(await runOnnx(filled(2 ** 21, 40), { x: new Tensor('float32', [1], [1]) }));
     expect([...y!.data]).toEqual([1.5]);
   });
+
+  test('are computed before a run where they are as large as the weights of a network', async () => {
+    const graph = new GraphBuilder();
+    const weight = (rows: number, columns: number) =>
+      graph.node('Expand', [graph.constant(float32s(0.5)), graph.constant(int64s(rows, columns))]);
+    const hidden = graph.node('MatMul', [graph.input('x', [1, 4096]), weight(4096, 4096)]);
+    graph.output(graph.node('MatMul', [hidden, weight(4096, 1024)]));
+    const { ops } = specializeOn(await modelOf(graph));
+    expect(ops.map(({ op }) => op)).toEqual(['gemm', 'gemm']);
+  });
+
+  test('take 128 MiB of memory at most', async () => {
+    const budget = new LoweringBudget(foldCacheOf((await modelOf(filled(1, 1))).graph));
+    expect(range(3).map(() => budget.spend(0, 2 ** 26))).toEqual([true, true, false]);
+  });
 });
 
 describe('refused with a reason', () => {
